@@ -1,0 +1,57 @@
+# `make` lists the targets. Needed: Python 3.11, make, git.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PAGE := _build/html/index.html
+CPU_TORCH := https://download.pytorch.org/whl/cpu/
+
+# Sets print in one order; a debugger's notice stays off the terminal.
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+# --all: Sphinx repeats no warning of a page that it does not write again.
+BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
+
+.DEFAULT_GOAL := help
+.PHONY: help book test html notebooks lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+book: notebooks ## execute every chapter, then build the pages
+	@$(MAKE) --no-print-directory html
+
+html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
+	$(BUILD)
+	@echo "Open file://$(CURDIR)/$(PAGE) in a browser."
+
+notebooks: $(INSTALLED) ## execute every chapter: notebooks/*.md -> *.ipynb
+	$(BIN)/python notebooks/execute.py
+
+test: html ## the library's tests, every stored number, and the pages in a browser
+	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
+	$(BIN)/pytest -n 2 --nbval notebooks
+
+lint: $(INSTALLED) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove what was built and installed
+	rm -rf _build .venv *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PyPI's PyTorch for Linux carries several GB of CUDA that this book has no use for. Where PyTorch's
+# own index answers, its CPU build is preferred; where it does not, PyPI's build is taken.
+ANSWERS := import urllib.request as u; u.urlopen('$(CPU_TORCH)', timeout=5)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: none found." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: " + sys.version)'
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@index=; \
+	if [ "$$(uname -s)" = Linux ] && $(BIN)/python -c "$(ANSWERS)" 2>/dev/null; \
+	then index="--extra-index-url $(CPU_TORCH)"; fi; \
+	echo "Installing into .venv $$index"; \
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt $$index -e '.[book,test]'
+	@touch $@

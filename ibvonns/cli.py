@@ -1,0 +1,91 @@
+"""The command line: `ibvonns reproduce` and `ibvonns scoreboard`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ibvonns import __version__
+from ibvonns.scoreboard import score, scored_rows, table
+from ibvonns.studies import STUDIES, reproduce as run_study, study_folder
+from ibvonns.training import TrainingError
+from ibvonns.validation import choice
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds to train, counted from 0.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
+
+
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")],
+    seeds: Seeds = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; a cache if not given.")
+    ] = None,
+) -> None:
+    """Simulate, train from scratch and score a study; write metrics.json and the model.
+
+    A run that was interrupted goes on from its last checkpoint in the same folder.
+    """
+    try:
+        metrics = run_study(study, seeds, out)
+    except (ValueError, OSError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from None
+    console = Console()
+    console.print(table(scored_rows(metrics)))
+    print(f"trained {seeds} seeds in {metrics['training_seconds']} s, attempts {metrics['attempts']}")
+    print(f"wrote {(out or study_folder(study, seeds)) / 'metrics.json'}")
+
+
+@app.command()
+def scoreboard(
+    study: Annotated[
+        str | None, typer.Option(help="One study; all that can be trained if not given.")
+    ] = None,
+    seeds: Seeds = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the rows as a JSON list instead of a table.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Read a folder that `reproduce --out` wrote.")
+    ] = None,
+) -> None:
+    """Show published numbers beside ours; what has not been trained yet is trained first."""
+    try:
+        wanted = STUDIES if study is None else (choice("study", study, STUDIES),)
+        folder = None if out is None else str(out)
+        rows = [row for name in wanted for row in score(name, seeds, folder)]
+    except (ValueError, OSError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,107 @@
+"""The permutation-invariant encoder alpha = rho(<h(x)>), Eq. (4)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ibvonns.ensemble import Density
+from ibvonns.networks import MLP
+from ibvonns.validation import finite
+
+__all__ = ["Encoder"]
+
+
+class Encoder(nn.Module):
+    """Deep-Sets encoder, Eq. (4), with its gauge fixed by construction.
+
+    A realisation enters only through the ensemble average <h(x)>, so that their order cannot matter.
+    alpha is defined up to a smooth monotone map (notes 5). Here it is standardised over the training
+    data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore neither
+    collapse to a constant, nor differ between seeds in offset, scale or sign.
+
+    Args:
+        rngs: one generator for each replica.
+        features: widths of h after its input, the last being the number of averaged features.
+        hidden: widths of rho between the features and alpha.
+        internal: number of internal variables.
+
+    Buffers: `position` (mean and deviation of x in the training data); `offset` and `scale` (the
+    gauge of each replica, as `measure_gauge` returns it).
+
+    >>> from ibvonns.networks import generators
+    >>> encoder, cloud = Encoder(generators([0])), torch.randn(1, 50, dtype=torch.float64)
+    >>> bool((encoder.encode(cloud) - encoder.encode(cloud.flip(1))).abs().max() < 1e-12)
+    True
+    """
+
+    position: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        features: Sequence[int] = (10, 10, 10),
+        hidden: Sequence[int] = (10,),
+        internal: int = 1,
+    ):
+        super().__init__()
+        self.h = MLP(rngs, (1, *features))
+        self.rho = MLP(rngs, (features[-1], *hidden, internal))
+        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        one = torch.ones(len(rngs), 1, internal, dtype=torch.float64)
+        self.register_buffer("offset", 0 * one)
+        self.register_buffer("scale", one)
+
+    def features(self, positions: Tensor) -> Tensor:
+        """h(x): (points,) -> (replicas, points, features)."""
+        mean, deviation = self.position
+        return self.h(((positions - mean) / deviation)[:, None])
+
+    def raw(self, density: Density) -> Tensor:
+        """rho(<h>) before the gauge, shape (replicas, rows, internal), from compressed ensembles."""
+        return self.rho(density.expectation(self.features(density.grid)))
+
+    def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`.
+
+        Args:
+            raw: shape (replicas, rows, internal).
+            means: mean positions of the same rows, shape (rows,); they orient alpha.
+        """
+        offset = raw.mean(1, keepdim=True)
+        centred = raw - offset
+        trend = (centred * (means - means.mean())[:, None]).sum(1, keepdim=True)
+        orientation = torch.where(trend < 0, -1.0, 1.0).to(raw.dtype)
+        scale = centred.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+        return offset, orientation * scale
+
+    def forward(self, density: Density) -> Tensor:
+        """alpha, shape (replicas, rows, internal), from compressed ensembles."""
+        return (self.raw(density) - self.offset) / self.scale
+
+    def encode(self, realisations: Tensor, block: int = 64) -> Tensor:
+        """alpha from the realisations themselves, with no compression.
+
+        Args:
+            realisations: shape (rows, realisations), lengths.
+            block: rows taken at a time, to bound memory.
+
+        Returns:
+            Shape (replicas, rows, internal).
+
+        Raises:
+            ValueError: NaN, wrong shape or an empty ensemble.
+        """
+        finite("realisations", realisations)
+        if realisations.ndim != 2 or realisations.numel() == 0:
+            raise ValueError(
+                "realisations must have shape (rows, realisations) with at least 1 of each, "
+                f"but has shape {tuple(realisations.shape)}"
+            )
+        averages = []
+        for rows in realisations.split(block):
+            values = self.features(rows.flatten())
+            averages.append(values.unflatten(1, rows.shape).mean(2))
+        return (self.rho(torch.cat(averages, 1)) - self.offset) / self.scale

@@ -1,0 +1,176 @@
+"""IB-VONNs for the trap: encoder, decoder and potentials, tied to what can be observed (Sec. 2.4)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ibvonns.decoders import GaussianDecoder
+from ibvonns.encoder import Encoder
+from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
+from ibvonns.networks import generators
+from ibvonns.onsager import Potentials
+from ibvonns.rollout import rollout
+from ibvonns.validation import count, finite, shaped
+
+__all__ = ["Observations", "TrapModel", "observe"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What training may see of an ensemble: its records, its moments and its compressed density.
+
+    Attributes:
+        times: shape (times,).
+        controls: the state variable chi, here the pulled length, shape (conditions, times).
+        external_force: measured F_ex, shape (conditions, times).
+        mean, variance: of the positions, shape (conditions, times); the variance is the biased one.
+        density: positions compressed to a grid, rows (conditions, times).
+    """
+
+    times: Tensor
+    controls: Tensor
+    external_force: Tensor
+    mean: Tensor
+    variance: Tensor
+    density: Density
+
+
+def observe(ensemble: Ensemble, points: int = 256) -> Observations:
+    """Compress an ensemble of the trap to what training needs, once and for all.
+
+    Args:
+        ensemble: with the records "pulled_length" and "external_force".
+        points: size of the position grid; `Density` states the error, which falls as its square.
+
+    Raises:
+        ValueError: a record is missing.
+    """
+    for name in ("pulled_length", "external_force"):
+        if name not in ensemble.records:
+            raise ValueError(
+                f"ensemble must hold the record {name!r}, but holds {sorted(ensemble.records)}"
+            )
+    low, high = ensemble.realisations.min(), ensemble.realisations.max()
+    # a margin of 1 %, so that rounding leaves no realisation outside
+    unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64).to(low)
+    return Observations(
+        ensemble.times,
+        ensemble.records["pulled_length"],
+        ensemble.records["external_force"],
+        ensemble.mean(),
+        ensemble.realisations.var(-1, unbiased=False),
+        ensemble.density(low + (high - low) * unit),
+    )
+
+
+class TrapModel(nn.Module):
+    """Encoder, Gaussian decoder and potentials of Sec. 3.3, one replica for each seed.
+
+    Args:
+        seeds: one for each replica; they draw the initial weights and nothing else.
+
+    >>> model = TrapModel([0, 1])
+    >>> sum(weight[0].numel() for weight in model.parameters())  # of one replica
+    3357
+    """
+
+    def __init__(self, seeds: Sequence[int]):
+        super().__init__()
+        self.seeds = list(seeds)
+        rngs = generators(self.seeds)
+        self.encoder = Encoder(rngs)
+        self.decoder = GaussianDecoder(rngs)
+        self.potentials = Potentials(rngs)
+
+    def set_scales(self, data: Observations) -> None:
+        """Take the scales of Eqs. (30), (31) from the training data."""
+        centre = data.mean.mean()
+        deviation = (data.variance + (data.mean - centre) ** 2).mean().sqrt()
+        for module in (self.encoder, self.decoder):
+            module.position.copy_(torch.stack([centre, deviation]))
+        controls, step = data.controls, torch.diff(data.times)
+        rate = torch.diff(data.mean, dim=1) / step / data.mean.std()
+        self.potentials.set_scales(
+            control=(float(controls.mean()), float(controls.std())),
+            energy_scale=float(data.external_force.std() * controls.std()),
+            rate_scale=float(rate.square().mean().sqrt()),
+        )
+
+    def standardised(self, data: Observations) -> Tensor:
+        """alpha of the training data with its gauge measured afresh; differentiable.
+
+        Returns:
+            Shape (replicas, conditions, times, internal); mean 0 and deviation 1 over the data.
+        """
+        raw = self.encoder.raw(data.density)
+        offset, scale = self.encoder.measure_gauge(raw, data.mean.flatten())
+        return ((raw - offset) / scale).unflatten(1, data.mean.shape)
+
+    @torch.no_grad()
+    def freeze(self, data: Observations) -> None:
+        """Store the gauge of alpha and the zero of f, which is at the mean initial state."""
+        raw = self.encoder.raw(data.density)
+        offset, scale = self.encoder.measure_gauge(raw, data.mean.flatten())
+        self.encoder.offset.copy_(offset)
+        self.encoder.scale.copy_(scale)
+        start = self.encode(data)[:, :, 0].mean(1, keepdim=True)
+        self.potentials.set_reference(data.controls[:, 0].mean(), start)
+
+    def encode(self, data: Observations) -> Tensor:
+        """alpha, shape (replicas, conditions, times, internal), in the frozen gauge."""
+        return self.encoder(data.density).unflatten(1, data.mean.shape)
+
+    def external_force(self, controls: Tensor, alpha: Tensor) -> Tensor:
+        """F_ex = df/dchi along trajectories, Eq. (23): (replicas, conditions, times)."""
+        chi = controls.flatten()[:, None]
+        force = self.potentials.forces(chi, alpha.flatten(1, 2))[0]
+        return force[..., 0].unflatten(1, controls.shape)
+
+    def predict(self, controls: Tensor, initial: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Roll alpha out from its initial value and read F_ex off, Eqs. (23), (28), (29).
+
+        Args:
+            controls: pulled length, shape (conditions, times).
+            initial: alpha at the first time, shape (replicas, conditions, internal).
+            times: shape (times,), strictly increasing.
+
+        Returns:
+            alpha, shape (replicas, conditions, times, internal), and F_ex without the last axis.
+
+        Raises:
+            ValueError: NaN, wrong shape or unsorted times.
+        """
+        shaped("controls", finite("controls", controls), ("conditions", len(times)))
+        shaped("initial", finite("initial", initial), (len(self.seeds), len(controls), "internal"))
+        alpha = rollout(self.potentials.evolution, controls, initial, times)
+        return alpha, self.external_force(controls, alpha)
+
+    def replace(self, index: int, other: "TrapModel") -> None:
+        """Put the only replica of `other` in place of replica `index`."""
+        source = other.state_dict()
+        for name, tensor in self.state_dict().items():
+            if tensor.ndim == 3:  # everything that a replica owns has its axis in front
+                tensor[index] = source[name][0]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, gauge and scales to a safetensors file, whole or not at all."""
+        seeds = ",".join(str(seed) for seed in self.seeds)
+        save_tensors(path, self.state_dict(), {"kind": "ibvonns.TrapModel", "seeds": seeds})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "TrapModel":
+        """Read a model that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds something else.
+        """
+        tensors, metadata = load_tensors(path)
+        if metadata.get("kind") != "ibvonns.TrapModel":
+            raise ValueError(f"path must name a saved TrapModel, but {os.fspath(path)!r} holds none")
+        model = cls([int(seed) for seed in metadata["seeds"].split(",")])
+        model.load_state_dict(tensors)
+        return model

@@ -1,0 +1,226 @@
+"""Small networks with closed-form gradients, many replicas at a time.
+
+Every weight carries leading replica axes, so that one module holds the networks of several seeds and
+a matrix product serves them all. Replica s is drawn from its own generator and never sees another.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+from ibvonns.validation import count
+
+__all__ = ["INN", "MLP", "PICINN", "Affine", "Linear", "PositiveLinear", "generators"]
+
+
+def generators(seeds: Sequence[int]) -> list[Generator]:
+    """One CPU generator for each seed.
+
+    >>> [g.initial_seed() for g in generators([3, 4])]
+    [3, 4]
+    """
+    if len(seeds) == 0:
+        raise ValueError("seeds must name at least 1 seed, but is empty")
+    return [Generator().manual_seed(count("seed", int(seed), 0)) for seed in seeds]
+
+
+def _draw(rngs: Sequence[Generator], rows: int, columns: int, scale: float) -> Tensor:
+    draws = [torch.randn(rows, columns, generator=rng, dtype=torch.float64) for rng in rngs]
+    return scale * torch.stack(draws)
+
+
+def _glorot(rngs: Sequence[Generator], inputs: int, outputs: int) -> Tensor:
+    return _draw(rngs, inputs, outputs, (2 / (inputs + outputs)) ** 0.5)
+
+
+class Affine(nn.Module):
+    """x W + b for each replica: (replicas, points, inputs) -> (replicas, points, outputs).
+
+    >>> Affine(generators([0, 1]), 2, 5)(torch.zeros(2, 7, 2, dtype=torch.float64)).shape
+    torch.Size([2, 7, 5])
+    """
+
+    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int, *, bias: float = 0.0):
+        super().__init__()
+        self.weight = nn.Parameter(_glorot(rngs, inputs, outputs))
+        self.bias = nn.Parameter(bias + _draw(rngs, 1, outputs, 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Linear(nn.Module):
+    """x W for each replica, with no bias."""
+
+    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(_glorot(rngs, inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class PositiveLinear(nn.Module):
+    """x W+ with every entry of W+ above 0 (the softplus of a free parameter), which keeps convexity."""
+
+    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
+        super().__init__()
+        # softplus(centre) = 1 / inputs: a sum over the inputs starts as an average
+        centre = float(torch.log(torch.expm1(torch.tensor(1.0 / inputs, dtype=torch.float64))))
+        self.free = nn.Parameter(centre + _draw(rngs, inputs, outputs, 0.5))
+
+    @property
+    def weight(self) -> Tensor:
+        return softplus(self.free)
+
+
+class MLP(nn.Module):
+    """A tanh network; the last layer is affine.
+
+    Args:
+        rngs: one generator for each replica.
+        sizes: widths from input to output, for example (1, 10, 10, 2).
+
+    >>> MLP(generators([0]), (1, 10, 2))(torch.zeros(1, 3, 1, dtype=torch.float64)).shape
+    torch.Size([1, 3, 2])
+    """
+
+    def __init__(self, rngs: Sequence[Generator], sizes: Sequence[int]):
+        super().__init__()
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.layers = nn.ModuleList(Affine(rngs, inputs, outputs) for inputs, outputs in pairs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = torch.tanh(layer(x))
+        return last(x)
+
+
+class INN(nn.Module):
+    r"""Integrable network: a softplus network whose gradient is what is fitted.
+
+    With p_l = x_{l-1} W_l + b_l and x_l = softplus(p_l) the gradient is the product
+    W_1 diag(sigmoid(p_1)) W_2 diag(sigmoid(p_2)) ... W_out, evaluated from the right.
+
+    Reference: Teichert et al. 2019; the paper's Sec. 2.3 and Eq. (11).
+
+    >>> net, z = INN(generators([0]), 2, (20, 20)), torch.zeros(1, 3, 2, dtype=torch.float64)
+    >>> net(z).shape, net.gradient(z).shape
+    (torch.Size([1, 3, 1]), torch.Size([1, 3, 2]))
+    """
+
+    def __init__(self, rngs: Sequence[Generator], inputs: int, hidden: Sequence[int]):
+        super().__init__()
+        widths = (inputs, *hidden)
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
+        self.last = Linear(rngs, widths[-1], 1)  # a constant would vanish in Eq. (11)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Value, shape (replicas, points, 1)."""
+        for layer in self.layers:
+            z = softplus(layer(z))
+        return self.last(z)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """d value / d z, shape (replicas, points, inputs), in closed form."""
+        slopes = []
+        for layer in self.layers:
+            before = layer(z)
+            z = softplus(before)
+            slopes.append(torch.sigmoid(before))
+        adjoint = self.last.weight.mT
+        for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
+            adjoint = (adjoint * slope) @ layer.weight.mT
+        return adjoint
+
+
+class PICINN(nn.Module):
+    r"""Partially input-convex integrable network, convex in g and free in z, less its tangent at g = 0.
+
+    With s = softplus and o the element-wise product, each weight its own:
+
+        x_1 = s(z W + b),            y_1 = s((g o (z W + b)) W + z W + b),
+        x_l = s(x_{l-1} W + b),      y_l = s((y_{l-1} o s(x_{l-1} W + b)) W+
+                                             + (g o (x_{l-1} W + b)) W + x_{l-1} W + b),
+        y   = (y_L o s(x_L W + b)) W+.
+
+    **Why it is convex in g.** At fixed z the argument of y_1 is affine in g, and s is convex, so y_1 is
+    convex. If y_{l-1} is convex, then so is (y_{l-1} o s(.)) W+, a sum with positive weights; adding a
+    function affine in g keeps that, and s, convex and increasing, of a convex function is convex. The
+    output is again a positive sum. An affine part of the output layer would vanish in Eq. (12), which
+    subtracts the tangent at g = 0, so it is left out.
+
+    `forward` and `gradient` return Eq. (12) of the paper, y(z, g) - y(z, 0) - dy/dg(z, 0) . g: zero
+    with zero slope at g = 0 and, being convex, never below 0.
+
+    Reference: Amos, Xu, Kolter 2017; Huang et al. 2022; the paper's Eq. (12).
+
+    >>> net = PICINN(generators([0]), 1, 1, (20, 20))
+    >>> z, g = torch.ones(1, 3, 1, dtype=torch.float64), torch.zeros(1, 3, 1, dtype=torch.float64)
+    >>> net(z, g).abs().max().item(), net.gradient(z, g).abs().max().item()
+    (0.0, 0.0)
+    """
+
+    def __init__(self, rngs: Sequence[Generator], free: int, convex: int, hidden: Sequence[int]):
+        super().__init__()
+        sources = (free, *hidden[:-1])  # width of what feeds each layer's free path
+        pairs = list(zip(sources, hidden, strict=True))
+        self.free = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
+        self.scale = nn.ModuleList(Affine(rngs, a, convex, bias=1.0) for a, _ in pairs)
+        self.shift = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
+        self.drive = nn.ModuleList(Linear(rngs, convex, b) for _, b in pairs)  # shift has the bias
+        gated = list(zip(hidden, (*hidden[1:], 1), strict=True))
+        self.gate = nn.ModuleList(Affine(rngs, a, a) for a, _ in gated)
+        self.mix = nn.ModuleList(PositiveLinear(rngs, a, b) for a, b in gated)
+
+    def _free_path(self, z: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """What depends on z alone: the scales of g, the shifts and the gates of each layer."""
+        scales, shifts, gates = [], [], []
+        x = z
+        for free, scale, shift, gate in zip(
+            self.free, self.scale, self.shift, self.gate, strict=True
+        ):
+            scales.append(scale(x))
+            shifts.append(shift(x))
+            x = softplus(free(x))
+            gates.append(softplus(gate(x)))
+        return scales, shifts, gates
+
+    def _convex_path(
+        self, path: tuple[list[Tensor], list[Tensor], list[Tensor]], g: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Value (..., 1) and slope in g (..., convex) of the network before Eq. (12)."""
+        scales, shifts, gates = path
+        y, slopes = g, []
+        for level, (scale, shift, drive) in enumerate(zip(scales, shifts, self.drive, strict=True)):
+            before = drive(g * scale) + shift
+            if level:
+                before = before + (y * gates[level - 1]) @ self.mix[level - 1].weight
+            y = softplus(before)
+            slopes.append(torch.sigmoid(before))
+        value = (y * gates[-1]) @ self.mix[-1].weight
+        gradient = torch.zeros_like(g)
+        adjoint = self.mix[-1].weight.mT
+        for level in reversed(range(len(slopes))):
+            adjoint = adjoint * gates[level] * slopes[level]
+            gradient = gradient + (adjoint @ self.drive[level].weight.mT) * scales[level]
+            if level:
+                adjoint = adjoint @ self.mix[level - 1].weight.mT
+        return value, gradient
+
+    def forward(self, z: Tensor, g: Tensor) -> Tensor:
+        """Value less its tangent at g = 0, shape (replicas, points, 1)."""
+        path = self._free_path(z)
+        value, _ = self._convex_path(path, g)
+        value_0, gradient_0 = self._convex_path(path, torch.zeros_like(g))
+        return value - value_0 - (gradient_0 * g).sum(-1, keepdim=True)
+
+    def gradient(self, z: Tensor, g: Tensor) -> Tensor:
+        """Slope in g less the slope at g = 0, shape (replicas, points, convex), in closed form."""
+        path = self._free_path(z)
+        both = self._convex_path(path, torch.stack([g, torch.zeros_like(g)]))[1]
+        return both[0] - both[1]

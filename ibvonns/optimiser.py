@@ -1,0 +1,82 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for many replicas at once."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["SOAP"]
+
+
+class SOAP:
+    r"""Adam run in the axes in which the gradient of each weight matrix varies independently.
+
+    For a weight W with gradient G keep the running means L = <G G^T> and R = <G^T G>. Their
+    eigenvectors are the axes of the problem's curvature as seen by this layer: in them, Adam's
+    division by the root of the second moment comes close to a Newton step, while in the axes of the
+    single weights it cannot. On the trap it reaches in 1000 steps what plain Adam does not reach in
+    20 000 (chapter 3). A layer is at most 20 wide here, so that the eigenvectors cost little.
+
+    Each parameter has shape (replicas, rows, columns); replicas never mix.
+
+    Args:
+        parameters: the tensors to change in place.
+        memory: decay of the running means of gradient, its square, L and R.
+        refresh: steps between two decompositions of L and R.
+
+    Reference: Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, 2024.
+
+    >>> weight = torch.ones(1, 2, 2, dtype=torch.float64)
+    >>> optimiser = SOAP([weight])
+    >>> for _ in range(200):
+    ...     optimiser.step([2 * weight], 0.02)  # the gradient of |weight|^2
+    >>> bool(weight.abs().max() < 0.1)
+    True
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], memory: float = 0.95, refresh: int = 10):
+        self.parameters = list(parameters)
+        self.memory, self.refresh, self.count = memory, refresh, 0
+        self.state: dict[str, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            replicas, rows, columns = parameter.shape
+            eye = torch.eye(max(rows, columns), dtype=parameter.dtype, device=parameter.device)
+            for name, shape in (("mean", (rows, columns)), ("square", (rows, columns))):
+                self.state[f"{name}.{index}"] = parameter.detach().new_zeros(replicas, *shape)
+            for side, size in (("left", rows), ("right", columns)):
+                zero = parameter.detach().new_zeros(replicas, size, size)
+                self.state[f"{side}.{index}"] = zero
+                self.state[f"{side}_axes.{index}"] = zero + eye[:size, :size]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, to be saved."""
+        return {**self.state, "count": torch.tensor(self.count)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `tensors` returned."""
+        for name, value in self.state.items():
+            value.copy_(tensors[name])
+        self.count = int(tensors["count"])
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        """Change the parameters by one step against their gradients."""
+        self.count += 1
+        keep, fresh = self.memory, 1 - self.memory
+        correction = 1 - keep**self.count
+        for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
+            mean, square, left, left_axes, right, right_axes = (
+                self.state[f"{name}.{index}"]
+                for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
+            )
+            left.lerp_(gradient @ gradient.mT, fresh)
+            right.lerp_(gradient.mT @ gradient, fresh)
+            if self.count % self.refresh == 1:
+                for moment, axes in ((left, left_axes), (right, right_axes)):
+                    if moment.shape[-1] > 1:
+                        axes.copy_(torch.linalg.eigh(moment).eigenvectors)
+            mean.lerp_(gradient, fresh)
+            square.mul_(keep).add_((left_axes.mT @ gradient @ right_axes).square(), alpha=fresh)
+            turned = left_axes.mT @ mean @ right_axes / correction
+            scaled = turned / ((square / correction).sqrt() + 1e-12)
+            parameter.sub_(learning_rate * (left_axes @ scaled @ right_axes.mT))

@@ -1,0 +1,78 @@
+"""Pulling protocols lambda(t) = velocity * s(t), with s of the paper's examples and two for teaching.
+
+The paper prints e^t where e^{-t} is meant (notes 3): with e^t the pull would leave the plotted range.
+"""
+
+from collections.abc import Callable
+from math import pi
+
+import torch
+from torch import Tensor
+
+from ibvonns.validation import choice, finite, increasing, shaped
+
+__all__ = ["PROTOCOLS", "pulled_length", "pulling_rate"]
+
+Shape = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _smoothed_linear(t: Tensor) -> tuple[Tensor, Tensor]:
+    decay = torch.exp(-t)
+    return t * (1 - decay), 1 - decay + t * decay
+
+
+def _modulated(amplitude: float, frequency: float) -> Shape:
+    def shape(t: Tensor) -> tuple[Tensor, Tensor]:
+        base, base_rate = _smoothed_linear(t)
+        factor = 1 + amplitude * torch.sin(frequency * t)
+        factor_rate = amplitude * frequency * torch.cos(frequency * t)
+        return base * factor, base_rate * factor + base * factor_rate
+
+    return shape
+
+
+PROTOCOLS: dict[str, Shape] = {
+    "oscillating": _modulated(2.0, 2 * pi),  # trap, training and test (Sec. 3.1)
+    "smoothed-linear": _smoothed_linear,  # trap, unseen protocol (Sec. 3.3); chain (Sec. 4.1)
+    "sinusoidal": _modulated(0.2, pi),  # chain, unseen protocol (Figs. 14, 19)
+    "constant-speed": lambda t: (t, torch.ones_like(t)),  # never reverses: see chapter 2
+    "at-rest": lambda t: (torch.zeros_like(t), torch.zeros_like(t)),
+}
+
+
+def _evaluate(name: str, velocities: Tensor, times: Tensor, which: int) -> Tensor:
+    choice("protocol", name, PROTOCOLS)
+    shaped("velocities", finite("velocities", velocities), ("conditions",))
+    increasing("times", times)
+    return velocities[:, None] * PROTOCOLS[name](times)[which][None, :]
+
+
+def pulled_length(name: str, velocities: Tensor, times: Tensor) -> Tensor:
+    """Pulled length lambda(t) of a protocol, for several pulling velocities.
+
+    Args:
+        name: a key of `PROTOCOLS`.
+        velocities: shape (conditions,), length per time.
+        times: shape (times,), strictly increasing.
+
+    Returns:
+        Shape (conditions, times), a length.
+
+    Raises:
+        ValueError: unknown protocol, NaN, wrong shape or unsorted times.
+
+    Reference: the paper, Sec. 3.1 and Sec. 4.1.
+
+    >>> pulled_length("smoothed-linear", torch.tensor([1.2]), torch.tensor([0.0, 1.0]))
+    tensor([[0.0000, 0.7585]])
+    """
+    return _evaluate(name, velocities, times, 0)
+
+
+def pulling_rate(name: str, velocities: Tensor, times: Tensor) -> Tensor:
+    """Rate d lambda / dt of a protocol; arguments, errors and shapes as in `pulled_length`.
+
+    >>> pulling_rate("smoothed-linear", torch.tensor([1.2]), torch.tensor([0.0, 1.0]))
+    tensor([[0.0000, 1.2000]])
+    """
+    return _evaluate(name, velocities, times, 1)

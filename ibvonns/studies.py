@@ -1,0 +1,319 @@
+"""Studies: the paper's experiments from simulated particles to errors, seed by seed."""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from ibvonns.decoders import gaussian_nll
+from ibvonns.ensemble import Ensemble
+from ibvonns.metrics import gauge_free_error, relative_error
+from ibvonns.model import Observations, TrapModel, observe
+from ibvonns.systems.trap import VELOCITIES, Trap
+from ibvonns.training import Recipe, TrainingError, train
+from ibvonns.validation import choice, count
+
+__all__ = [
+    "STUDIES",
+    "TrapErrors",
+    "exact_trap_errors",
+    "load_metrics",
+    "reproduce",
+    "study_folder",
+    "train_trap",
+    "trap_data",
+    "trap_errors",
+]
+
+STUDIES = ("trap",)
+RESTART = 1000  # a restarted seed draws from seed + RESTART
+
+TrapErrors = dict[str, list[float]]
+
+
+def trap_data(seed: int = 0, realisations: int = 4000) -> dict[str, Ensemble]:
+    """The trap's ensembles: "train", "test" (the paper's 11 + 10 velocities) and "linear".
+
+    "linear" is the smoothed-linear protocol of Fig. 9, velocity 1.2, from an independent draw.
+    """
+    trap = Trap()
+    oscillating = trap.simulate_paper("oscillating", VELOCITIES, realisations, seed)
+    return {
+        "train": oscillating.select(slice(0, None, 2)),
+        "test": oscillating.select(slice(1, None, 2)),
+        "linear": trap.simulate_paper("smoothed-linear", (1.2,), realisations, seed + RESTART),
+    }
+
+
+def _standardised(values: Tensor, training: Tensor) -> Tensor:
+    return (values - training.mean()) / training.std(unbiased=False)
+
+
+def exact_trap_errors(data: Mapping[str, Ensemble], trap: Trap | None = None) -> dict[str, Any]:
+    """How good can any model look on these ensembles? The exact theory, scored as a model would be.
+
+    Returns:
+        "floor": errors of the exact mean and density against the sampled ones (notes 7); "limit":
+        what an ideal model may reach, the same theory started from each ensemble's own initial mean
+        for the rollouts, 0 for the potentials, the entropy of the exact law for the likelihoods.
+        Each by the id of `published.csv`; alpha stands for the standardised mean.
+    """
+    trap = trap or Trap()
+    floor: dict[str, float] = {}
+    limit: dict[str, float] = {}
+    training = data["train"].mean()
+    for split, ensemble in data.items():
+        lengths, times = ensemble.records["pulled_length"], ensemble.times
+        force, sampled = ensemble.records["external_force"], ensemble.mean()
+        mean = trap.mean(lengths, times)
+        # the equation is linear: an initial deviation decays and the rest is unchanged
+        decay = torch.cumprod(1 - trap.rate * torch.diff(times), 0)
+        decay = torch.cat([torch.ones(1, dtype=decay.dtype), decay])
+        started = mean + (sampled[:, :1] - mean[:, :1]) * decay
+        for store, theory in ((floor, mean), (limit, started)):
+            store[f"trap-force-{split}"] = relative_error(
+                trap.external_force(lengths, theory), force
+            )
+            store[f"trap-alpha-{split}"] = relative_error(
+                _standardised(theory, training), _standardised(sampled, training)
+            )
+        if split == "linear":
+            continue
+        deviation = trap.deviation(times)
+        spread = ensemble.realisations.var(-1, unbiased=False)
+        floor[f"trap-nll-{split}"] = float(gaussian_nll(mean, deviation, sampled, spread).mean())
+        limit[f"trap-nll-{split}"] = float(
+            gaussian_nll(mean, deviation, mean, deviation**2).mean()
+        )
+        energy, power = trap.free_energy, trap.dual_dissipation
+        floor[f"trap-f-{split}"] = relative_error(energy(lengths, sampled), energy(lengths, mean))
+        floor[f"trap-phi-{split}"] = relative_error(
+            power(trap.thermodynamic_force(lengths, sampled)),
+            power(trap.thermodynamic_force(lengths, mean)),
+        )
+        limit[f"trap-f-{split}"] = limit[f"trap-phi-{split}"] = 0.0
+    return {"floor": floor, "limit": limit}
+
+
+@torch.no_grad()
+def trap_errors(
+    model: TrapModel, data: Mapping[str, Ensemble], trap: Trap | None = None
+) -> tuple[TrapErrors, TrapErrors]:
+    """The errors that the paper reports, for each replica, on the realisations themselves.
+
+    f and phi are compared with the analytic potentials, Eqs. (25), (26), at the states of the data;
+    F_ex and alpha are rolled out from the encoded initial state.
+
+    Returns:
+        Errors by the id of `published.csv` (percent, or nats for likelihoods), and the same for the
+        alpha rows in units of alpha's standard deviation, which no change of gauge shifts.
+    """
+    trap = trap or Trap()
+    errors: TrapErrors = {}
+    gauge_free: TrapErrors = {}
+    for split, ensemble in data.items():
+        lengths, times = ensemble.records["pulled_length"], ensemble.times
+        shape, chi = lengths.shape, lengths.flatten()[:, None]
+        encoded = model.encoder.encode(ensemble.realisations.flatten(0, 1))
+        alpha = encoded.unflatten(1, shape)
+        path, force = model.predict(lengths, alpha[:, :, 0], times)
+        record = ensemble.records["external_force"]
+        errors[f"trap-force-{split}"] = [relative_error(row, record) for row in force]
+        pairs = list(zip(path, alpha, strict=True))
+        errors[f"trap-alpha-{split}"] = [relative_error(*pair) for pair in pairs]
+        gauge_free[f"trap-alpha-{split}"] = [gauge_free_error(*pair) for pair in pairs]
+        if split == "linear":
+            continue
+        centre, deviation = model.decoder(encoded)
+        first, spread = ensemble.mean(), ensemble.realisations.var(-1, unbiased=False)
+        nll = gaussian_nll(centre, deviation, first.flatten(), spread.flatten())
+        errors[f"trap-nll-{split}"] = nll.mean(1).tolist()
+        mean = trap.mean(lengths, times)
+        energy = trap.free_energy(lengths, mean).flatten()
+        power = trap.dual_dissipation(trap.thermodynamic_force(lengths, mean)).flatten()
+        learned = model.potentials.free_energy(chi, encoded)
+        g = model.potentials.forces(chi, encoded)[1]
+        errors[f"trap-f-{split}"] = [relative_error(row, energy) for row in learned]
+        dual = model.potentials.dual_dissipation(encoded, g)
+        errors[f"trap-phi-{split}"] = [relative_error(row, power) for row in dual]
+    return errors, gauge_free
+
+
+@torch.no_grad()
+def _unsound(model: TrapModel, data: Observations, ensemble: Ensemble) -> list[int]:
+    """Replicas whose rollouts miss the training data by more than twice its own sampling noise.
+
+    This asks the training data alone, so that it serves where no theory is known.
+    """
+    noise = ensemble.standard_error()
+    measured = data.external_force
+    force_floor = 100 * float(noise.norm() / measured.norm())
+    mean_floor = 100 * float(noise.norm() / (data.mean - data.mean.mean()).norm())
+    alpha = model.encode(data)
+    path, force = model.predict(data.controls, alpha[:, :, 0], data.times)
+    return [
+        index
+        for index in range(len(model.seeds))
+        if not (
+            relative_error(force[index], measured) <= 2 * force_floor
+            and gauge_free_error(path[index], alpha[index]) <= 2 * mean_floor
+        )
+    ]
+
+
+def train_trap(
+    ensemble: Ensemble,
+    seeds: Sequence[int],
+    recipe: Recipe | None = None,
+    folder: Path | None = None,
+    attempts: int = 3,
+) -> tuple[TrapModel, Tensor, list[int]]:
+    """Train all seeds at once; a seed that comes out unsound is drawn anew and trained again.
+
+    alpha cannot collapse, because its gauge is fixed (`Encoder`). A seed may still end in a poor
+    minimum. It is told by its training data: its rollouts miss F_ex or alpha by more than twice the
+    sampling noise of the ensemble. It then starts again from `seed + 1000`, and so on.
+
+    Args:
+        ensemble: the training ensemble.
+        seeds: one for each replica.
+        folder: where checkpoints are kept while training runs; none if not given.
+        attempts: how often a seed may be drawn before the run is given up.
+
+    Returns:
+        The model, the loss history of `training.train`, and the attempts that each seed took.
+
+    Raises:
+        TrainingError: a seed is unsound after all attempts, or a loss term is not finite.
+    """
+    data = observe(ensemble)
+    checkpoint = None if folder is None else folder / "checkpoint.safetensors"
+    model = TrapModel(seeds)
+    history = train(model, data, recipe, checkpoint)
+    taken = [1] * len(model.seeds)
+    for attempt in range(1, attempts + 1):
+        unsound = _unsound(model, data, ensemble)
+        if not unsound:
+            return model, history, taken
+        if attempt == attempts:
+            break
+        for index in unsound:
+            again = TrapModel([model.seeds[index] + RESTART * attempt])
+            name = f"checkpoint-{again.seeds[0]}.safetensors"
+            history_again = train(again, data, recipe, None if folder is None else folder / name)
+            model.replace(index, again)
+            history[:, :, index] = history_again[:, :, 0]
+            taken[index] += 1
+    bad = [model.seeds[index] for index in unsound]
+    raise TrainingError(
+        f"seeds {bad} miss their training data by more than twice its sampling noise after "
+        f"{attempts} attempts; try more steps or a lower learning rate"
+    )
+
+
+def _library_digest() -> str:
+    """Changes with any line of the library, so that a cached result cannot outlive its code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) -> str:
+    """Identifies a result: study, recipe, seeds, data, library source, PyTorch and Python."""
+    versions = (torch.__version__, platform.python_version())
+    parts = (study, recipe.key(), list(seeds), data_seed, _library_digest(), versions)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def study_folder(study: str, seeds: int, recipe: Recipe | None = None, data_seed: int = 0) -> Path:
+    """Where results are cached if no folder is named; a new folder for every new key."""
+    key = run_key(study, range(seeds), recipe or Recipe(), data_seed)
+    return user_cache_path("ibvonns") / f"{study}-{key[:16]}"
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def load_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a `metrics.json` that `reproduce` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"path must name an existing file, but {os.fspath(path)!r} is none")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"path must name a whole metrics.json, but {os.fspath(path)!r} is damaged ({error})"
+        ) from None
+    if not isinstance(content, dict) or "errors" not in content:
+        raise ValueError(f"path must name a metrics.json, but {os.fspath(path)!r} holds none")
+    return content
+
+
+def reproduce(
+    study: str,
+    seeds: int = 5,
+    out: str | os.PathLike[str] | None = None,
+    recipe: Recipe | None = None,
+    data_seed: int = 0,
+) -> dict[str, Any]:
+    """Simulate, train and score a study; write `metrics.json` and `model.safetensors`.
+
+    A run that was interrupted goes on from its last checkpoint and ends with the same numbers.
+
+    Args:
+        study: a member of `STUDIES`.
+        seeds: how many seeds, from 0.
+        out: folder for the results; the cache of `study_folder` if not given.
+
+    Returns:
+        The content of `metrics.json`: "errors", "gauge_free", "floor" and "limit" by the id of
+        `published.csv`, with the seeds, the attempts that they took and the seconds of training.
+
+    Raises:
+        ValueError: unknown study or no seeds.
+        TrainingError: see `train_trap`.
+    """
+    choice("study", study, STUDIES)
+    count("seeds", seeds)
+    recipe = recipe or Recipe()
+    folder = Path(out) if out is not None else study_folder(study, seeds, recipe, data_seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = trap_data(data_seed)
+    started = time.perf_counter()
+    model, _, attempts = train_trap(data["train"], range(seeds), recipe, folder)
+    seconds = time.perf_counter() - started
+    errors, gauge_free = trap_errors(model, data)
+    metrics = {
+        "study": study,
+        "key": run_key(study, range(seeds), recipe, data_seed),
+        "seeds": list(range(seeds)),
+        "data_seed": data_seed,
+        "attempts": attempts,
+        "training_seconds": round(seconds, 1),
+        "errors": errors,
+        "gauge_free": gauge_free,
+        **exact_trap_errors(data),
+    }
+    model.save(folder / "model.safetensors")
+    _write_json(folder / "metrics.json", metrics)
+    for leftover in folder.glob("checkpoint*.safetensors"):
+        leftover.unlink()
+    return metrics

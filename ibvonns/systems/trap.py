@@ -1,0 +1,218 @@
+r"""A colloidal particle in an optical trap (Sec. 3): simulation and everything that is exact.
+
+    eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)                         Eq. (17)
+
+Two springs of stiffness k hold the particle: one to a wall at 0, one to the pulled end at lambda(t).
+Units: any consistent set; the paper's numbers (k = eta = 1, kBT = 0.01) are dimensionless.
+"""
+
+from dataclasses import dataclass
+from math import exp, log, pi, sqrt
+
+import torch
+from torch import Generator, Tensor
+
+from ibvonns.ensemble import Ensemble
+from ibvonns.protocols import pulled_length
+from ibvonns.validation import choice, count, finite, increasing, positive, shaped
+
+__all__ = ["Trap", "VELOCITIES", "paper_times"]
+
+VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))  # even entries train, odd entries test
+
+
+def paper_times() -> Tensor:
+    """The paper's times: 0 to 3 in steps of 0.01, shape (301,)."""
+    return torch.arange(301, dtype=torch.float64) / 100
+
+
+@dataclass(frozen=True)
+class Trap:
+    """The trap and its exact theory.
+
+    Attributes:
+        stiffness: k of each of the two springs, force per length.
+        viscosity: eta, force times time per length.
+        temperature: kBT, energy.
+
+    Raises:
+        ValueError: a stiffness, viscosity or temperature that is not above 0.
+
+    >>> Trap().equilibrium_deviation
+    0.07071067811865475
+    """
+
+    stiffness: float = 1.0
+    viscosity: float = 1.0
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("stiffness", "viscosity", "temperature"):
+            positive(name, getattr(self, name))
+
+    @property
+    def rate(self) -> float:
+        """Relaxation rate 2 k / eta of the mean, Eq. (20)."""
+        return 2 * self.stiffness / self.viscosity
+
+    @property
+    def equilibrium_deviation(self) -> float:
+        """Standard deviation of the position in equilibrium, sqrt(kBT / 2k)."""
+        return sqrt(self.temperature / (2 * self.stiffness))
+
+    def equilibrium_entropy(self) -> float:
+        """Entropy of the Gaussian equilibrium law in nats: no decoder has a lower expected NLL.
+
+        >>> round(Trap().equilibrium_entropy(), 3)
+        -1.23
+        """
+        return 0.5 * log(2 * pi * exp(1) * self.equilibrium_deviation**2)
+
+    # --- microscopic -------------------------------------------------------------------------
+
+    def simulate(
+        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator
+    ) -> Ensemble:
+        """Euler-Maruyama realisations of Eq. (17) from equilibrium at lambda(0).
+
+        Args:
+            lengths: pulled length lambda, shape (conditions, times).
+            times: shape (times,), strictly increasing; also the steps of the integrator.
+            realisations: how many particles for each condition.
+            generator: source of every random number, on the device of `lengths`.
+
+        Returns:
+            Positions of shape (conditions, times, realisations), with records "pulled_length" and
+            "external_force" of shape (conditions, times).
+
+        Raises:
+            ValueError: NaN, wrong shape, unsorted times, no realisation, or a time step at which
+                the integrator diverges.
+
+        >>> times = torch.tensor([0.0, 0.1], dtype=torch.float64)
+        >>> Trap().simulate(times[None], times, 5, torch.Generator().manual_seed(0)).count
+        5
+        """
+        increasing("times", times)
+        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+        count("realisations", realisations)
+        steps = torch.diff(times)
+        if float(steps.max()) * self.rate >= 2:
+            raise ValueError(
+                f"times must have steps below {2 / self.rate:.4g}, where the integrator is stable, "
+                f"but the largest is {float(steps.max()):.4g}"
+            )
+        shape = (len(lengths), len(times), realisations)
+        positions = torch.empty(shape, dtype=lengths.dtype, device=lengths.device)
+        # one draw for the whole run: the noise is then turned into positions in place
+        positions.normal_(generator=generator)
+        positions[:, 0] *= self.equilibrium_deviation
+        positions[:, 0] += lengths[:, :1] / 2
+        amplitude = (2 * self.temperature / self.viscosity * steps).sqrt()
+        drift = self.stiffness / self.viscosity * steps
+        for n in range(len(steps)):
+            here = positions[:, n]
+            positions[:, n + 1] *= amplitude[n]
+            positions[:, n + 1] += here + drift[n] * (lengths[:, n, None] - 2 * here)
+        force = self.stiffness * (lengths - positions.mean(-1))
+        return Ensemble(times, positions, {"pulled_length": lengths, "external_force": force})
+
+    def simulate_paper(
+        self,
+        protocol: str = "oscillating",
+        velocities: tuple[float, ...] = VELOCITIES,
+        realisations: int = 4000,
+        seed: int = 0,
+    ) -> Ensemble:
+        """The paper's data (Sec. 3.1): `simulate` under a named protocol at the paper's times."""
+        times = paper_times()
+        speeds = torch.tensor(velocities, dtype=torch.float64)
+        lengths = pulled_length(protocol, speeds, times)
+        return self.simulate(lengths, times, realisations, Generator().manual_seed(seed))
+
+    # --- moments -----------------------------------------------------------------------------
+
+    def mean(self, lengths: Tensor, times: Tensor, *, steps: str = "euler") -> Tensor:
+        """Exact mean position mu(t), Eq. (20), from equilibrium at lambda(0).
+
+        Args:
+            lengths: pulled length lambda, shape (conditions, times).
+            times: shape (times,), strictly increasing.
+            steps: "euler", the mean of the simulated, discrete process; or "exact", the continuous
+                process under a lambda that is linear between the times.
+
+        Returns:
+            Shape (conditions, times), a length.
+
+        >>> times = torch.linspace(0, 1, 3, dtype=torch.float64)
+        >>> Trap().mean(times[None], times, steps="exact")[0, -1].item()  # t/2 - (1 - exp(-2t))/4
+        0.2838338208091532
+        """
+        choice("steps", steps, ("euler", "exact"))
+        increasing("times", times)
+        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+        means = [lengths[:, 0] / 2]
+        for n, step in enumerate(torch.diff(times).tolist()):
+            before, after, mean = lengths[:, n], lengths[:, n + 1], means[-1]
+            if steps == "euler":
+                means.append(mean + step * self.rate * (before / 2 - mean))
+            else:
+                # mu follows lambda/2 with a lag slope/rate, to which it relaxes exponentially
+                lag = (after - before) / (2 * step * self.rate)
+                decay = exp(-self.rate * step)
+                means.append(after / 2 - lag + decay * (mean - before / 2 + lag))
+        return torch.stack(means, 1)
+
+    def deviation(
+        self, times: Tensor, initial: float | None = None, *, steps: str = "euler"
+    ) -> Tensor:
+        """Exact standard deviation sigma(t), Eq. (21), shape (times,).
+
+        The equation that the paper prints for a "variance" is that of the standard deviation.
+
+        Args:
+            times: shape (times,), strictly increasing.
+            initial: sigma at the first time; equilibrium if not given.
+            steps: "euler" for the discrete process, whose variance tends to kBT/2k / (1 - k dt/eta);
+                "exact" for the continuous one.
+
+        >>> Trap().deviation(paper_times(), steps="exact").std().item() < 1e-15
+        True
+        """
+        choice("steps", steps, ("euler", "exact"))
+        increasing("times", times)
+        rest = self.equilibrium_deviation**2
+        variances = [rest if initial is None else positive("initial", initial) ** 2]
+        for step in torch.diff(times).tolist():
+            if steps == "euler":
+                noise = 2 * self.temperature / self.viscosity * step
+                variances.append(variances[-1] * (1 - self.rate * step) ** 2 + noise)
+            else:
+                variances.append(rest + (variances[-1] - rest) * exp(-2 * self.rate * step))
+        return torch.tensor(variances, dtype=times.dtype, device=times.device).sqrt()
+
+    # --- thermodynamics ----------------------------------------------------------------------
+
+    def free_energy(self, lengths: Tensor, means: Tensor) -> Tensor:
+        """f = k (lambda - mu)^2 / 2 + k mu^2 / 2, Eq. (25), an energy; any matching shapes."""
+        return self.stiffness / 2 * ((lengths - means) ** 2 + means**2)
+
+    def dissipation(self, rates: Tensor) -> Tensor:
+        """psi = eta (d mu/dt)^2 / 2, Eq. (26), an energy per time."""
+        return self.viscosity / 2 * rates**2
+
+    def dual_dissipation(self, forces: Tensor) -> Tensor:
+        """phi = g^2 / (2 eta), the Legendre transform of `dissipation`, with g conjugate to d mu/dt."""
+        return forces**2 / (2 * self.viscosity)
+
+    def thermodynamic_force(self, lengths: Tensor, means: Tensor) -> Tensor:
+        """g = -df/d mu = k (lambda - 2 mu), a force."""
+        return self.stiffness * (lengths - 2 * means)
+
+    def external_force(self, lengths: Tensor, means: Tensor) -> Tensor:
+        """F_ex = df/d lambda = k (lambda - mu), Eq. (23)."""
+        return self.stiffness * (lengths - means)
+
+    def equilibrium_force(self, lengths: Tensor) -> Tensor:
+        """F_ex if the pulled length were held until equilibrium: k lambda / 2."""
+        return self.stiffness * lengths / 2

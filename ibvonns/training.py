@@ -1,0 +1,241 @@
+"""Training: the loss of Eqs. (32)-(34), windows that grow, checkpoints, and what stops a bad run."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Generator, Tensor
+
+from ibvonns.decoders import gaussian_nll
+from ibvonns.ensemble import load_tensors, save_tensors
+from ibvonns.model import Observations, TrapModel
+from ibvonns.optimiser import SOAP
+from ibvonns.rollout import rollout
+
+__all__ = ["TERMS", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
+
+TERMS = ("density", "force", "internal")
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot go on, with the step, the term and what to try."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    Attributes:
+        window: Euler steps of each rollout; 0 trains encoder and decoder alone.
+        steps: optimiser steps.
+        starts: windows drawn in each trajectory at each step.
+    """
+
+    window: int
+    steps: int
+    starts: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the trap is trained.
+
+    Where it differs from Sec. 3.3, and why (chapter 3 shows each):
+
+    - SOAP in place of Adam: the loss is ill-conditioned, and Adam stalls far above the noise floor.
+    - Encoder and decoder first, alone: alpha then means something before it has to move.
+    - Windows of one step before those of 0.3 to 3: the sample mean is itself a Markov process, whose
+      one-step errors are independent, so that they carry all the information and cost one evaluation.
+    - The force term weighted 30: F_ex is a function of the state with no noise of its own.
+
+    Attributes:
+        phases: in their order.
+        learning_rate: at its peak; it rises over 50 steps and falls to a thousandth as a cosine.
+        weights: of the density, force and internal-variable terms, each made dimensionless.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    phases: tuple[Phase, ...] = (
+        Phase(0, 150),
+        Phase(1, 1500, 30),
+        Phase(30, 20, 4),
+        Phase(100, 10, 2),
+        Phase(300, 5, 1),
+    )
+    learning_rate: float = 1e-2
+    weights: tuple[float, float, float] = (0.01, 30.0, 1.0)
+    checkpoint_every: int = 200
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase to which a step belongs."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        raise ValueError(f"step must be below {self.steps}, the steps of the recipe")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step: constant while window is 0, then a short rise and a cosine."""
+        alone = sum(phase.steps for phase in self.phases if phase.window == 0)
+        if step < alone:
+            return self.learning_rate
+        done = (step - alone) / (self.steps - alone)
+        rise = min(1.0, (step - alone + 1) / 50)
+        return self.learning_rate * rise * (1e-3 + (1 + math.cos(math.pi * done)) / 2)
+
+    def key(self) -> str:
+        """A text that two recipes share only if they are equal."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tensor:
+    r"""The terms of Eqs. (32)-(34), each made dimensionless; shape (3, replicas).
+
+    - density, Eq. (32): mean negative log-likelihood in nats, over all times.
+    - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
+      by the variance of the measured force.
+    - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by the
+      square of j dt and of the rate scale: the relative error of a rate, whatever the window.
+
+    Args:
+        window: Euler steps of each rollout, or 0 for the density term alone.
+        starts: index of each window's first time, shape (starts,), the same for every trajectory.
+    """
+    alpha = model.standardised(data)
+    mean, deviation = model.decoder(alpha.flatten(1, 2))
+    nll = gaussian_nll(mean, deviation, data.mean.flatten(), data.variance.flatten()).mean(-1)
+    if window == 0:
+        return torch.stack([nll, 0 * nll, 0 * nll])
+    times = starts[:, None] + torch.arange(window + 1, device=starts.device)
+    controls = data.controls[:, times]  # (conditions, starts, window + 1)
+    target = alpha[:, :, times]  # (replicas, conditions, starts, window + 1, internal)
+    force = model.external_force(controls[..., 1:].flatten(1), target[..., 1:, :].flatten(2, 3))
+    error = force - data.external_force[:, times[:, 1:]].flatten(1)
+    force_term = error.square().mean((1, 2)) / data.external_force.var()
+    clock = data.times[: window + 1] - data.times[0]
+    initial = target[..., 0, :].flatten(1, 2)
+    path = rollout(model.potentials.evolution, controls.flatten(0, 1), initial, clock)
+    drift = (path - target.flatten(1, 2))[:, :, 1:] / clock[1:, None]
+    internal_term = drift.square().mean((1, 2, 3)) / model.potentials.rate_scale**2
+    return torch.stack([nll, force_term, internal_term])
+
+
+@contextmanager
+def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
+    """A bar on standard error or in a notebook; IBVONNS_PROGRESS=off hides it, files get none."""
+    console = Console(stderr=True)
+    shown = os.environ.get("IBVONNS_PROGRESS", "on") != "off"
+    shown = shown and (console.is_terminal or console.is_jupyter)
+    with Progress(console=console, transient=True, disable=not shown) as bar:
+        bar.add_task(label, total=total, completed=done)
+        yield bar
+
+
+def _fingerprint(model: TrapModel, data: Observations, recipe: Recipe) -> str:
+    """Identifies a run: recipe, seeds and data."""
+    digest = hashlib.sha256(f"{recipe.key()} {model.seeds}".encode())
+    for part in (data.times, data.controls, data.external_force, data.mean, data.variance):
+        digest.update(part.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check(terms: Tensor, step: int, model: TrapModel) -> None:
+    for name, row in zip(TERMS, terms, strict=True):
+        if not bool(torch.isfinite(row).all()):
+            bad = [seed for seed, value in zip(model.seeds, row, strict=True) if value.isnan()]
+            raise TrainingError(
+                f"step {step}: the {name} term is not finite (seeds {bad or model.seeds}); try a lower "
+                "learning rate, and look for NaN or a constant record in the data"
+            )
+
+
+def train(
+    model: TrapModel,
+    data: Observations,
+    recipe: Recipe | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Tensor:
+    """Train every replica of a model in place, then freeze its gauge.
+
+    Args:
+        model: fresh from its seeds.
+        data: the training observations.
+        recipe: `Recipe()` if not given.
+        checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training goes
+            on from it and ends with the very numbers of a run that was never interrupted.
+
+    Returns:
+        The three loss terms at every tenth step, shape (records, 3, replicas).
+
+    Raises:
+        TrainingError: a loss term became NaN or infinite; the last good checkpoint is kept.
+        ValueError: the checkpoint is damaged, or belongs to another run.
+    """
+    recipe = recipe or Recipe()
+    model.set_scales(data)
+    parameters = list(model.parameters())
+    optimiser = SOAP(parameters)
+    fingerprint = _fingerprint(model, data, recipe)
+    history: list[Tensor] = []
+    first = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        tensors, metadata = load_tensors(checkpoint)
+        if metadata.get("run") != fingerprint:
+            raise ValueError(
+                f"checkpoint must belong to this recipe, seeds and data, but {os.fspath(checkpoint)!r} "
+                "is of another run: remove it or name another file"
+            )
+        model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
+        optimiser.restore({name: tensors[f"optimiser.{name}"] for name in optimiser.tensors()})
+        history = list(tensors["history"])
+        first = int(tensors["step"])
+    weights = torch.tensor(recipe.weights, dtype=data.mean.dtype, device=data.mean.device)
+    with _progress(recipe.steps, first, f"Training {len(model.seeds)} seeds") as bar:
+        for step in range(first, recipe.steps):
+            phase = recipe.phase_at(step)
+            # each step draws from its own generator, so that a resumed run draws the same
+            rng = Generator().manual_seed(step)
+            latest = len(data.times) - phase.window
+            starts = torch.randint(0, latest, (phase.starts,), generator=rng).to(data.mean.device)
+            terms = loss_terms(model, data, phase.window, starts)
+            _check(terms, step, model)
+            loss = (weights[:, None] * terms).sum()
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            optimiser.step(gradients, recipe.rate_at(step))
+            if step % 10 == 0:
+                history.append(terms.detach())
+            bar.update(bar.task_ids[0], advance=1)
+            if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
+                _save_checkpoint(checkpoint, model, optimiser, history, step + 1, fingerprint)
+    model.freeze(data)
+    return torch.stack(history)
+
+
+def _save_checkpoint(
+    path: str | os.PathLike[str],
+    model: TrapModel,
+    optimiser: SOAP,
+    history: list[Tensor],
+    step: int,
+    fingerprint: str,
+) -> None:
+    tensors = {
+        **{f"model.{name}": value for name, value in model.state_dict().items()},
+        **{f"optimiser.{name}": value for name, value in optimiser.tensors().items()},
+        "history": torch.stack(history),
+        "step": torch.tensor(step),
+    }
+    save_tensors(path, tensors, {"run": fingerprint})

@@ -1,0 +1,128 @@
+"""Checks of arguments: each raises one sentence that names the argument, what came and what is allowed."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["positive", "count", "choice", "finite", "shaped", "increasing", "at_least"]
+
+
+def positive(name: str, value: float) -> float:
+    """Return `value` as a float if it is finite and above zero, else raise ValueError.
+
+    >>> positive("temperature", -1.0)
+    Traceback (most recent call last):
+    ValueError: temperature must be a finite number above 0, but is -1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0, but is {value}")
+    return float(value)
+
+
+def count(name: str, value: int, minimum: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `minimum`, else raise.
+
+    >>> count("seeds", 0)
+    Traceback (most recent call last):
+    ValueError: seeds must be a whole number of at least 1, but is 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, but is of type {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, but is {value}")
+    return value
+
+
+def at_least(name: str, value: float, minimum: float) -> float:
+    """Return `value` as a float if it is finite and not below `minimum`, else raise ValueError.
+
+    >>> at_least("sharpness", 0.5, 0.0)
+    0.5
+    """
+    if not (math.isfinite(value) and value >= minimum):
+        raise ValueError(f"{name} must be a finite number of at least {minimum}, but is {value}")
+    return float(value)
+
+
+def choice(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`, else raise ValueError.
+
+    >>> choice("protocol", "zigzag", ["oscillating"])
+    Traceback (most recent call last):
+    ValueError: protocol must be one of 'oscillating', but is 'zigzag'
+    """
+    names = sorted(allowed)
+    if value not in names:
+        listing = ", ".join(repr(entry) for entry in names)
+        raise ValueError(f"{name} must be one of {listing}, but is {value!r}")
+    return value
+
+
+def finite(name: str, values: Tensor) -> Tensor:
+    """Return `values` if it is a floating-point tensor with no NaN or infinity, else raise.
+
+    >>> finite("times", torch.tensor([0.0, float("nan")]))
+    Traceback (most recent call last):
+    ValueError: times must be finite, but holds 1 NaN or infinite value among 2
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, but is of type {type(values).__name__}")
+    if not values.dtype.is_floating_point:
+        raise TypeError(f"{name} must be of a floating-point type, but is of {values.dtype}")
+    bad = int(values.numel() - torch.isfinite(values).sum())
+    if bad:
+        noun = "value" if bad == 1 else "values"
+        raise ValueError(
+            f"{name} must be finite, but holds {bad} NaN or infinite {noun} among {values.numel()}"
+        )
+    return values
+
+
+def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
+    """Return `values` if its trailing axes match `shape`, where a word stands for any length above 0.
+
+    A leading `"..."` allows any further axes in front.
+
+    >>> shaped("means", torch.zeros(3), ("conditions", "times"))
+    Traceback (most recent call last):
+    ValueError: means must have shape (conditions, times), but has shape (3,)
+    """
+    axes = list(shape)
+    actual = tuple(values.shape)
+    open_front = bool(axes) and axes[0] == "..."
+    if open_front:
+        axes = axes[1:]
+    tail = actual[len(actual) - len(axes) :] if open_front else actual
+    matches = len(tail) == len(axes) and all(
+        length > 0 if isinstance(axis, str) else length == axis
+        for axis, length in zip(axes, tail, strict=True)
+    )
+    if not matches:
+        wanted = ", ".join(str(axis) for axis in shape) + ("," if len(shape) == 1 else "")
+        raise ValueError(f"{name} must have shape ({wanted}), but has shape {actual}")
+    return values
+
+
+def increasing(name: str, times: Tensor) -> Tensor:
+    """Return `times` if it is a finite vector of at least two strictly increasing entries, else raise.
+
+    >>> increasing("times", torch.tensor([0.0, 2.0, 1.0]))
+    Traceback (most recent call last):
+    ValueError: times must increase strictly, but entry 2 (1.0) follows 2.0
+    """
+    finite(name, times)
+    shaped(name, times, ("times",))
+    if times.numel() < 2:
+        raise ValueError(f"{name} must hold at least 2 entries, but holds {times.numel()}")
+    steps = torch.diff(times)
+    if bool((steps <= 0).any()):
+        entry = int((steps <= 0).nonzero()[0, 0]) + 1
+        raise ValueError(
+            f"{name} must increase strictly, but entry {entry} ({float(times[entry])}) "
+            f"follows {float(times[entry - 1])}"
+        )
+    return times

@@ -1,0 +1,138 @@
+"""Execute chapters: notebooks/NN_name.md (the source) -> notebooks/NN_name.ipynb (with outputs).
+
+    python notebooks/execute.py                  every chapter
+    python notebooks/execute.py 02_optical_trap  one
+
+Two runs write the same bytes, so that git shows a change only where a result changed.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it differs by machine
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class ChapterError(Exception):
+    """A chapter that did not run to its end; the message names the chapter, the cell, the error."""
+
+
+def sources(folder: Path = HERE) -> list[Path]:
+    """The chapters' MyST sources, in reading order."""
+    return sorted(folder.glob("[0-9][0-9]_*.md"))
+
+
+def normalise(notebook: NotebookNode) -> str:
+    """The text to store: everything that differs between two equal runs is dropped or renumbered.
+
+    Normalising a normalised notebook changes nothing.
+    """
+    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    widgets = notebook.metadata.get("widgets")
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5  # 4.5 is the first with cell ids
+    if widgets:
+        notebook.metadata["widgets"] = widgets
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:03d}"
+        cell.metadata.pop("execution", None)  # timings
+    text = nbformat.writes(notebook, version=nbformat.NO_CONVERT)
+    # A widget's random id stands in outputs, in the state's keys and inside other widgets' state.
+    # The kernel reports the models in the order in which the chapter makes them.
+    ids = list(widgets[WIDGETS]["state"]) if widgets and WIDGETS in widgets else []
+    if ids:
+        new = {old: f"widget-{number:04d}" for number, old in enumerate(ids)}
+        text = re.sub("|".join(map(re.escape, ids)), lambda match: new[match[0]], text)
+        renumbered = nbformat.from_dict(json.loads(text))  # the keys are to be sorted once more
+        text = nbformat.writes(renumbered, version=nbformat.NO_CONVERT)
+    return text.rstrip("\n") + "\n"
+
+
+def execute(source: Path) -> Path:
+    """Run one chapter in a fresh kernel and write its notebook beside it, or write nothing.
+
+    Raises:
+        ChapterError: a cell fails, or its kernel dies.
+    """
+    notebook = jupytext.read(source)
+    positions = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    started = perf_counter()
+    place = source.name
+
+    def begin(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal started, place
+        started = perf_counter()
+        place = f"{source.name}, code cell {positions.index(cell_index) + 1} of {len(positions)}"
+        print(f"{place} ... ", end="", file=sys.stderr, flush=True)
+
+    def done(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
+        if execute_reply["content"]["status"] == "ok":
+            print(f"{perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+
+    client = NotebookClient(
+        notebook,
+        kernel_name=KERNEL["name"],
+        resources={"metadata": {"path": str(source.parent)}},  # the kernel's working directory
+        timeout=None,
+        # Errors only: not that the kernel's sockets on this machine are not encrypted.
+        extra_arguments=["--IPKernelApp.log_level=40"],
+        record_timing=False,
+        coalesce_streams=True,  # as nbval does before it compares
+        on_cell_execute=begin,
+        on_cell_executed=done,
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        trace = ANSI.sub("", error.traceback).rstrip()
+        raise ChapterError(f"{place}: {error.ename}: {error.evalue}\n\n{trace}") from None
+    except (CellControlSignal, DeadKernelError, RuntimeError) as error:
+        raise ChapterError(f"{place}: {error}") from None
+
+    target = source.with_suffix(".ipynb")
+    temporary = target.with_suffix(".ipynb.tmp")
+    temporary.write_text(normalise(client.nb), encoding="utf-8")
+    temporary.replace(target)  # at once: no reader ever meets half a notebook
+    return target
+
+
+def main(names: list[str]) -> int:
+    """Execute the named chapters, or all. Returns the exit status."""
+    chapters = {path.stem: path for path in sources()}
+    wanted = [Path(name).stem for name in names] or list(chapters)
+    unknown = [name for name in wanted if name not in chapters]
+    if unknown or not wanted:
+        known = ", ".join(chapters) or "none"
+        print(f"no such chapter: {', '.join(unknown) or '-'} (there are: {known})", file=sys.stderr)
+        return 2
+    # Read by the kernels: sets print in one order; a debugger's notice stays off the terminal.
+    os.environ["PYTHONHASHSEED"] = "0"
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    for number, name in enumerate(wanted, 1):
+        print(f"[{number}/{len(wanted)}] {name}", file=sys.stderr, flush=True)
+        started = perf_counter()
+        try:
+            target = execute(chapters[name])
+        except ChapterError as error:
+            print(f"\nFAILED {error}", file=sys.stderr)
+            return 1
+        print(f"wrote {target.name} ({perf_counter() - started:.1f} s)", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""The stored notebooks are what their sources give.
+
+nbval compares outputs, but passes a notebook that has none and knows nothing of the .md it came
+from. These tests close both holes; they stand here so that `pytest --nbval notebooks` runs them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from execute import HERE, normalise, sources
+
+CHAPTERS = sources()
+HINT = "run `make notebooks`"
+
+
+def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str, dict[str, Any]]]:
+    """What a source and its notebook must share."""
+    return [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in notebook.cells]
+
+
+def stored(source: Path) -> nbformat.NotebookNode:
+    """The notebook that lies beside a source."""
+    path = source.with_suffix(".ipynb")
+    assert path.exists(), f"{path.name} is missing: {HINT}"
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def source(request: pytest.FixtureRequest) -> Path:
+    """Each chapter's source in turn."""
+    path: Path = request.param
+    return path
+
+
+def test_cells_are_those_of_the_source(source: Path) -> None:
+    assert cells(stored(source)) == cells(jupytext.read(source)), f"{source.name} changed: {HINT}"
+
+
+def test_every_cell_ran_once_and_in_order(source: Path) -> None:
+    code = [cell for cell in stored(source).cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in code]
+    assert counts == list(range(1, len(code) + 1)), f"{source.stem}: {HINT}"
+
+
+def test_outputs_are_stored_and_free_of_warnings(source: Path) -> None:
+    outputs = [
+        output
+        for cell in stored(source).cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    ]
+    assert outputs, f"{source.stem} has no outputs: {HINT}"
+    # A warning on stderr carries a temporary path: nbval would fail, and no reader wants it.
+    noise = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert not noise, f"{source.stem} writes to stderr"
+
+
+def test_stored_form_is_normal(source: Path) -> None:
+    text = source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert normalise(nbformat.reads(text, as_version=nbformat.NO_CONVERT)) == text, HINT
+
+
+def test_every_notebook_has_a_source_and_stands_in_the_contents() -> None:
+    contents = yaml.safe_load((HERE.parent / "_toc.yml").read_text(encoding="utf-8"))
+    files = {c["file"] for part in contents["parts"] for c in part["chapters"]}
+    listed = {Path(file).name for file in files if file.startswith("notebooks/")}
+    assert {path.stem for path in CHAPTERS} == listed
+    assert {path.stem for path in HERE.glob("*.ipynb")} == listed

@@ -1,0 +1,50 @@
+"""The places that name versions agree with pyproject.toml."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    """`name==version` lines by name, spelt as PEP 503 has it."""
+    split = [line.split("==") for line in lines if "==" in line]
+    return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in split}
+
+
+def declared() -> dict[str, str]:
+    """Every version that pyproject.toml pins."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return pins([line for group in groups for line in group])
+
+
+def test_constraints_hold_every_declared_version() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    held = pins(lines)
+    assert len(held) == len(lines), "a line of constraints.txt is no pin, or a name stands twice"
+    assert {name: held.get(name) for name in declared()} == declared()
+
+
+def test_every_requirement_is_pinned() -> None:
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    assert len(declared()) == sum(map(len, groups))
+
+
+def test_conda_environment_agrees() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    minimum = PROJECT["requires-python"].removeprefix(">=")
+    assert conda == [f"python={minimum}", "pip"]
+    torch, project = pip["pip"]
+    assert pins([torch]) == {"torch": declared()["torch"]}
+    extras = ",".join(PROJECT["optional-dependencies"])
+    assert project == f"-e .[{extras}]"
+
+
+def test_jupyter_book_stays_below_2() -> None:
+    assert int(declared()["jupyter-book"].split(".")[0]) < 2

@@ -1,0 +1,79 @@
+"""notebooks/execute.py: repeatable bytes, and nothing written where a cell fails."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+
+PATH = Path(__file__).parents[1] / "notebooks" / "execute.py"
+WIDGETS = """
+import ipywidgets as w
+
+print("one", end=" ")
+display(w.IntSlider())
+print("two")
+box = w.Stack([w.HTML("a"), w.HTML("b")], selected_index=0)
+slider = w.IntSlider(max=1)
+w.jslink((slider, "value"), (box, "selected_index"))
+w.VBox([slider, box])
+"""
+
+
+@pytest.fixture(scope="module")
+def execute() -> ModuleType:
+    """The script as a module: it is no part of the package."""
+    spec = importlib.util.spec_from_file_location("execute", PATH)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["execute"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def chapter(folder: Path, code: str) -> Path:
+    """A source with one cell of text and one of code."""
+    path = folder / "01_trial.md"
+    head = "---\njupytext: {text_representation: {extension: .md, format_name: myst}}\n"
+    kernel = "kernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n"
+    path.write_text(f"{head}{kernel}\n# Trial\n\n```{{code-cell}}\n{code}\n```\n", encoding="utf-8")
+    return path
+
+
+def test_two_runs_write_the_same_bytes(execute: ModuleType, tmp_path: Path) -> None:
+    source = chapter(tmp_path, WIDGETS)
+    first = execute.execute(source).read_bytes()
+    target = execute.execute(source)
+    assert target.read_bytes() == first
+    notebook = nbformat.read(target, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert execute.normalise(notebook).encode() == first
+    stream, *views = notebook.cells[1].outputs
+    assert stream.text == "one two\n"  # two prints, one output
+    state = notebook.metadata.widgets[execute.WIDGETS]["state"]
+    for view in views:
+        model = view.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+        assert model.startswith("widget-") and model in state
+
+
+def test_failing_cell_is_named_and_nothing_is_written(
+    execute: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = chapter(tmp_path, "print(1)\n1 / 0")
+    monkeypatch.setattr(execute, "sources", lambda: [source])
+    assert execute.main([]) == 1
+    complaint = capsys.readouterr().err
+    assert "FAILED 01_trial.md, code cell 1 of 1: ZeroDivisionError: division by zero" in complaint
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_unknown_chapter_is_refused(
+    execute: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute.main(["99_none"]) == 2
+    assert "no such chapter: 99_none" in capsys.readouterr().err

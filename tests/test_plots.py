@@ -1,0 +1,118 @@
+"""The figures: what is drawn is what was given, and bad input is refused in one sentence."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.image as image
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from ibvonns import plots
+
+
+@pytest.fixture
+def ax() -> Iterator[Axes]:
+    """Axes in the book's style."""
+    with mpl.rc_context():
+        plots.use_style()
+        yield plt.subplots()[1]
+    plt.close("all")
+
+
+ACCESS = ("get_color", "get_linestyle")
+TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
+CURVES = torch.stack([TIMES, TIMES**2])
+
+
+def test_histories_draw_truth_thinned_and_prediction_whole(ax: Axes) -> None:
+    plots.histories(ax, TIMES, CURVES, CURVES + 1, ("a", ""), every=5)
+    drawn = [np.asarray(line.get_ydata()) for line in ax.lines]
+    assert [len(line) for line in drawn] == [3, 11, 3, 11]
+    assert np.array_equal(drawn[3], CURVES[1] + 1)
+    assert ax.get_legend_handles_labels()[1] == ["a"]
+    colours, styles = ([getattr(line, name)() for line in ax.lines] for name in ACCESS)
+    assert colours[0] == colours[1] != colours[2]
+    assert styles[1] != styles[3]
+
+
+def test_shades_grow_darker() -> None:
+    light = [sum(shade[:3]) for shade in plots.shades(10)]
+    assert light == sorted(light, reverse=True)
+    assert len(plots.shades(1)) == 1
+
+
+def test_styles_differ_without_colour(ax: Axes) -> None:
+    plots.use_style()
+    styles = mpl.rcParams["axes.prop_cycle"].by_key()["linestyle"]
+    assert len({str(style) for style in styles}) == len(styles)
+
+
+def test_parity_draws_the_line_of_agreement(ax: Axes) -> None:
+    plots.parity(ax, CURVES, CURVES.numpy() + 1)
+    points, line = ax.lines
+    assert np.array_equal(points.get_xdata(), CURVES.flatten())
+    assert np.array_equal(line.get_xdata(), line.get_ydata())
+    assert np.asarray(line.get_xdata()).tolist() == [0, 2]
+
+
+def test_histogram_has_unit_area_and_leaves_out_what_is_beyond(ax: Axes) -> None:
+    samples = torch.tensor([0.1, 0.2, 0.9, 5.0], dtype=torch.float64)
+    plots.density_with_histogram(ax, samples, TIMES, torch.ones(11), bins=2)
+    heights, edges, _ = ax.patches[0].get_data()  # type: ignore[attr-defined]
+    assert list(heights * np.diff(edges)) == [0.5, 0.25]
+
+
+def test_convergence_line_has_the_order(ax: Axes) -> None:
+    plots.log_convergence(ax, [0.1, 0.2, 0.4], [1.0, 2.0, 4.0], 2)
+    plots.log_convergence(ax, [0.1, 0.2, 0.4], [1.0, 2.0, 4.0], 1)
+    assert np.asarray(ax.lines[1].get_ydata()).tolist() == pytest.approx([1, 4, 16])
+    assert np.asarray(ax.lines[3].get_ydata()).tolist() == pytest.approx([1, 2, 4])
+    assert ax.lines[0].get_marker() != ax.lines[2].get_marker()
+
+
+def test_slider_shows_each_frame_with_its_words() -> None:
+    frames = [plt.figure(figsize=(6.4, 3.6)) for _ in range(3)]
+    box = plots.slider_figure(frames, ["t = 0", "t = 1", "t < 2"], 'A "density".')
+    slider, stack = box.children
+    assert stack.selected_index == 0 and slider.index == 0
+    assert len(stack.children) == len(slider.options) == 3
+    assert 'alt="A &quot;density&quot;. t &lt; 2"' in stack.children[2].value
+    data = re.search(r"base64,([^\"]+)", stack.children[0].value)
+    assert data and image.imread(io.BytesIO(base64.b64decode(data[1]))).shape == (360, 640, 4)
+    assert not plt.get_fignums()
+    assert slider.description == ""  # the label tells what moves
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda ax: plots.histories(ax, TIMES), "must not both be None"),
+        (lambda ax: plots.histories(ax, TIMES, CURVES[:, 1:]), "truth must have shape"),
+        (lambda ax: plots.histories(ax, TIMES, CURVES, CURVES[:1]), "have 2 and 1"),
+        (lambda ax: plots.histories(ax, TIMES, CURVES, labels=["a"]), "labels must number 2"),
+        (lambda ax: plots.histories(ax, TIMES, CURVES, every=0), "every must be"),
+        (lambda ax: plots.histories(ax, TIMES, CURVES / 0), "truth must be finite"),
+        (lambda ax: plots.parity(ax, CURVES, CURVES[0]), "prediction must have shape"),
+        (lambda ax: plots.parity(ax, [], []), "must be a whole number of at least 1"),
+        (lambda ax: plots.density_with_histogram(ax, CURVES, TIMES, TIMES), "realisations must"),
+        (lambda ax: plots.density_with_histogram(ax, TIMES, TIMES, TIMES[1:]), "density must"),
+        (lambda ax: plots.log_convergence(ax, [0.1, 0.2], [0.0, 1.0], 1), "smallest of errors"),
+        (lambda ax: plots.log_convergence(ax, [0.1, 0.2], [1.0, 1.0], -1), "order must be"),
+        (lambda ax: plots.slider_figure([], [], ""), "number of frames must be"),
+        (lambda ax: plots.slider_figure([ax.figure], [], ""), "labels must number 1"),
+        (lambda ax: plots.shades(0), "number must be"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call: object, sentence: str, ax: Axes) -> None:
+    assert callable(call)
+    with pytest.raises(ValueError, match=sentence):
+        call(ax)
