@@ -9,7 +9,8 @@ from rich.console import Console
 
 from ibvonns import __version__
 from ibvonns.scoreboard import score, scored_rows, table
-from ibvonns.studies import STUDIES, reproduce as run_study, study_folder
+from ibvonns.studies import STUDIES, study_folder
+from ibvonns.studies import reproduce as run_study
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice
 
@@ -57,7 +58,9 @@ def reproduce(
         raise typer.BadParameter(str(error)) from None
     console = Console()
     console.print(table(scored_rows(metrics)))
-    print(f"trained {seeds} seeds in {metrics['training_seconds']} s, attempts {metrics['attempts']}")
+    print(
+        f"trained {seeds} seeds in {metrics['training_seconds']} s, attempts {metrics['attempts']}"
+    )
     print(f"wrote {(out or study_folder(study, seeds)) / 'metrics.json'}")
 
 

@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
 from ibvonns.networks import MLP
+from ibvonns.validation import count, shaped
 
 __all__ = ["GaussianDecoder", "gaussian_nll"]
 
@@ -56,6 +57,7 @@ class GaussianDecoder(nn.Module):
 
     def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (replicas, points), lengths."""
+        shaped("alpha", alpha, ("replicas", "points", "internal"))
         centre, scale = self.position
         outputs = self.network(alpha)
         # an offset rather than the product of Eq. (30): the same family, whatever the mean's sign
@@ -64,6 +66,11 @@ class GaussianDecoder(nn.Module):
     def log_density(self, positions: Tensor, alpha: Tensor) -> Tensor:
         """log q(x | alpha) in nats per length, with positions matching (replicas, points, ...)."""
         mean, deviation = self(alpha)
+        if positions.shape[: mean.ndim] != mean.shape:
+            raise ValueError(
+                f"positions must begin with shape {tuple(mean.shape)}, "
+                f"but have shape {tuple(positions.shape)}"
+            )
         spare = positions.ndim - mean.ndim
         mean, deviation = (part.reshape(part.shape + (1,) * spare) for part in (mean, deviation))
         return -0.5 * log(2 * pi) - deviation.log() - ((positions - mean) / deviation) ** 2 / 2
@@ -72,6 +79,9 @@ class GaussianDecoder(nn.Module):
         """Positions drawn from q(x | alpha), shape (replicas, points, realisations)."""
         mean, deviation = self(alpha)
         noise = torch.randn(
-            (*mean.shape, realisations), generator=generator, dtype=mean.dtype, device=mean.device
+            (*mean.shape, count("realisations", realisations)),
+            generator=generator,
+            dtype=mean.dtype,
+            device=mean.device,
         )
         return mean[..., None] + deviation[..., None] * noise

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from ibvonns.ensemble import Density
 from ibvonns.networks import MLP
-from ibvonns.validation import finite
+from ibvonns.validation import count, finite, shaped
 
 __all__ = ["Encoder"]
 
@@ -15,10 +15,10 @@ __all__ = ["Encoder"]
 class Encoder(nn.Module):
     """Deep-Sets encoder, Eq. (4), with its gauge fixed by construction.
 
-    A realisation enters only through the ensemble average <h(x)>, so that their order cannot matter.
-    alpha is defined up to a smooth monotone map (notes 5). Here it is standardised over the training
-    data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore neither
-    collapse to a constant, nor differ between seeds in offset, scale or sign.
+    A realisation enters only through the ensemble average <h(x)>, so that their order cannot
+    matter. alpha is defined up to a smooth monotone map (notes 5). Here it is standardised over the
+    training data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore
+    neither collapse to a constant, nor differ between seeds in offset, scale or sign.
 
     Args:
         rngs: one generator for each replica.
@@ -56,11 +56,12 @@ class Encoder(nn.Module):
 
     def features(self, positions: Tensor) -> Tensor:
         """h(x): (points,) -> (replicas, points, features)."""
+        shaped("positions", positions, ("points",))
         mean, deviation = self.position
         return self.h(((positions - mean) / deviation)[:, None])
 
     def raw(self, density: Density) -> Tensor:
-        """rho(<h>) before the gauge, shape (replicas, rows, internal), from compressed ensembles."""
+        """rho(<h>) before the gauge: (replicas, rows, internal), from compressed ensembles."""
         return self.rho(density.expectation(self.features(density.grid)))
 
     def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,12 @@ class Encoder(nn.Module):
         Args:
             raw: shape (replicas, rows, internal).
             means: mean positions of the same rows, shape (rows,); they orient alpha.
+
+        Raises:
+            ValueError: wrong shape.
         """
+        shaped("raw", raw, ("replicas", "rows", "internal"))
+        shaped("means", means, (raw.shape[1],))
         offset = raw.mean(1, keepdim=True)
         centred = raw - offset
         trend = (centred * (means - means.mean())[:, None]).sum(1, keepdim=True)
@@ -101,7 +107,7 @@ class Encoder(nn.Module):
                 f"but has shape {tuple(realisations.shape)}"
             )
         averages = []
-        for rows in realisations.split(block):
+        for rows in realisations.split(count("block", block)):
             values = self.features(rows.flatten())
             averages.append(values.unflatten(1, rows.shape).mean(2))
         return (self.rho(torch.cat(averages, 1)) - self.offset) / self.scale

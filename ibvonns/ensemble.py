@@ -1,4 +1,4 @@
-"""Ensembles of realisations: the microscopic truth, and what the macroscopic model may know of it."""
+"""Ensembles of realisations: the microscopic truth, and what a macroscopic model may know."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ibvonns.validation import finite, increasing, shaped
+from ibvonns.validation import at_least, finite, increasing, shaped
 
 __all__ = ["Density", "Ensemble", "load_tensors", "save_tensors"]
 
@@ -34,7 +34,13 @@ def save_tensors(
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain: dict[str, Tensor] = {}
+        owned: set[int] = set()
+        for name, tensor in tensors.items():
+            part = tensor.detach().cpu().contiguous()
+            # the format refuses two names for the same memory, such as a view beside its base
+            plain[name] = part.clone() if part.untyped_storage().data_ptr() in owned else part
+            owned.add(part.untyped_storage().data_ptr())
         save_file(plain, draft, dict(metadata or {}))
         os.replace(draft, target)
     finally:
@@ -59,12 +65,27 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         ) from None
 
 
+def _uniform(grid: Tensor) -> Tensor:
+    """Spacing of a grid, or ValueError if it has no single one."""
+    increasing("grid", grid)
+    spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
+    # a spacing comes out of a subtraction: its rounding is that of the positions
+    allowed = 1e-9 * spacing + 4 * torch.finfo(grid.dtype).eps * grid.abs().max()
+    if float((torch.diff(grid) - spacing).abs().max()) > float(allowed):
+        raise ValueError(
+            "grid must be uniform, but its spacings range from "
+            f"{float(torch.diff(grid).min()):.4g} to {float(torch.diff(grid).max()):.4g}"
+        )
+    return spacing
+
+
 @dataclass(frozen=True)
 class Density:
     """An ensemble compressed to weights on a uniform grid of positions.
 
-    Each realisation is shared between its two neighbouring grid points in proportion to its distance
-    (cloud in cell), so that the mean is kept exactly and, for any function u of the position,
+    Each realisation is shared between its two neighbouring grid points in proportion to its
+    distance (cloud in cell), so that the mean is kept exactly and, for any function u of the
+    position,
 
         |<u>_grid - <u>| <= spacing^2 / 8 * max |u''|,
 
@@ -73,16 +94,25 @@ class Density:
     Attributes:
         grid: positions, shape (grid,), uniform.
         weights: shape (..., grid), each row sums to 1.
+
+    Raises:
+        ValueError: NaN, wrong shape, or a grid that is not uniform.
     """
 
     grid: Tensor
     weights: Tensor
+
+    def __post_init__(self) -> None:
+        _uniform(self.grid)
+        finite("weights", self.weights)
+        shaped("weights", self.weights, ("...", len(self.grid)))
 
     def expectation(self, values: Tensor) -> Tensor:
         """<u> for u given on the grid: (..., grid, features) -> (..., rows, features).
 
         `weights` is flattened to (rows, grid) first.
         """
+        shaped("values", values, ("...", len(self.grid), "features"))
         rows = self.weights.flatten(0, -2)
         # one matrix product for all leading axes: the weights, which are large, are read once
         flat = rows @ values.movedim(-2, 0).flatten(1)
@@ -96,7 +126,7 @@ class Density:
         0.0025
         """
         spacing = float(self.grid[1] - self.grid[0])
-        return spacing**2 / 8 * curvature
+        return spacing**2 / 8 * at_least("curvature", curvature, 0.0)
 
 
 @dataclass(frozen=True)
@@ -135,12 +165,13 @@ class Ensemble:
                 f"but has shape {tuple(self.realisations.shape)}"
             )
         for name, record in self.records.items():
-            if record.shape[:2] != self.realisations.shape[:2]:
+            finite(f"records[{name!r}]", record)
+            first = tuple(self.realisations.shape[:2])
+            if record.shape[:2] != first:
                 raise ValueError(
-                    f"records[{name!r}] must begin with shape {tuple(self.realisations.shape[:2])}, "
+                    f"records[{name!r}] must begin with shape {first}, "
                     f"but has shape {tuple(record.shape)}"
                 )
-            finite(f"records[{name!r}]", record)
 
     @property
     def count(self) -> int:
@@ -154,11 +185,11 @@ class Ensemble:
     def variance(self) -> Tensor:
         """Unbiased ensemble variance, shape (conditions, times, ...); needs two realisations."""
         if self.count < 2:
-            raise ValueError(f"realisations must number at least 2 for a variance, but {self.count}")
+            raise ValueError("realisations must number at least 2 for a variance, but number 1")
         return self.realisations.var(-1)
 
     def standard_error(self) -> Tensor:
-        """Sampling noise of `mean`: the standard deviation over the root of the number of realisations."""
+        """Sampling noise of `mean`: the deviation over the root of the realisations' number."""
         return (self.variance() / self.count).sqrt()
 
     def select(self, conditions: Tensor | slice) -> "Ensemble":
@@ -175,10 +206,7 @@ class Ensemble:
         Raises:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
-        increasing("grid", grid)
-        spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
-        if float((torch.diff(grid) - spacing).abs().max() / spacing) > 1e-9:
-            raise ValueError("grid must be uniform, but its spacings differ")
+        spacing = _uniform(grid)
         low, high = float(self.realisations.min()), float(self.realisations.max())
         if low < float(grid[0]) or high > float(grid[-1]):
             raise ValueError(
@@ -215,4 +243,9 @@ class Ensemble:
             raise ValueError(f"path must name a saved ensemble, but {os.fspath(path)!r} holds none")
         names = [name for name in tensors if name.startswith("records.")]
         records = {name.removeprefix("records."): tensors[name] for name in names}
+        if not {"times", "realisations"} <= tensors.keys():
+            raise ValueError(
+                "path must name an ensemble with times and realisations, "
+                f"but {os.fspath(path)!r} holds {sorted(tensors)}"
+            )
         return cls(tensors["times"], tensors["realisations"], records)

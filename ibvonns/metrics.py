@@ -13,13 +13,12 @@ def _pair(prediction: Tensor, truth: Tensor) -> Tensor:
     finite("truth", truth)
     if truth.numel() == 0:
         raise ValueError("truth must hold at least 1 value, but is empty")
-    try:
-        return (prediction - truth).flatten()
-    except RuntimeError:
+    if prediction.shape != truth.shape:  # two shapes that broadcast would be compared crosswise
         raise ValueError(
             f"prediction must have the shape of truth, {tuple(truth.shape)}, "
             f"but has shape {tuple(prediction.shape)}"
-        ) from None
+        )
+    return (prediction - truth).flatten()
 
 
 def relative_error(prediction: Tensor, truth: Tensor) -> float:
@@ -55,7 +54,7 @@ def gauge_free_error(prediction: Tensor, truth: Tensor) -> float:
     """
     difference = _pair(prediction, truth)
     spread = float((truth - truth.mean()).norm())
-    if spread == 0:
+    if spread <= 4 * torch.finfo(truth.dtype).eps * float(truth.norm()):  # rounding alone
         raise ValueError("truth must vary: an error in units of its deviation needs one")
     return 100 * float(difference.norm()) / spread
 

@@ -1,4 +1,4 @@
-"""IB-VONNs for the trap: encoder, decoder and potentials, tied to what can be observed (Sec. 2.4)."""
+"""IB-VONNs for the trap: encoder, decoder and potentials, tied to observations (Sec. 2.4)."""
 
 import os
 from collections.abc import Sequence
@@ -170,7 +170,9 @@ class TrapModel(nn.Module):
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("kind") != "ibvonns.TrapModel":
-            raise ValueError(f"path must name a saved TrapModel, but {os.fspath(path)!r} holds none")
+            raise ValueError(
+                f"path must name a saved TrapModel, but {os.fspath(path)!r} holds none"
+            )
         model = cls([int(seed) for seed in metadata["seeds"].split(",")])
         model.load_state_dict(tensors)
         return model

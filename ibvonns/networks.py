@@ -1,18 +1,29 @@
 """Small networks with closed-form gradients, many replicas at a time.
 
-Every weight carries leading replica axes, so that one module holds the networks of several seeds and
-a matrix product serves them all. Replica s is drawn from its own generator and never sees another.
+Every weight carries leading replica axes, so that one module holds the networks of several seeds
+and a matrix product serves them all. Replica s is drawn from its own generator and never sees
+another.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn import functional
 
-from ibvonns.validation import count
+from ibvonns.validation import count, shaped
 
-__all__ = ["INN", "MLP", "PICINN", "Affine", "Linear", "PositiveLinear", "generators"]
+__all__ = [
+    "INN",
+    "MLP",
+    "PICINN",
+    "Affine",
+    "Linear",
+    "PositiveLinear",
+    "generators",
+    "softplus",
+]
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
@@ -23,10 +34,22 @@ def generators(seeds: Sequence[int]) -> list[Generator]:
     """
     if len(seeds) == 0:
         raise ValueError("seeds must name at least 1 seed, but is empty")
-    return [Generator().manual_seed(count("seed", int(seed), 0)) for seed in seeds]
+    return [Generator().manual_seed(count("seed", seed, 0)) for seed in seeds]
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) to rounding.
+
+    PyTorch returns x itself beyond a threshold of 20, a downward jump of 2e-9 there: neither convex
+    nor what `sigmoid` is the slope of. At 40 the jump is below the rounding of a double.
+    """
+    return functional.softplus(x, threshold=40)
 
 
 def _draw(rngs: Sequence[Generator], rows: int, columns: int, scale: float) -> Tensor:
+    if len(rngs) == 0:
+        raise ValueError("rngs must hold at least 1 generator, but is empty")
+    rows, columns = count("width", rows), count("width", columns)
     draws = [torch.randn(rows, columns, generator=rng, dtype=torch.float64) for rng in rngs]
     return scale * torch.stack(draws)
 
@@ -63,10 +86,11 @@ class Linear(nn.Module):
 
 
 class PositiveLinear(nn.Module):
-    """x W+ with every entry of W+ above 0 (the softplus of a free parameter), which keeps convexity."""
+    """x W+ with every entry of W+ above 0, the softplus of a free parameter: keeps convexity."""
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
         super().__init__()
+        count("width", inputs)
         # softplus(centre) = 1 / inputs: a sum over the inputs starts as an average
         centre = float(torch.log(torch.expm1(torch.tensor(1.0 / inputs, dtype=torch.float64))))
         self.free = nn.Parameter(centre + _draw(rngs, inputs, outputs, 0.5))
@@ -89,10 +113,13 @@ class MLP(nn.Module):
 
     def __init__(self, rngs: Sequence[Generator], sizes: Sequence[int]):
         super().__init__()
+        count("number of sizes", len(sizes), 2)
+        self.inputs = sizes[0]
         pairs = zip(sizes[:-1], sizes[1:], strict=True)
         self.layers = nn.ModuleList(Affine(rngs, inputs, outputs) for inputs, outputs in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
+        shaped("x", x, ("...", self.inputs))
         *hidden, last = self.layers
         for layer in hidden:
             x = torch.tanh(layer(x))
@@ -114,6 +141,8 @@ class INN(nn.Module):
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, hidden: Sequence[int]):
         super().__init__()
+        count("number of hidden layers", len(hidden))
+        self.inputs = inputs
         widths = (inputs, *hidden)
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
@@ -121,12 +150,14 @@ class INN(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Value, shape (replicas, points, 1)."""
+        shaped("z", z, ("...", self.inputs))
         for layer in self.layers:
             z = softplus(layer(z))
         return self.last(z)
 
     def gradient(self, z: Tensor) -> Tensor:
         """d value / d z, shape (replicas, points, inputs), in closed form."""
+        shaped("z", z, ("...", self.inputs))
         slopes = []
         for layer in self.layers:
             before = layer(z)
@@ -134,25 +165,25 @@ class INN(nn.Module):
             slopes.append(torch.sigmoid(before))
         adjoint = self.last.weight.mT
         for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
-            adjoint = (adjoint * slope) @ layer.weight.mT
+            adjoint = (adjoint * slope) @ cast(Affine, layer).weight.mT
         return adjoint
 
 
 class PICINN(nn.Module):
-    r"""Partially input-convex integrable network, convex in g and free in z, less its tangent at g = 0.
+    r"""Partially input-convex integrable network: convex in g, free in z, no tangent at g = 0.
 
     With s = softplus and o the element-wise product, each weight its own:
 
-        x_1 = s(z W + b),            y_1 = s((g o (z W + b)) W + z W + b),
-        x_l = s(x_{l-1} W + b),      y_l = s((y_{l-1} o s(x_{l-1} W + b)) W+
-                                             + (g o (x_{l-1} W + b)) W + x_{l-1} W + b),
+        x_1 = s(z W + b),          y_1 = s((g o (z W + b)) W + z W + b),
+        x_l = s(x_{l-1} W + b),    y_l = s((y_{l-1} o s(x_{l-1} W + b)) W+
+                                           + (g o (x_{l-1} W + b)) W + x_{l-1} W + b),
         y   = (y_L o s(x_L W + b)) W+.
 
-    **Why it is convex in g.** At fixed z the argument of y_1 is affine in g, and s is convex, so y_1 is
-    convex. If y_{l-1} is convex, then so is (y_{l-1} o s(.)) W+, a sum with positive weights; adding a
-    function affine in g keeps that, and s, convex and increasing, of a convex function is convex. The
-    output is again a positive sum. An affine part of the output layer would vanish in Eq. (12), which
-    subtracts the tangent at g = 0, so it is left out.
+    **Why it is convex in g.** At fixed z the argument of y_1 is affine in g, and s is convex, so
+    y_1 is convex. If y_{l-1} is convex, then so is (y_{l-1} o s(.)) W+, a sum with positive
+    weights; adding a function affine in g keeps that, and s, convex and increasing, of a convex
+    function is convex. The output is again a positive sum. An affine part of the output layer would
+    vanish in Eq. (12), which subtracts the tangent at g = 0, so it is left out.
 
     `forward` and `gradient` return Eq. (12) of the paper, y(z, g) - y(z, 0) - dy/dg(z, 0) . g: zero
     with zero slope at g = 0 and, being convex, never below 0.
@@ -167,6 +198,8 @@ class PICINN(nn.Module):
 
     def __init__(self, rngs: Sequence[Generator], free: int, convex: int, hidden: Sequence[int]):
         super().__init__()
+        count("number of hidden layers", len(hidden))
+        self.inputs = (free, convex)
         sources = (free, *hidden[:-1])  # width of what feeds each layer's free path
         pairs = list(zip(sources, hidden, strict=True))
         self.free = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
@@ -199,28 +232,38 @@ class PICINN(nn.Module):
         for level, (scale, shift, drive) in enumerate(zip(scales, shifts, self.drive, strict=True)):
             before = drive(g * scale) + shift
             if level:
-                before = before + (y * gates[level - 1]) @ self.mix[level - 1].weight
+                before = before + (y * gates[level - 1]) @ self._mix(level - 1)
             y = softplus(before)
             slopes.append(torch.sigmoid(before))
-        value = (y * gates[-1]) @ self.mix[-1].weight
+        value = (y * gates[-1]) @ self._mix(-1)
         gradient = torch.zeros_like(g)
-        adjoint = self.mix[-1].weight.mT
+        adjoint = self._mix(-1).mT
         for level in reversed(range(len(slopes))):
             adjoint = adjoint * gates[level] * slopes[level]
-            gradient = gradient + (adjoint @ self.drive[level].weight.mT) * scales[level]
+            drive = cast(Linear, self.drive[level])
+            gradient = gradient + (adjoint @ drive.weight.mT) * scales[level]
             if level:
-                adjoint = adjoint @ self.mix[level - 1].weight.mT
+                adjoint = adjoint @ self._mix(level - 1).mT
         return value, gradient
+
+    def _mix(self, level: int) -> Tensor:
+        return cast(PositiveLinear, self.mix[level]).weight
+
+    def _check(self, z: Tensor, g: Tensor) -> None:
+        for name, values, width in zip("zg", (z, g), self.inputs, strict=True):
+            shaped(name, values, ("...", width))
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
         """Value less its tangent at g = 0, shape (replicas, points, 1)."""
+        self._check(z, g)
         path = self._free_path(z)
         value, _ = self._convex_path(path, g)
         value_0, gradient_0 = self._convex_path(path, torch.zeros_like(g))
         return value - value_0 - (gradient_0 * g).sum(-1, keepdim=True)
 
     def gradient(self, z: Tensor, g: Tensor) -> Tensor:
-        """Slope in g less the slope at g = 0, shape (replicas, points, convex), in closed form."""
+        """Slope in g less that at g = 0, shape (replicas, points, convex), in closed form."""
+        self._check(z, g)
         path = self._free_path(z)
         both = self._convex_path(path, torch.stack([g, torch.zeros_like(g)]))[1]
         return both[0] - both[1]

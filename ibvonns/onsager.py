@@ -1,12 +1,13 @@
-"""Variational Onsager networks: a free energy, a dual dissipation potential, and what follows from them."""
+"""Variational Onsager networks: free energy, dual dissipation potential, and what follows."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ibvonns.networks import INN, PICINN
-from ibvonns.validation import positive
+from ibvonns.validation import finite, positive, shaped
 
 __all__ = ["Potentials"]
 
@@ -26,9 +27,9 @@ class Potentials(nn.Module):
         free_energy_hidden, dissipation_hidden: widths of the hidden layers of f and of phi.
         internal: number of internal variables.
 
-    Buffers, set from the training data: `control` (mean and deviation of chi), `energy_scale` (f* of
-    Eq. (31), an energy), `rate_scale` (alpha is dimensionless, so an inverse time) and `reference`
-    (the state at which f is 0, one for each replica).
+    Buffers, set from the training data: `control` (mean and deviation of chi), `energy_scale` (f*
+    of Eq. (31), an energy), `rate_scale` (alpha is dimensionless, so an inverse time) and
+    `reference` (the state at which f is 0, one for each replica).
     """
 
     control: Tensor
@@ -55,17 +56,29 @@ class Potentials(nn.Module):
     def set_scales(
         self, control: tuple[float, float], energy_scale: float, rate_scale: float
     ) -> None:
-        """Fix the scales: mean and deviation of chi, f* (energy) and the rate of alpha."""
+        """Fix the scales: mean and deviation of chi, f* (energy) and the rate of alpha.
+
+        Raises:
+            ValueError: a mean that is not finite, or a scale that is not above 0.
+        """
+        if not math.isfinite(control[0]):
+            raise ValueError(f"mean must be a finite number, but is {control[0]}")
         self.control.copy_(torch.tensor([control[0], positive("deviation", control[1])]))
         self.energy_scale.fill_(positive("energy_scale", energy_scale))
         self.rate_scale.fill_(positive("rate_scale", rate_scale))
 
     def set_reference(self, chi: Tensor, alpha: Tensor) -> None:
-        """Put the zero of f at (chi, alpha), chi a number and alpha of shape (replicas, 1, internal)."""
+        """Put the zero of f at (chi, alpha): a number, and shape (replicas, 1, internal)."""
+        if finite("chi", chi).numel() != 1:
+            raise ValueError(f"chi must be a single number, but has shape {tuple(chi.shape)}")
+        replicas, one, inputs = self.reference.shape
+        shaped("alpha", finite("alpha", alpha), (replicas, one, inputs - 1))
         self.reference.copy_(self._state(chi.reshape(1, 1), alpha))
 
     def _state(self, chi: Tensor, alpha: Tensor) -> Tensor:
         mean, deviation = self.control
+        shaped("alpha", alpha, ("...", self.reference.shape[-1] - 1))
+        shaped("chi", chi, ("...", alpha.shape[-2], 1))
         chi = ((chi - mean) / deviation).expand_as(alpha[..., :1])
         return torch.cat([chi, alpha], -1)
 
@@ -80,7 +93,7 @@ class Potentials(nn.Module):
         return (self.energy_scale * (value - self.energy_network(self.reference)))[..., 0]
 
     def forces(self, chi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """F_ex = df/dchi, shape (..., 1), and g = -df/dalpha, shape (..., internal), in closed form."""
+        """F_ex = df/dchi, shape (..., 1), and g = -df/dalpha, (..., internal), in closed form."""
         slope = self.energy_scale * self.energy_network.gradient(self._state(chi, alpha))
         return slope[..., :1] / self.control[1], -slope[..., 1:]
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ibvonns.validation import count, positive, shaped
+
 __all__ = ["SOAP"]
 
 
@@ -24,6 +26,10 @@ class SOAP:
         memory: decay of the running means of gradient, its square, L and R.
         refresh: steps between two decompositions of L and R.
 
+    Raises:
+        ValueError: a memory outside (0, 1), no step between refreshes, or a parameter that is not
+            of three axes.
+
     Reference: Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, 2024.
 
     >>> weight = torch.ones(1, 2, 2, dtype=torch.float64)
@@ -36,9 +42,12 @@ class SOAP:
 
     def __init__(self, parameters: Sequence[Tensor], memory: float = 0.95, refresh: int = 10):
         self.parameters = list(parameters)
-        self.memory, self.refresh, self.count = memory, refresh, 0
+        if positive("memory", memory) >= 1:
+            raise ValueError(f"memory must lie between 0 and 1, but is {memory}")
+        self.memory, self.refresh, self.count = memory, count("refresh", refresh), 0
         self.state: dict[str, Tensor] = {}
         for index, parameter in enumerate(self.parameters):
+            shaped(f"parameters[{index}]", parameter, ("replicas", "rows", "columns"))
             replicas, rows, columns = parameter.shape
             eye = torch.eye(max(rows, columns), dtype=parameter.dtype, device=parameter.device)
             for name, shape in (("mean", (rows, columns)), ("square", (rows, columns))):
@@ -53,14 +62,35 @@ class SOAP:
         return {**self.state, "count": torch.tensor(self.count)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `tensors` returned."""
+        """Continue from what `tensors` returned.
+
+        Raises:
+            ValueError: the tensors are of another optimiser.
+        """
+        if tensors.keys() != self.tensors().keys():
+            odd = sorted(tensors.keys() ^ self.tensors().keys())
+            raise ValueError(f"tensors must be named as this optimiser's, but differ in {odd}")
+        for name, value in self.state.items():
+            shaped(f"tensors[{name!r}]", tensors[name], value.shape)
         for name, value in self.state.items():
             value.copy_(tensors[name])
         self.count = int(tensors["count"])
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
-        """Change the parameters by one step against their gradients."""
+        """Change the parameters by one step against their gradients.
+
+        Raises:
+            ValueError: a gradient is not of its parameter's shape, or the rate is not above 0.
+        """
+        positive("learning_rate", learning_rate)
+        if len(gradients) != len(self.parameters):
+            raise ValueError(
+                f"gradients must number {len(self.parameters)}, one for each parameter, "
+                f"but number {len(gradients)}"
+            )
+        for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
+            shaped(f"gradients[{index}]", gradient, parameter.shape)
         self.count += 1
         keep, fresh = self.memory, 1 - self.memory
         correction = 1 - keep**self.count
@@ -71,7 +101,7 @@ class SOAP:
             )
             left.lerp_(gradient @ gradient.mT, fresh)
             right.lerp_(gradient.mT @ gradient, fresh)
-            if self.count % self.refresh == 1:
+            if (self.count - 1) % self.refresh == 0:
                 for moment, axes in ((left, left_axes), (right, right_axes)):
                     if moment.shape[-1] > 1:
                         axes.copy_(torch.linalg.eigh(moment).eigenvectors)

@@ -1,6 +1,7 @@
-"""Pulling protocols lambda(t) = velocity * s(t), with s of the paper's examples and two for teaching.
+"""Pulling protocols lambda(t) = velocity * s(t): the paper's, and two for teaching.
 
-The paper prints e^t where e^{-t} is meant (notes 3): with e^t the pull would leave the plotted range.
+The paper prints e^t where e^{-t} is meant (notes 3): with e^t the pull would leave the plotted
+range.
 """
 
 from collections.abc import Callable

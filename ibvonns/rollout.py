@@ -19,8 +19,8 @@ def rollout(evolution: Evolution, controls: Tensor, initial: Tensor, times: Tens
     step is not an approximation here: with the exact potentials it gives the exact discrete mean.
 
     Args:
-        evolution: takes chi, shape (trajectories, 1), and alpha, shape (..., trajectories, internal),
-            and returns d alpha/dt in the shape of alpha.
+        evolution: takes chi, shape (trajectories, 1), and alpha, shape (..., trajectories,
+            internal), and returns d alpha/dt in the shape of alpha.
         controls: chi, shape (trajectories, times).
         initial: alpha at the first time, shape (..., trajectories, internal).
         times: shape (times,), strictly increasing.
@@ -42,5 +42,11 @@ def rollout(evolution: Evolution, controls: Tensor, initial: Tensor, times: Tens
     shaped("initial", finite("initial", initial), ("...", len(controls), "internal"))
     states = [initial]
     for chi, step in zip(controls.T[:, :, None], torch.diff(times).tolist(), strict=False):
-        states.append(states[-1] + step * evolution(chi, states[-1]))
+        rate = evolution(chi, states[-1])
+        if rate.shape != initial.shape:
+            raise ValueError(
+                f"evolution must return the shape of alpha, {tuple(initial.shape)}, "
+                f"but returned shape {tuple(rate.shape)}"
+            )
+        states.append(states[-1] + step * rate)
     return torch.stack(states, -2)

@@ -1,7 +1,7 @@
 """The scoreboard: every published number beside ours, the noise floor and the theoretical limit."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +12,7 @@ from ibvonns.studies import load_metrics, reproduce, study_folder
 from ibvonns.training import Recipe
 from ibvonns.validation import choice
 
-__all__ = ["published", "score", "scored_rows", "table"]
+__all__ = ["markdown", "published", "rounded", "score", "score_errors", "scored_rows", "table"]
 
 
 def published(study: str | None = None) -> list[dict[str, str]]:
@@ -21,7 +21,7 @@ def published(study: str | None = None) -> list[dict[str, str]]:
     >>> published("trap")[0]["printed_as"]
     'mean log-likelihood of -1.23'
     """
-    with files("ibvonns").joinpath("published.csv").open(encoding="utf-8", newline="") as file:
+    with files("ibvonns").joinpath("published.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if study is None:
         return rows
@@ -29,8 +29,18 @@ def published(study: str | None = None) -> list[dict[str, str]]:
     return [row for row in rows if row["study"] == study]
 
 
-def scored_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a scoreboard from the content of a `metrics.json`.
+def score_errors(
+    study: str,
+    errors: Mapping[str, list[float]],
+    gauge_free: Mapping[str, list[float]],
+    exact: Mapping[str, Mapping[str, float]],
+) -> list[dict[str, Any]]:
+    """Rows of a scoreboard from the errors of each seed.
+
+    Args:
+        study: whose rows.
+        errors, gauge_free: by id, one entry for each seed, as `studies.trap_errors` returns them.
+        exact: "floor" and "limit" by id, as `studies.exact_trap_errors` returns them.
 
     Returns:
         For each published number: "id", "quantity", "split", "unit", "published", "median", "min",
@@ -38,7 +48,7 @@ def scored_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         min and max in units of alpha's deviation).
     """
     rows = []
-    for row in published(metrics["study"]):
+    for row in published(study):
         name = row["id"]
         entry: dict[str, Any] = {
             "id": name,
@@ -46,15 +56,20 @@ def scored_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "split": row["split"],
             "unit": "nats" if row["metric"] == "nll" else "%",
             "published": float(row["published"]),
-            **summary(metrics["errors"][name]),
-            "floor": metrics["floor"][name],
-            "limit": metrics["limit"][name],
-            "seeds": len(metrics["seeds"]),
+            **summary(errors[name]),
+            "floor": exact["floor"][name],
+            "limit": exact["limit"][name],
+            "seeds": len(errors[name]),
         }
-        if name in metrics["gauge_free"]:
-            entry["gauge_free"] = summary(metrics["gauge_free"][name])
+        if name in gauge_free:
+            entry["gauge_free"] = summary(gauge_free[name])
         rows.append(entry)
     return rows
+
+
+def scored_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a scoreboard, as from `score_errors`, from the content of a `metrics.json`."""
+    return score_errors(metrics["study"], metrics["errors"], metrics["gauge_free"], metrics)
 
 
 def score(study: str, seeds: int = 5, out: str | None = None) -> list[dict[str, Any]]:
@@ -73,22 +88,49 @@ def score(study: str, seeds: int = 5, out: str | None = None) -> list[dict[str, 
     return scored_rows(metrics)
 
 
-def _text(value: float, unit: str) -> str:
-    return f"{value:.3f}" if unit == "nats" else f"{value:.2g}" if value < 1 else f"{value:.3g}"
+def rounded(value: float, unit: str) -> str:
+    """A number with as many digits as mean anything: 2 of an error, 3 decimals of a nat.
+
+    >>> rounded(0.0934, "%"), rounded(12.4, "%"), rounded(-1.22927, "nats")
+    ('0.093', '12', '-1.229')
+    """
+    if unit == "nats":
+        return f"{value:.3f}"
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Table:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Scored rows as a Markdown table, for a chapter.
+
+    The sign ≈ marks numbers that vary with the processor by the scatter of training.
+    """
+    heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
+    lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[1:]))]
+    for row in rows:
+        unit = row["unit"]
+        sign = "≈" if unit == "%" else ""
+        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
+        free = f"≈{rounded(row['gauge_free']['median'], unit)}" if "gauge_free" in row else ""
+        floor, limit = (rounded(row[name], unit) for name in ("floor", "limit"))
+        ours = f"{sign}{median} [{low}, {high}]"
+        lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, floor, limit))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Scored rows as a table for the terminal."""
     drawn = Table(title="Published numbers, ours, and how good any model can look")
-    drawn.add_column("id", no_wrap=True)
-    for name in ("published", "median", "min", "max", "floor", "limit", "seeds"):
+    drawn.add_column("row", no_wrap=True)
+    numbers = ("published", "median", "min", "max", "floor", "limit")
+    for name in numbers:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        numbers = (_text(row[name], row["unit"]) for name in
-                   ("published", "median", "min", "max", "floor", "limit"))
-        drawn.add_row(row["id"], *numbers, str(row["seeds"]))
+        drawn.add_row(row["id"], *(rounded(row[name], row["unit"]) for name in numbers))
     drawn.caption = (
-        "Relative L2 errors in %, likelihoods as NLL in nats. floor: the exact theory against the "
-        "same samples; limit: the best that a model may expect."
+        f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative L2 "
+        "error in %. Floor: the exact theory against the same samples. Limit: the best that a model "
+        "may expect."
     )
     return drawn

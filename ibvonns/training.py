@@ -1,4 +1,4 @@
-"""Training: the loss of Eqs. (32)-(34), windows that grow, checkpoints, and what stops a bad run."""
+"""Training: the loss of Eqs. (32)-(34), windows that grow, checkpoints, what stops a bad run."""
 
 import hashlib
 import json
@@ -52,9 +52,10 @@ class Recipe:
 
     - SOAP in place of Adam: the loss is ill-conditioned, and Adam stalls far above the noise floor.
     - Encoder and decoder first, alone: alpha then means something before it has to move.
-    - Windows of one step before those of 0.3 to 3: the sample mean is itself a Markov process, whose
-      one-step errors are independent, so that they carry all the information and cost one evaluation.
-    - The force term weighted 30: F_ex is a function of the state with no noise of its own.
+    - Windows of one step before those of 0.3 to 3: the sample mean is itself a Markov process. Its
+      one-step errors are independent, so that they carry all the information, and they cost one
+      evaluation.
+    - The force term weighted 100: F_ex is a function of the state with no noise of its own.
 
     Attributes:
         phases: in their order.
@@ -65,13 +66,13 @@ class Recipe:
 
     phases: tuple[Phase, ...] = (
         Phase(0, 150),
-        Phase(1, 1500, 30),
-        Phase(30, 20, 4),
-        Phase(100, 10, 2),
-        Phase(300, 5, 1),
+        Phase(1, 2000, 30),
+        Phase(30, 40, 4),
+        Phase(100, 20, 2),
+        Phase(300, 10, 1),
     )
-    learning_rate: float = 1e-2
-    weights: tuple[float, float, float] = (0.01, 30.0, 1.0)
+    learning_rate: float = 1.5e-2
+    weights: tuple[float, float, float] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
 
     @property
@@ -107,8 +108,8 @@ def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor
     - density, Eq. (32): mean negative log-likelihood in nats, over all times.
     - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
       by the variance of the measured force.
-    - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by the
-      square of j dt and of the rate scale: the relative error of a rate, whatever the window.
+    - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
+      the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
 
     Args:
         window: Euler steps of each rollout, or 0 for the density term alone.
@@ -154,11 +155,12 @@ def _fingerprint(model: TrapModel, data: Observations, recipe: Recipe) -> str:
 
 def _check(terms: Tensor, step: int, model: TrapModel) -> None:
     for name, row in zip(TERMS, terms, strict=True):
-        if not bool(torch.isfinite(row).all()):
-            bad = [seed for seed, value in zip(model.seeds, row, strict=True) if value.isnan()]
+        good = torch.isfinite(row).tolist()
+        if not all(good):
+            bad = [seed for seed, fine in zip(model.seeds, good, strict=True) if not fine]
             raise TrainingError(
-                f"step {step}: the {name} term is not finite (seeds {bad or model.seeds}); try a lower "
-                "learning rate, and look for NaN or a constant record in the data"
+                f"step {step}: the {name} term of seeds {bad} is not finite; try a lower learning "
+                "rate, and look for NaN or a constant record in the data"
             )
 
 
@@ -174,8 +176,8 @@ def train(
         model: fresh from its seeds.
         data: the training observations.
         recipe: `Recipe()` if not given.
-        checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training goes
-            on from it and ends with the very numbers of a run that was never interrupted.
+        checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training
+            goes on from it and ends with the very numbers of a run that was never interrupted.
 
     Returns:
         The three loss terms at every tenth step, shape (records, 3, replicas).
@@ -195,8 +197,8 @@ def train(
         tensors, metadata = load_tensors(checkpoint)
         if metadata.get("run") != fingerprint:
             raise ValueError(
-                f"checkpoint must belong to this recipe, seeds and data, but {os.fspath(checkpoint)!r} "
-                "is of another run: remove it or name another file"
+                "checkpoint must belong to this recipe, seeds and data, but "
+                f"{os.fspath(checkpoint)!r} is of another run: remove it or name another file"
             )
         model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
         optimiser.restore({name: tensors[f"optimiser.{name}"] for name in optimiser.tensors()})

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises one sentence that names the argument, what came and what is allowed."""
+"""Checks of arguments: one sentence names the argument, what came and what is allowed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -43,6 +43,8 @@ def at_least(name: str, value: float, minimum: float) -> float:
     >>> at_least("sharpness", 0.5, 0.0)
     0.5
     """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
     if not (math.isfinite(value) and value >= minimum):
         raise ValueError(f"{name} must be a finite number of at least {minimum}, but is {value}")
     return float(value)
@@ -83,7 +85,7 @@ def finite(name: str, values: Tensor) -> Tensor:
 
 
 def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
-    """Return `values` if its trailing axes match `shape`, where a word stands for any length above 0.
+    """Return `values` if its axes match `shape`, else raise; a word is any length above 0.
 
     A leading `"..."` allows any further axes in front.
 
@@ -108,7 +110,7 @@ def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
 
 
 def increasing(name: str, times: Tensor) -> Tensor:
-    """Return `times` if it is a finite vector of at least two strictly increasing entries, else raise.
+    """Return `times` if it is a finite vector of two or more, strictly increasing, else raise.
 
     >>> increasing("times", torch.tensor([0.0, 2.0, 1.0]))
     Traceback (most recent call last):

@@ -122,6 +122,7 @@ def main(names: list[str]) -> int:
     # Read by the kernels: sets print in one order; a debugger's notice stays off the terminal.
     os.environ["PYTHONHASHSEED"] = "0"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    os.environ["IBVONNS_PROGRESS"] = "off"  # this program shows its own
     for number, name in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {name}", file=sys.stderr, flush=True)
         started = perf_counter()

@@ -2,8 +2,9 @@ r"""A colloidal particle in an optical trap (Sec. 3): simulation and everything 
 
     eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)                         Eq. (17)
 
-Two springs of stiffness k hold the particle: one to a wall at 0, one to the pulled end at lambda(t).
-Units: any consistent set; the paper's numbers (k = eta = 1, kBT = 0.01) are dimensionless.
+Two springs of stiffness k hold the particle: one to a wall at 0, one to the pulled end at
+lambda(t). Units: any consistent set; the paper's numbers (k = eta = 1, kBT = 0.01) are
+dimensionless.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,18 @@ VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))  # even entries train,
 def paper_times() -> Tensor:
     """The paper's times: 0 to 3 in steps of 0.01, shape (301,)."""
     return torch.arange(301, dtype=torch.float64) / 100
+
+
+def _matching(lengths: Tensor, means: Tensor) -> None:
+    finite("lengths", lengths)
+    finite("means", means)
+    try:
+        torch.broadcast_shapes(lengths.shape, means.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"means must match the shape of lengths, {tuple(lengths.shape)}, "
+            f"but has shape {tuple(means.shape)}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -173,8 +186,8 @@ class Trap:
         Args:
             times: shape (times,), strictly increasing.
             initial: sigma at the first time; equilibrium if not given.
-            steps: "euler" for the discrete process, whose variance tends to kBT/2k / (1 - k dt/eta);
-                "exact" for the continuous one.
+            steps: "euler" for the discrete process, whose variance tends to
+                kBT/2k / (1 - k dt/eta); "exact" for the continuous one.
 
         >>> Trap().deviation(paper_times(), steps="exact").std().item() < 1e-15
         True
@@ -195,24 +208,30 @@ class Trap:
 
     def free_energy(self, lengths: Tensor, means: Tensor) -> Tensor:
         """f = k (lambda - mu)^2 / 2 + k mu^2 / 2, Eq. (25), an energy; any matching shapes."""
+        _matching(lengths, means)
         return self.stiffness / 2 * ((lengths - means) ** 2 + means**2)
 
     def dissipation(self, rates: Tensor) -> Tensor:
         """psi = eta (d mu/dt)^2 / 2, Eq. (26), an energy per time."""
+        finite("rates", rates)
         return self.viscosity / 2 * rates**2
 
     def dual_dissipation(self, forces: Tensor) -> Tensor:
-        """phi = g^2 / (2 eta), the Legendre transform of `dissipation`, with g conjugate to d mu/dt."""
+        """phi = g^2 / (2 eta), the Legendre transform of `dissipation`; g pairs with d mu/dt."""
+        finite("forces", forces)
         return forces**2 / (2 * self.viscosity)
 
     def thermodynamic_force(self, lengths: Tensor, means: Tensor) -> Tensor:
         """g = -df/d mu = k (lambda - 2 mu), a force."""
+        _matching(lengths, means)
         return self.stiffness * (lengths - 2 * means)
 
     def external_force(self, lengths: Tensor, means: Tensor) -> Tensor:
         """F_ex = df/d lambda = k (lambda - mu), Eq. (23)."""
+        _matching(lengths, means)
         return self.stiffness * (lengths - means)
 
     def equilibrium_force(self, lengths: Tensor) -> Tensor:
         """F_ex if the pulled length were held until equilibrium: k lambda / 2."""
+        finite("lengths", lengths)
         return self.stiffness * lengths / 2
