@@ -123,14 +123,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Scored rows as a table for the terminal."""
     drawn = Table(title="Published numbers, ours, and how good any model can look")
     drawn.add_column("row", no_wrap=True)
-    numbers = ("published", "median", "min", "max", "floor", "limit")
-    for name in numbers:
+    numbers = ("median", "min", "max", "floor", "limit")
+    for name in ("published", *numbers):
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        drawn.add_row(row["id"], *(rounded(row[name], row["unit"]) for name in numbers))
+        ours = (rounded(row[name], row["unit"]) for name in numbers)
+        drawn.add_row(row["id"], f"{row['published']:g}", *ours)
     drawn.caption = (
-        f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative L2 "
-        "error in %. Floor: the exact theory against the same samples. Limit: the best that a model "
-        "may expect."
+        f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative "
+        "L2 error in %. Floor: the exact theory against the same samples. Limit: the best that a "
+        "model may expect."
     )
     return drawn

@@ -1,10 +1,10 @@
 """For `pytest --nbval notebooks`: kernels start as execute.py starts them, and marked numbers may
 differ by the scatter of training.
 
-Training amplifies the last bit of a sum into the scatter between seeds, so that another processor,
-or another number of threads, ends at another draw of the same distribution. Chapters mark what
-depends on it with a sign, as in "≈0.093 [0.08, 0.11]". nbval compares everything else to the letter,
-and these numbers to within a factor of two.
+Training amplifies the last bit of a sum into the scatter between seeds: another processor, or
+another number of threads, ends at another draw of the same distribution. Chapters mark what depends
+on it with a sign, as in "≈0.093 [0.08, 0.11]". nbval compares everything else to the letter, and
+these numbers to within a factor of two.
 """
 
 import os
@@ -23,7 +23,7 @@ FACTOR = 2.0
 
 
 def settle(new: Any, stored: Any) -> Any:
-    """`new` with each marked number replaced by the stored one where the two agree closely enough."""
+    """`new` with each marked number replaced by the stored one where the two are close."""
     if isinstance(new, dict) and isinstance(stored, dict):
         return {key: settle(value, stored.get(key)) for key, value in new.items()}
     if isinstance(new, list) and isinstance(stored, list) and len(new) == len(stored):

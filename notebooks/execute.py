@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
@@ -95,6 +96,13 @@ def execute(source: Path) -> Path:
         on_cell_execute=begin,
         on_cell_executed=done,
     )
+    finished = Event()
+
+    def tick() -> None:
+        while not finished.wait(10):  # a training cell takes minutes: show that it lives
+            print(".", end="", file=sys.stderr, flush=True)
+
+    Thread(target=tick, daemon=True).start()
     try:
         client.execute()
     except CellExecutionError as error:
@@ -102,6 +110,8 @@ def execute(source: Path) -> Path:
         raise ChapterError(f"{place}: {error.ename}: {error.evalue}\n\n{trace}") from None
     except (CellControlSignal, DeadKernelError, RuntimeError) as error:
         raise ChapterError(f"{place}: {error}") from None
+    finally:
+        finished.set()
 
     target = source.with_suffix(".ipynb")
     temporary = target.with_suffix(".ipynb.tmp")
