@@ -13,7 +13,7 @@ from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
 from ibvonns.networks import generators
 from ibvonns.onsager import Potentials
 from ibvonns.rollout import rollout
-from ibvonns.validation import count, finite, shaped
+from ibvonns.validation import count, finite, increasing, shaped
 
 __all__ = ["Observations", "TrapModel", "observe"]
 
@@ -28,6 +28,9 @@ class Observations:
         external_force: measured F_ex, shape (conditions, times).
         mean, variance: of the positions, shape (conditions, times); the variance is the biased one.
         density: positions compressed to a grid, rows (conditions, times).
+
+    Raises:
+        ValueError: NaN, wrong shape, unsorted times or a variance that is not above 0.
     """
 
     times: Tensor
@@ -36,6 +39,18 @@ class Observations:
     mean: Tensor
     variance: Tensor
     density: Density
+
+    def __post_init__(self) -> None:
+        increasing("times", self.times)
+        shaped("controls", finite("controls", self.controls), ("conditions", len(self.times)))
+        for name in ("external_force", "mean", "variance"):
+            values = getattr(self, name)
+            shaped(name, finite(name, values), tuple(self.controls.shape))
+        if not bool((self.variance > 0).all()):
+            raise ValueError(
+                f"variance must be above 0, but its smallest is {float(self.variance.min()):g}"
+            )
+        shaped("density", self.density.weights, (*self.controls.shape, "grid"))
 
 
 def observe(ensemble: Ensemble, points: int = 256) -> Observations:
@@ -74,7 +89,7 @@ class TrapModel(nn.Module):
 
     >>> model = TrapModel([0, 1])
     >>> sum(weight[0].numel() for weight in model.parameters())  # of one replica
-    3357
+    3256
     """
 
     def __init__(self, seeds: Sequence[int]):

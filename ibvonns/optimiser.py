@@ -46,16 +46,18 @@ class SOAP:
             raise ValueError(f"memory must lie between 0 and 1, but is {memory}")
         self.memory, self.refresh, self.count = memory, count("refresh", refresh), 0
         self.state: dict[str, Tensor] = {}
+        self.alike: dict[tuple[int, ...], list[int]] = {}  # parameters of one shape step together
         for index, parameter in enumerate(self.parameters):
             shaped(f"parameters[{index}]", parameter, ("replicas", "rows", "columns"))
-            replicas, rows, columns = parameter.shape
-            eye = torch.eye(max(rows, columns), dtype=parameter.dtype, device=parameter.device)
-            for name, shape in (("mean", (rows, columns)), ("square", (rows, columns))):
-                self.state[f"{name}.{index}"] = parameter.detach().new_zeros(replicas, *shape)
-            for side, size in (("left", rows), ("right", columns)):
-                zero = parameter.detach().new_zeros(replicas, size, size)
-                self.state[f"{side}.{index}"] = zero
-                self.state[f"{side}_axes.{index}"] = zero + eye[:size, :size]
+            self.alike.setdefault(tuple(parameter.shape), []).append(index)
+        for shape, members in self.alike.items():
+            first, batch = self.parameters[members[0]].detach(), len(members) * shape[0]
+            for name in ("mean", "square"):
+                self.state[f"{name}.{shape}"] = first.new_zeros(batch, *shape[1:])
+            for side, size in (("left", shape[1]), ("right", shape[2])):
+                eye = torch.eye(size, dtype=first.dtype, device=first.device)
+                self.state[f"{side}.{shape}"] = first.new_zeros(batch, size, size)
+                self.state[f"{side}_axes.{shape}"] = eye.repeat(batch, 1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, to be saved."""
@@ -94,9 +96,10 @@ class SOAP:
         self.count += 1
         keep, fresh = self.memory, 1 - self.memory
         correction = 1 - keep**self.count
-        for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
+        for shape, members in self.alike.items():
+            gradient = torch.cat([gradients[index] for index in members])
             mean, square, left, left_axes, right, right_axes = (
-                self.state[f"{name}.{index}"]
+                self.state[f"{name}.{shape}"]
                 for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
             )
             left.lerp_(gradient @ gradient.mT, fresh)
@@ -109,4 +112,6 @@ class SOAP:
             square.mul_(keep).add_((left_axes.mT @ gradient @ right_axes).square(), alpha=fresh)
             turned = left_axes.mT @ mean @ right_axes / correction
             scaled = turned / ((square / correction).sqrt() + 1e-12)
-            parameter.sub_(learning_rate * (left_axes @ scaled @ right_axes.mT))
+            change = learning_rate * (left_axes @ scaled @ right_axes.mT)
+            for index, part in zip(members, change.split(shape[0]), strict=True):
+                self.parameters[index].sub_(part)

@@ -40,6 +40,7 @@ RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
 
+METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
 TrapErrors = dict[str, list[float]]
 
 
@@ -249,6 +250,7 @@ def _library_digest() -> str:
 
 def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) -> str:
     """Identifies a result: study, recipe, seeds, data, library source, PyTorch and Python."""
+    choice("study", study, STUDIES)
     versions = (torch.__version__, platform.python_version())
     parts = (study, recipe.key(), list(seeds), data_seed, _library_digest(), versions)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -282,7 +284,7 @@ def load_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"path must name a whole metrics.json, but {os.fspath(path)!r} is damaged ({error})"
         ) from None
-    if not isinstance(content, dict) or "errors" not in content:
+    if not isinstance(content, dict) or not METRICS <= content.keys():
         raise ValueError(f"path must name a metrics.json, but {os.fspath(path)!r} holds none")
     return content
 

@@ -19,6 +19,7 @@ from ibvonns.ensemble import load_tensors, save_tensors
 from ibvonns.model import Observations, TrapModel
 from ibvonns.optimiser import SOAP
 from ibvonns.rollout import rollout
+from ibvonns.validation import at_least, count, positive
 
 __all__ = ["TERMS", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
 
@@ -36,12 +37,38 @@ class Phase:
     Attributes:
         window: Euler steps of each rollout; 0 trains encoder and decoder alone.
         steps: optimiser steps.
-        starts: windows drawn in each trajectory at each step.
+        starts: windows drawn at each step, one from each of as many equal stretches of time.
+
+    Raises:
+        ValueError: a number below 0, or no step or start.
     """
 
     window: int
     steps: int
-    starts: int = 1
+    starts: int = 30
+
+    def __post_init__(self) -> None:
+        count("window", self.window, 0)
+        count("steps", self.steps)
+        count("starts", self.starts)
+
+    def draw(self, times: int, seed: int) -> Tensor:
+        """First indices of one step's windows in trajectories of so many times: (starts,).
+
+        Raises:
+            ValueError: the window does not fit.
+
+        >>> Phase(window=1, steps=1, starts=3).draw(times=301, seed=0).tolist()
+        [49, 176, 208]
+        """
+        if times <= self.window:
+            raise ValueError(
+                f"window must be below the number of times, {times}, but is {self.window}"
+            )
+        rng = Generator().manual_seed(seed)
+        latest = times - self.window  # one past the last possible start
+        place = torch.arange(self.starts) + torch.rand(self.starts, generator=rng)
+        return (place * latest / self.starts).long().clamp_max(latest - 1)
 
 
 @dataclass(frozen=True)
@@ -62,11 +89,15 @@ class Recipe:
         learning_rate: at its peak; it rises over 50 steps and falls to a thousandth as a cosine.
         weights: of the density, force and internal-variable terms, each made dimensionless.
         checkpoint_every: steps between two checkpoints.
+
+    Raises:
+        ValueError: no phase, a learning rate that is not above 0, a negative weight, or no step
+            between checkpoints.
     """
 
     phases: tuple[Phase, ...] = (
         Phase(0, 150),
-        Phase(1, 2000, 30),
+        Phase(1, 1500, 30),
         Phase(30, 40, 4),
         Phase(100, 20, 2),
         Phase(300, 10, 1),
@@ -74,6 +105,18 @@ class Recipe:
     learning_rate: float = 1.5e-2
     weights: tuple[float, float, float] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        count("number of phases", len(self.phases))
+        positive("learning_rate", self.learning_rate)
+        count("checkpoint_every", self.checkpoint_every)
+        if len(self.weights) != len(TERMS):
+            raise ValueError(
+                f"weights must number {len(TERMS)}, one for each term, but number "
+                f"{len(self.weights)}"
+            )
+        for name, weight in zip(TERMS, self.weights, strict=True):
+            at_least(f"weight of the {name} term", weight, 0.0)
 
     @property
     def steps(self) -> int:
@@ -111,16 +154,19 @@ def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor
     - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
       the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
 
+    Every time is encoded at every step, few as the windows may be: the gauge of alpha, measured on
+    a sample of them, would jitter by more than the errors that are left at the end.
+
     Args:
         window: Euler steps of each rollout, or 0 for the density term alone.
         starts: index of each window's first time, shape (starts,), the same for every trajectory.
     """
+    times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     alpha = model.standardised(data)
     mean, deviation = model.decoder(alpha.flatten(1, 2))
     nll = gaussian_nll(mean, deviation, data.mean.flatten(), data.variance.flatten()).mean(-1)
-    if window == 0:
+    if window == 0 or not torch.isfinite(nll).all():  # `train` then says which seed
         return torch.stack([nll, 0 * nll, 0 * nll])
-    times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     controls = data.controls[:, times]  # (conditions, starts, window + 1)
     target = alpha[:, :, times]  # (replicas, conditions, starts, window + 1, internal)
     force = model.external_force(controls[..., 1:].flatten(1), target[..., 1:, :].flatten(2, 3))
@@ -153,15 +199,15 @@ def _fingerprint(model: TrapModel, data: Observations, recipe: Recipe) -> str:
     return digest.hexdigest()
 
 
-def _check(terms: Tensor, step: int, model: TrapModel) -> None:
-    for name, row in zip(TERMS, terms, strict=True):
-        good = torch.isfinite(row).tolist()
-        if not all(good):
-            bad = [seed for seed, fine in zip(model.seeds, good, strict=True) if not fine]
-            raise TrainingError(
-                f"step {step}: the {name} term of seeds {bad} is not finite; try a lower learning "
-                "rate, and look for NaN or a constant record in the data"
-            )
+def _check(values: Tensor, step: int, name: str, model: TrapModel) -> None:
+    """Stop if one of the values, one for each seed, is not finite."""
+    good = torch.isfinite(values).tolist()
+    if not all(good):
+        bad = [seed for seed, fine in zip(model.seeds, good, strict=True) if not fine]
+        raise TrainingError(
+            f"step {step}: the {name} of seeds {bad} is not finite; try a lower learning rate, and "
+            "look for NaN or a constant record in the data"
+        )
 
 
 def train(
@@ -183,7 +229,8 @@ def train(
         The three loss terms at every tenth step, shape (records, 3, replicas).
 
     Raises:
-        TrainingError: a loss term became NaN or infinite; the last good checkpoint is kept.
+        TrainingError: a loss term or a gradient became NaN or infinite; the last good checkpoint is
+            kept.
         ValueError: the checkpoint is damaged, or belongs to another run.
     """
     recipe = recipe or Recipe()
@@ -209,13 +256,14 @@ def train(
         for step in range(first, recipe.steps):
             phase = recipe.phase_at(step)
             # each step draws from its own generator, so that a resumed run draws the same
-            rng = Generator().manual_seed(step)
-            latest = len(data.times) - phase.window
-            starts = torch.randint(0, latest, (phase.starts,), generator=rng).to(data.mean.device)
+            starts = phase.draw(len(data.times), step).to(data.mean.device)
             terms = loss_terms(model, data, phase.window, starts)
-            _check(terms, step, model)
+            for name, term in zip(TERMS, terms, strict=True):
+                _check(term, step, f"{name} term", model)
             loss = (weights[:, None] * terms).sum()
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            slopes = torch.stack([gradient.sum((1, 2)) for gradient in gradients]).sum(0)
+            _check(slopes, step, "gradient", model)
             optimiser.step(gradients, recipe.rate_at(step))
             if step % 10 == 0:
                 history.append(terms.detach())

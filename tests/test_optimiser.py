@@ -103,9 +103,9 @@ def test_axes_are_renewed_every_refresh_steps(refresh: int) -> None:
     optimiser = SOAP([weight], refresh=refresh)
     renewed = []
     for step in range(12):
-        before = optimiser.state["left_axes.0"].clone()
+        before = optimiser.state["left_axes.(1, 3, 3)"].clone()
         slope = torch.randn(1, 3, 3, generator=rng, dtype=torch.float64)
         optimiser.step([slope], 0.01)
-        if not torch.equal(before, optimiser.state["left_axes.0"]):
+        if not torch.equal(before, optimiser.state["left_axes.(1, 3, 3)"]):
             renewed.append(step)
     assert renewed == list(range(0, 12, refresh))

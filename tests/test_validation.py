@@ -44,6 +44,8 @@ RNGS = generators([0])
 PAIR = Ensemble(T2, numbers(1, 2, 4) * torch.arange(4), {"pulled_length": numbers(1, 2)})
 FULL = replace(PAIR, records={**PAIR.records, "external_force": numbers(1, 2) * T2})
 DENSITY = PAIR.density(torch.linspace(0, 3, 5, dtype=torch.float64))
+SEEN = observe(replace(FULL, records={**FULL.records, "pulled_length": numbers(1, 2) * T2}), 8)
+SHORT = Density(DENSITY.grid, DENSITY.weights[:, :1])
 ALPHA = numbers(1, 3, 1)
 TRAP, ENCODER, DECODER = Trap(), Encoder(RNGS), GaussianDecoder(RNGS)
 POTENTIALS, INNER, PARTIAL = Potentials(RNGS), INN(RNGS, 2, (3,)), PICINN(RNGS, 2, 1, (3,))
@@ -499,9 +501,9 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
     ("optimiser.SOAP.restore", lambda _: restore(other=T2), ValueError, "tensors must be named"),
     (
         "optimiser.SOAP.restore",
-        lambda _: restore(**{"mean.0": numbers(1, 1, 3)}),
+        lambda _: restore(**{"mean.(1, 2, 3)": numbers(1, 1, 3)}),
         ValueError,
-        r"tensors\['mean.0'\] must have shape \(1, 2, 3\)",
+        r"tensors\['mean.\(1, 2, 3\)'\] must have shape \(1, 2, 3\)",
     ),
     (
         "model.observe",
@@ -541,6 +543,24 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         ValueError,
         "path must name a saved TrapModel, but",
     ),
+    ("model.Observations", lambda _: replace(SEEN, times=BACK), ValueError, "times must increase"),
+    ("model.Observations", lambda _: replace(SEEN, mean=BAD[None]), ValueError, "mean must be fin"),
+    ("model.Observations", lambda _: replace(SEEN, mean=T2), ValueError, "mean must have shape"),
+    ("model.Observations", lambda _: replace(SEEN, variance=T2[None]), ValueError, "variance must"),
+    ("model.Observations", lambda _: replace(SEEN, density=SHORT), ValueError, "density must have"),
+    ("training.Phase", lambda _: Phase(-1, 5), ValueError, "window must be a whole number"),
+    ("training.Phase", lambda _: Phase(1, 0), ValueError, "steps must be a whole number"),
+    ("training.Phase", lambda _: Phase(1, 5, 0), ValueError, "starts must be a whole number"),
+    (
+        "training.Phase.draw",
+        lambda _: Phase(300, 5).draw(300, 0),
+        ValueError,
+        "window must be below the number of times, 300, but is 300",
+    ),
+    ("training.Recipe", lambda _: Recipe(()), ValueError, "number of phases must be a whole"),
+    ("training.Recipe", lambda _: Recipe(learning_rate=NAN), ValueError, "learning_rate must be"),
+    ("training.Recipe", lambda _: Recipe(weights=(1.0, -1.0, 1.0)), ValueError, "weight of the fo"),
+    ("training.Recipe", lambda _: Recipe(checkpoint_every=0), ValueError, "checkpoint_every must"),
     (
         "training.Recipe.phase_at",
         lambda _: Recipe((Phase(0, 5),)).phase_at(5),
@@ -554,6 +574,13 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         "deviation must be a finite number above 0, but is 0",  # a control that never moves
     ),
     ("studies.trap_data", lambda _: studies.trap_data(realisations=0), ValueError, "realisations"),
+    (
+        "studies.run_key",
+        lambda _: studies.run_key("spring", [0], Recipe(), 0),
+        ValueError,
+        "study ",
+    ),
+    ("studies.study_folder", lambda _: studies.study_folder("spring", 1), ValueError, "study must"),
     ("studies.reproduce", lambda _: studies.reproduce("spring"), ValueError, "study must be one o"),
     ("studies.reproduce", lambda _: studies.reproduce("trap", 0), ValueError, "seeds must be a w"),
     (
@@ -604,7 +631,6 @@ EXEMPT = {
     "encoder.Encoder.forward": TRUSTED,
     "decoders.gaussian_nll": INNER_LOOP,
     "optimiser.SOAP.tensors": NOTHING,
-    "model.Observations": TRUSTED,
     "model.TrapModel.set_scales": "onsager.Potentials.set_scales checks each scale",
     "model.TrapModel.standardised": TRUSTED,
     "model.TrapModel.freeze": TRUSTED,
@@ -613,8 +639,6 @@ EXEMPT = {
     "model.TrapModel.replace": TRUSTED,
     "model.TrapModel.save": "as save_tensors",
     "training.TERMS": NOTHING,
-    "training.Phase": "checked where a recipe is used",
-    "training.Recipe": "checked where it is used",
     "training.Recipe.rate_at": NOTHING,
     "training.Recipe.key": NOTHING,
     "training.TrainingError": NOTHING,
@@ -622,8 +646,6 @@ EXEMPT = {
     "studies.STUDIES": NOTHING,
     "studies.TrapErrors": NOTHING,
     "studies.exact_trap_errors": TRUSTED,
-    "studies.run_key": TRUSTED,
-    "studies.study_folder": TRUSTED,
     "studies.trap_errors": TRUSTED,
     "studies.unsound": "model.TrapModel.predict checks",
     "scoreboard.markdown": TRUSTED,
