@@ -27,6 +27,7 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 
 notebooks: $(INSTALLED) ## execute every chapter: notebooks/*.md -> *.ipynb
 	$(BIN)/python notebooks/execute.py
+	$(BIN)/python book/picture.py
 
 test: html ## the library's tests, every stored number, and the pages in a browser
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 from execute import HERE, normalise, sources
+from picture import TARGET, picture
 
 CHAPTERS = sources()
 HINT = "run `make notebooks`"
@@ -70,3 +71,7 @@ def test_every_notebook_has_a_source_and_stands_in_the_contents() -> None:
     listed = {Path(file).name for file in files if file.startswith("notebooks/")}
     assert {path.stem for path in CHAPTERS} == listed
     assert {path.stem for path in HERE.glob("*.ipynb")} == listed
+
+
+def test_picture_of_the_readme_is_the_chapters() -> None:
+    assert TARGET.read_bytes() == picture(), HINT
