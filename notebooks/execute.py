@@ -6,6 +6,7 @@
 Two runs write the same bytes, so that git shows a change only where a result changed.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -40,7 +41,8 @@ def sources(folder: Path = HERE) -> list[Path]:
 def normalise(notebook: NotebookNode) -> str:
     """The text to store: everything that differs between two equal runs is dropped or renumbered.
 
-    Normalising a normalised notebook changes nothing.
+    A digest of all outputs is kept with them, so that none can be altered by hand unnoticed, not
+    even where nbval grants a tolerance. Normalising a normalised notebook changes nothing.
     """
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
     widgets = notebook.metadata.get("widgets")
@@ -58,8 +60,11 @@ def normalise(notebook: NotebookNode) -> str:
     if ids:
         new = {old: f"widget-{number:04d}" for number, old in enumerate(ids)}
         text = re.sub("|".join(map(re.escape, ids)), lambda match: new[match[0]], text)
-        renumbered = nbformat.from_dict(json.loads(text))  # the keys are to be sorted once more
-        text = nbformat.writes(renumbered, version=nbformat.NO_CONVERT)
+        notebook = nbformat.from_dict(json.loads(text))  # the keys are to be sorted once more
+    outputs = [cell.get("outputs", []) for cell in notebook.cells]
+    digest = hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
+    notebook.metadata["ibvonns"] = {"outputs": digest}
+    text = nbformat.writes(notebook, version=nbformat.NO_CONVERT)
     return text.rstrip("\n") + "\n"
 
 
