@@ -105,6 +105,17 @@ def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
     assert tensors["view"].tolist() == [2.0, 3.0] and tensors["row"].shape == (1, 6)
 
 
+def test_reader_of_the_old_file_is_not_disturbed_by_a_new_one(tmp_path: Path) -> None:
+    """The new file takes the old one's name; it is not written into the old one."""
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"x": torch.zeros(3)})
+    whole = path.read_bytes()
+    with path.open("rb") as reader:
+        save_tensors(path, {"x": torch.ones(5)})
+        assert reader.read() == whole
+    assert load_tensors(path)[0]["x"].tolist() == [1.0] * 5
+
+
 def test_failing_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

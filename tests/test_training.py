@@ -87,6 +87,23 @@ def test_force_term_of_the_exact_slopes_is_zero(seen: Observations) -> None:
     assert terms[1].tolist() == [0.0] and bool(terms[2] > 0)
 
 
+def test_internal_term_is_a_relative_error_of_the_rate(seen: Observations) -> None:
+    """A model in which alpha stands still misses each mean rate since the start of its window."""
+    model, starts = TrapModel([0]), torch.tensor([3, 80, 150])
+    model.set_scales(seen)
+    model.potentials.evolution = (  # type: ignore[method-assign]
+        lambda chi, alpha: 0 * alpha
+    )
+    with torch.no_grad():
+        alpha = model.standardised(seen)[0, :, :, 0]
+        for window in (1, 30):
+            clock = 0.01 * torch.arange(1, window + 1, dtype=torch.float64)
+            moved = alpha[:, starts[:, None] + torch.arange(1, window + 1)] - alpha[:, starts, None]
+            expected = (moved / clock).square().mean() / model.potentials.rate_scale**2
+            term = loss_terms(model, seen, window, starts)[2, 0]
+            assert float(term) == pytest.approx(float(expected), rel=1e-9)
+
+
 # --- stopping and going on -------------------------------------------------------------------
 
 
