@@ -43,6 +43,7 @@ class Visit:
 
     def __init__(self, page: Page, name: str) -> None:
         self.page = page
+        page.set_default_timeout(120_000)  # a machine may be busy
         self.complaints: list[str] = []
         self.outside: list[str] = []
         page.on("console", lambda m: self._complain(m.text) if m.type == "error" else None)
@@ -96,7 +97,9 @@ def test_images_are_loaded(visit: Visit) -> None:
     for image in visit.page.locator("article img").all():
         if image.is_visible():
             image.scroll_into_view_if_needed()
-    visit.page.wait_for_load_state("networkidle")
+    # `complete` is true of an image that failed, too. (Playwright's "networkidle" may never come.)
+    visit.page.wait_for_function("""() => [...document.querySelectorAll("article img")]
+        .every(i => i.complete || !i.getClientRects().length)""")
     assert visit.page.evaluate(broken) == []
 
 
