@@ -1,0 +1,275 @@
+r"""A chain of double-well springs (Sec. 4): exact equilibrium sampling and simulation.
+
+    eta dx_i/dt = (V'(eps_{i+1}) - V'(eps_i)) / L0 + sqrt(2 eta kBT) xi_i(t)        Eq. (36)
+    eps_i = (x_i - x_{i-1}) / L0 - 1,   x_0 = 0,   x_n = pulled length
+
+Lengths are total lengths: they contain the springs' natural length L0 (notes 2). Units: any
+consistent set; the paper's numbers, Eq. (38), come without units.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Generator, Tensor
+
+from ibvonns.ensemble import Ensemble
+from ibvonns.protocols import pulled_length
+from ibvonns.systems.trap import paper_times
+from ibvonns.validation import at_least, choice, count, finite, increasing, positive, shaped
+
+__all__ = ["LENGTHS", "VELOCITY", "Chain"]
+
+LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))  # even entries train, odd ones test
+VELOCITY = 0.05  # of the pulled end
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The chain and its equilibrium.
+
+    Attributes:
+        springs: how many, n.
+        stiffness: E1 and E2 of the two wells, forces.
+        natural_length: L0 of one spring.
+        barrier_strain: eps_c, where the wells meet.
+        well_strain: eps_h, the bottom of the second well; the first is at 0.
+        viscosity: eta, force times time per length, of each particle.
+        temperature: kBT, energy.
+
+    Raises:
+        ValueError: a constant out of range, or wells that do not meet at eps_c (Eq. (37) needs
+            E1 eps_c^2 = E2 (eps_h - eps_c)^2).
+
+    >>> chain = Chain()
+    >>> chain.barrier / chain.temperature
+    10.0
+    """
+
+    springs: int = 10
+    stiffness: tuple[float, float] = (0.01, 0.01)
+    natural_length: float = 0.01
+    barrier_strain: float = 1.0
+    well_strain: float = 2.0
+    viscosity: float = 0.1
+    temperature: float = 5e-6
+
+    def __post_init__(self) -> None:
+        count("springs", self.springs, 2)
+        for place, value in enumerate(self.stiffness):
+            positive(f"stiffness[{place}]", value)
+        for name in ("natural_length", "barrier_strain", "viscosity", "temperature"):
+            positive(name, getattr(self, name))
+        if at_least("well_strain", self.well_strain, 0.0) <= self.barrier_strain:
+            raise ValueError(
+                f"well_strain must be above barrier_strain, {self.barrier_strain}, "
+                f"but is {self.well_strain}"
+            )
+        first, second = self.stiffness
+        left = first * self.barrier_strain**2
+        right = second * (self.well_strain - self.barrier_strain) ** 2
+        if abs(left - right) > 1e-9 * left:
+            raise ValueError(
+                "stiffness must make the wells meet, E1 eps_c^2 = E2 (eps_h - eps_c)^2, "
+                f"but the sides are {left:.6g} and {right:.6g}"
+            )
+
+    @property
+    def barrier(self) -> float:
+        """Height of the barrier above the wells, an energy."""
+        return 0.5 * self.stiffness[0] * self.natural_length * self.barrier_strain**2
+
+    @property
+    def rate(self) -> float:
+        """Fastest relaxation rate of the chain in one of its wells, below 4 k / eta."""
+        return 4 * max(self.stiffness) / self.natural_length / self.viscosity
+
+    def potential(self, strain: Tensor) -> Tensor:
+        """V of Eq. (37), an energy, for strains of any shape."""
+        finite("strain", strain)
+        first, second = (0.5 * self.natural_length * value for value in self.stiffness)
+        shifted = strain - self.well_strain
+        return torch.where(strain <= self.barrier_strain, first * strain**2, second * shifted**2)
+
+    def spring_force(self, strain: Tensor) -> Tensor:
+        """Tension of a spring, V'(eps) / L0, a force, for strains of any shape."""
+        finite("strain", strain)
+        first, second = self.stiffness
+        shifted = strain - self.well_strain
+        return torch.where(strain <= self.barrier_strain, first * strain, second * shifted)
+
+    # --- equilibrium -------------------------------------------------------------------------
+
+    def equilibrium(
+        self, length: float, realisations: int, generator: Generator, spacing: float = 0.01
+    ) -> Tensor:
+        r"""Independent draws from the equilibrium of the chain at a fixed total length (notes 10).
+
+        The law is prod_i w(eps_i) delta(sum_i eps_i - S) with w = exp(-V/kBT). Let W_k be the
+        density of the sum of k springs, the k-fold convolution of w. Given that k springs are left
+        and share a sum r, the next one has the density w(eps) W_{k-1}(r - eps): springs are drawn
+        one by one, each by inverting its distribution function, and the last takes what is left.
+        First w is tilted by exp(theta eps) so that its mean is S/n. The law at fixed S does not
+        change, but S then lies where W_n is large, and nothing underflows.
+
+        Args:
+            length: total length, natural lengths included.
+            realisations: how many draws.
+            generator: source of every random number.
+            spacing: of the grid of strains; the error of the law falls as its square.
+
+        Returns:
+            Strains, shape (realisations, springs); each row sums to length / L0 - n.
+
+        Raises:
+            ValueError: no realisation, a length or a spacing that is not above 0.
+
+        >>> strains = Chain().equilibrium(0.2, 3, torch.Generator().manual_seed(0))
+        >>> bool((strains.sum(1) - 10).abs().max() < 1e-12)
+        True
+        """
+        total = positive("length", length) / self.natural_length - self.springs
+        count("realisations", realisations)
+        strains, weight = self._tilted(total / self.springs, positive("spacing", spacing))
+        sums = [weight]  # sums[k - 1]: W_k on the grid that starts at k times the first strain
+        for _ in range(self.springs - 2):
+            sums.append(_convolve(sums[-1], weight) * spacing)
+        levels = torch.rand(
+            realisations, self.springs - 1, generator=generator, dtype=torch.float64
+        )
+        # block by block: the densities of all at once would not fit into the processor's cache
+        return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
+
+    def _tilted(self, mean: float, spacing: float) -> tuple[Tensor, Tensor]:
+        """Grid of strains and normalised weights exp(-V/kBT + theta eps) with the wanted mean."""
+        widest = sqrt(self.temperature / (min(self.stiffness) * self.natural_length))
+        low, high = min(mean, 0.0) - 10 * widest, max(mean, self.well_strain) + 10 * widest
+        strains = low + spacing * torch.arange(int((high - low) / spacing) + 2, dtype=torch.float64)
+        energy = self.potential(strains) / self.temperature
+        lower, upper = -1e4, 1e4
+        for _ in range(200):  # bisection: the mean rises with theta
+            theta = (lower + upper) / 2
+            weight = torch.softmax(theta * strains - energy, 0)
+            if float((weight * strains).sum()) < mean:
+                lower = theta
+            else:
+                upper = theta
+        seen = (weight > 1e-25 * weight.max()).nonzero()
+        kept = slice(int(seen[0]), int(seen[-1]) + 1)  # what no draw reaches only costs time
+        return strains[kept], weight[kept] / spacing
+
+    # --- simulation --------------------------------------------------------------------------
+
+    def simulate(
+        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator
+    ) -> Ensemble:
+        """Euler-Maruyama realisations of Eq. (36) from equilibrium at the first length.
+
+        Args:
+            lengths: position of the last particle, shape (conditions, times).
+            times: shape (times,), strictly increasing; also the steps of the integrator.
+            realisations: how many chains for each condition.
+            generator: source of every random number.
+
+        Returns:
+            Strains of shape (conditions, times, springs, realisations), with records of shape
+            (conditions, times): "pulled_length", "velocity" (of the last particle, the backward
+            difference of its position, 0 at first) and "external_force", <V'(eps_n)>/L0 + eta v_n
+            (notes 8).
+
+        Raises:
+            ValueError: NaN, wrong shape, unsorted times, no realisation, a length that is not above
+                0, or a time step at which the integrator diverges.
+
+        >>> times = torch.tensor([0.0, 0.01], dtype=torch.float64)
+        >>> lengths = torch.full((1, 2), 0.2, dtype=torch.float64)
+        >>> pulled = Chain().simulate(lengths, times, 5, torch.Generator().manual_seed(0))
+        >>> pulled.realisations.shape
+        torch.Size([1, 2, 10, 5])
+        """
+        increasing("times", times)
+        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+        if not bool((lengths > 0).all()):
+            raise ValueError(
+                f"lengths must be above 0, but the smallest is {float(lengths.min()):g}"
+            )
+        steps = torch.diff(times)
+        if float(steps.max()) * self.rate >= 2:
+            raise ValueError(
+                f"times must have steps below {2 / self.rate:.4g}, where the integrator is stable, "
+                f"but the largest is {float(steps.max()):.4g}"
+            )
+        shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
+        strains = torch.empty(shape, dtype=torch.float64)
+        for condition, first in enumerate(lengths[:, 0].tolist()):
+            strains[condition, 0] = self.equilibrium(first, realisations, generator).T
+        stretch = torch.diff(lengths, dim=1) / self.natural_length
+        amplitude = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
+        drift = steps / self.viscosity / self.natural_length
+        moves = torch.empty((len(lengths), self.springs - 1, realisations), dtype=torch.float64)
+        for n in range(len(steps)):  # `moves`: of the free particles, in natural lengths
+            here, new = strains[:, n], strains[:, n + 1]
+            moves.normal_(generator=generator).mul_(amplitude[n])
+            moves.add_(self.spring_force(here).diff(dim=1), alpha=float(drift[n]))
+            new.copy_(here)
+            new[:, :-1] += moves
+            new[:, 1:] -= moves
+            new[:, -1] += stretch[:, n, None]
+        velocity = torch.zeros_like(lengths)
+        velocity[:, 1:] = torch.diff(lengths, dim=1) / steps
+        tension = self.spring_force(strains[:, :, -1]).mean(-1)
+        records = {
+            "pulled_length": lengths,
+            "velocity": velocity,
+            "external_force": tension + self.viscosity * velocity,
+        }
+        return Ensemble(times, strains, records)
+
+    def simulate_paper(
+        self,
+        protocol: str = "smoothed-linear",
+        lengths: tuple[float, ...] = LENGTHS,
+        realisations: int = 2000,
+        seed: int = 0,
+    ) -> Ensemble:
+        """The paper's data (Sec. 4.1): `simulate` from several lengths under a named protocol."""
+        times = paper_times()
+        choice("protocol", protocol, ("smoothed-linear", "sinusoidal", "at-rest"))
+        starts = torch.tensor(lengths, dtype=torch.float64)
+        pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
+        generator = Generator().manual_seed(seed)
+        return self.simulate(starts[:, None] + pull, times, realisations, generator)
+
+
+def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:
+    """Strains that share a total, one spring after another, from uniform levels (rows, n - 1)."""
+    spacing, weight = float(strains[1] - strains[0]), sums[0]
+    left = torch.full((len(levels), 1), total, dtype=torch.float64)
+    drawn = []
+    for rest, level in zip(range(len(sums), 0, -1), levels.unbind(1), strict=True):
+        # where r - eps lies in the table of W_rest, in units of the spacing
+        place = (left - strains - rest * strains[0]) / spacing
+        density = weight * _interpolate(sums[rest - 1], place)
+        cumulative = torch.cumulative_trapezoid(density, dim=1)
+        cumulative = torch.cat([torch.zeros_like(left), cumulative], 1)
+        aim = level[:, None] * cumulative[:, -1:]
+        cell = torch.searchsorted(cumulative, aim, right=True).clamp(1, len(strains) - 1) - 1
+        below, above = (cumulative.gather(1, cell + side) for side in (0, 1))
+        strain = strains[cell] + spacing * (aim - below) / (above - below)
+        drawn.append(strain)
+        left = left - strain
+    return torch.cat([*drawn, left], 1)
+
+
+def _convolve(one: Tensor, other: Tensor) -> Tensor:
+    """Full convolution as a sum of positive products: no cancellation, unlike by FFT."""
+    padded = torch.nn.functional.pad(one[None, None], (len(other) - 1, len(other) - 1))
+    return torch.nn.functional.conv1d(padded, other.flip(0)[None, None])[0, 0]
+
+
+def _interpolate(table: Tensor, place: Tensor) -> Tensor:
+    """Values of a table at places between its entries, linearly; 0 outside."""
+    cell = place.floor().long()
+    inside = (cell >= 0) & (cell < len(table) - 1)
+    cell = cell.clamp(0, len(table) - 2)
+    return torch.lerp(table[cell], table[cell + 1], place - cell) * inside

@@ -1,0 +1,194 @@
+"""The double-well chain: its wells, its equilibrium at fixed length, its simulation."""
+
+from math import sqrt
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Generator, Tensor
+
+from ibvonns.systems.chain import LENGTHS, Chain
+from ibvonns.systems.trap import paper_times
+
+CHAIN = Chain()
+HARMONIC = Chain(barrier_strain=4.0, well_strain=8.0)  # the second well is out of reach
+UNEQUAL = Chain(stiffness=(0.01, 0.04), well_strain=1.5)  # wells of different width that meet
+
+
+@pytest.mark.parametrize("chain", [CHAIN, UNEQUAL])
+@given(strain=st.floats(-3, 6))
+def test_tension_is_the_slope_of_the_potential(chain: Chain, strain: float) -> None:
+    if abs(strain - chain.barrier_strain) < 1e-9:
+        return  # the slope jumps there
+    value = torch.tensor(strain, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(chain.potential(value), value)
+    tension = chain.spring_force(value.detach())
+    assert float(slope) / chain.natural_length == pytest.approx(float(tension), abs=1e-15)
+
+
+@pytest.mark.parametrize("chain", [CHAIN, UNEQUAL])
+def test_potential_is_continuous_where_the_wells_meet(chain: Chain) -> None:
+    sides = chain.barrier_strain + torch.tensor([0.0, 1e-12], dtype=torch.float64)
+    left, right = chain.potential(sides).tolist()
+    assert left == pytest.approx(right, rel=1e-9) == pytest.approx(chain.barrier)
+
+
+# --- equilibrium -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0.05, 0.12, 0.2, 0.28, 0.6])
+def test_equilibrium_has_the_length_and_does_not_underflow(length: float) -> None:
+    strains = CHAIN.equilibrium(length, 200, Generator().manual_seed(0))
+    assert strains.shape == (200, 10) and bool(strains.isfinite().all())
+    assert (strains.sum(1) - (length / 0.01 - 10)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("springs", [2, 3, 50])
+def test_equilibrium_of_any_number_of_springs(springs: int) -> None:
+    chain = Chain(springs=springs)
+    strains = chain.equilibrium(0.02 * springs, 300, Generator().manual_seed(0))
+    assert strains.shape == (300, springs)
+    assert (strains.sum(1) - springs).abs().max() < 1e-10
+
+
+def test_harmonic_chain_is_the_gaussian_of_its_constraint() -> None:
+    """Variance s^2 (1 - 1/n) and covariance -s^2/n, with s^2 = kBT / (E1 L0)."""
+    count, n = 20_000, HARMONIC.springs
+    strains = HARMONIC.equilibrium(0.13, count, Generator().manual_seed(1))
+    spread = HARMONIC.temperature / (0.01 * 0.01)
+    expected = spread * (torch.eye(n, dtype=torch.float64) - 1 / n)
+    assert (strains.mean(0) - 0.3).abs().max() < 5 * sqrt(spread / count)
+    assert (torch.cov(strains.T) - expected).abs().max() < 5 * spread * sqrt(2 / count)
+    deviation = sqrt(spread * (1 - 1 / n))
+    for spring in (0, 4, 9):
+        standard = (strains[:, spring] - 0.3) / deviation
+        assert stats.kstest(standard.numpy(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("chain", [CHAIN, UNEQUAL])
+@pytest.mark.parametrize("total", [0.4, 2.0, 3.1])
+def test_two_springs_follow_the_quadrature(chain: Chain, total: float) -> None:
+    pair = Chain(2, chain.stiffness, well_strain=chain.well_strain)
+    strains = pair.equilibrium(0.01 * (total + 2), 20_000, Generator().manual_seed(2))
+    grid = torch.linspace(-3, 6, 90_001, dtype=torch.float64)
+    energy = (pair.potential(grid) + pair.potential(total - grid)) / pair.temperature
+    cumulative = torch.cumulative_trapezoid((energy.min() - energy).exp(), grid)
+    cumulative = torch.cat([cumulative.new_zeros(1), cumulative]) / cumulative[-1]
+
+    uniform = cumulative[((strains + 3) * 1e4).round().long()]
+    for spring in (0, 1):
+        assert stats.kstest(uniform[:, spring].numpy(), "uniform").pvalue > 1e-3
+
+
+def metropolis(chain: Chain, length: float, count: int, sweeps: int, seed: int) -> Tensor:
+    """An independent sampler: a spring jumps between the wells, one or all others make up for it.
+
+    One other alone would never change the number of springs in the second well.
+    """
+    rng = Generator().manual_seed(seed)
+    n = chain.springs
+    mean = length / chain.natural_length / n - 1
+    strains = torch.full((count, n), mean, dtype=torch.float64)
+    energy = chain.potential(strains).sum(1)
+    for step in range(sweeps * n):
+        one, other = torch.randperm(n, generator=rng)[:2].tolist()
+        move = 0.2 * torch.randn(count, generator=rng, dtype=torch.float64)
+        move += chain.well_strain * torch.randint(-1, 2, (count,), generator=rng)
+        moved = strains.clone()
+        if step % 2:
+            moved[:, other] -= move
+        else:
+            moved -= (move / (n - 1))[:, None]
+            moved[:, one] += move / (n - 1)
+        moved[:, one] += move
+        new = chain.potential(moved).sum(1)
+        draw = torch.rand(count, generator=rng, dtype=torch.float64)
+        accepted = draw < ((energy - new) / chain.temperature).exp()
+        strains = torch.where(accepted[:, None], moved, strains)
+        energy = torch.where(accepted, new, energy)
+    return strains
+
+
+@pytest.mark.parametrize("length", [0.12, 0.20, 0.28])
+def test_equilibrium_is_that_of_an_independent_sampler(length: float) -> None:
+    ours = CHAIN.equilibrium(length, 8000, Generator().manual_seed(3))
+    reference = metropolis(CHAIN, length, 8000, 100, 4)
+    for spring in (0, 5, 9):
+        assert stats.ks_2samp(ours[:, spring].numpy(), reference[:, spring].numpy()).pvalue > 1e-3
+    # how many springs are in the second well: what a barrier keeps a Langevin run from reaching
+    crossed = [(part > 1).sum(1) for part in (ours, reference)]
+    counts = torch.stack([torch.bincount(part, minlength=11) for part in crossed])
+    counts = counts[:, counts.sum(0) > 20]
+    assert stats.chi2_contingency(counts.numpy()).pvalue > 1e-3
+
+
+def test_equilibrium_outlives_a_long_run_at_rest() -> None:
+    """Detailed balance: ten thousand small steps of Eq. (36) leave the law as it was."""
+    chain = Chain(springs=3, temperature=2e-5)  # hot: the barrier of 2.5 kBT is crossed often
+    start = chain.equilibrium(0.06, 4000, Generator().manual_seed(5))
+    strains, rng, step = start.clone(), Generator().manual_seed(6), 5e-4
+    kick = sqrt(2 * chain.temperature / chain.viscosity * step) / chain.natural_length
+    drift = step / chain.viscosity / chain.natural_length
+    noise = torch.empty(4000, 2, dtype=torch.float64)
+    for _ in range(10_000):
+        move = drift * chain.spring_force(strains).diff(dim=1)
+        move += kick * noise.normal_(generator=rng)
+        strains[:, :-1] += move
+        strains[:, 1:] -= move
+    crossed = ((start > 1) != (strains > 1)).double().mean()
+    assert crossed > 0.2  # the run was long enough to forget
+    for spring in range(3):
+        both = (start[:, spring].numpy(), strains[:, spring].numpy())
+        assert stats.ks_2samp(*both).pvalue > 1e-3
+
+
+# --- simulation ------------------------------------------------------------------------------
+
+
+def test_strains_have_the_prescribed_length_at_all_times() -> None:
+    few = CHAIN.simulate_paper(lengths=(0.12, 0.28), realisations=20)
+    total = few.records["pulled_length"] / 0.01 - 10
+    assert few.realisations.shape == (2, 301, 10, 20)
+    assert (few.realisations.sum(2) - total[..., None]).abs().max() < 1e-10
+
+
+def test_mean_of_a_harmonic_chain_is_its_closed_form() -> None:
+    """The drift is linear: the mean obeys Euler's recursion without noise."""
+    ensemble = HARMONIC.simulate_paper(lengths=(0.13,), realisations=2000, seed=1)
+    lengths = ensemble.records["pulled_length"][0] / HARMONIC.natural_length
+    mean = torch.full((10,), float(lengths[0]) / 10 - 1, dtype=torch.float64)
+    path = [mean]
+    for stretch in lengths.diff():
+        move = 0.01 * 0.01 / HARMONIC.viscosity / HARMONIC.natural_length * mean.diff()
+        mean = mean.clone()
+        mean[:-1] += move
+        mean[1:] -= move
+        mean[-1] += stretch
+        path.append(mean)
+    scores = (ensemble.mean()[0] - torch.stack(path)) / ensemble.standard_error()[0]
+    assert scores.square().mean() < 2 and scores.abs().max() < 6
+
+
+def test_records_say_velocity_and_force_with_drag() -> None:
+    few = CHAIN.simulate_paper("sinusoidal", (0.2,), realisations=50)
+    lengths, velocity = few.records["pulled_length"], few.records["velocity"]
+    assert float(velocity[0, 0]) == 0
+    assert torch.allclose(velocity[:, 1:], lengths.diff(dim=1) / paper_times().diff())
+    tension = CHAIN.spring_force(few.realisations[:, :, -1]).mean(-1)
+    drag = few.records["external_force"] - tension
+    assert torch.allclose(drag, 0.1 * velocity, atol=1e-15)
+
+
+def test_conditions_are_those_of_the_captions() -> None:
+    """Notes 2: 0.17 is a test condition, and the mean strains run from 0.2 to 1.8."""
+    assert len(LENGTHS) == 17 and 0.17 in LENGTHS[1::2]
+    strains = [length / 0.1 - 1 for length in LENGTHS]
+    assert strains[0] == pytest.approx(0.2) and strains[-1] == pytest.approx(1.8)
+
+
+def test_seeds_give_the_same_data_twice() -> None:
+    one, same, other = (CHAIN.simulate_paper(realisations=2, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.realisations, same.realisations)
+    assert not torch.equal(one.realisations, other.realisations)
