@@ -5,12 +5,12 @@ from math import log, pi
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from ibvonns.networks import MLP
-from ibvonns.validation import count, shaped
+from ibvonns.validation import count, finite, positive, shaped
 
-__all__ = ["GaussianDecoder", "gaussian_nll"]
+__all__ = ["FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
 
 
 def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tensor) -> Tensor:
@@ -85,3 +85,219 @@ class GaussianDecoder(nn.Module):
             device=mean.device,
         )
         return mean[..., None] + deviation[..., None] * noise
+
+
+def _state(position: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
+    """Standardised strain beside alpha: (replicas, points, 1 + internal)."""
+    shaped("alpha", alpha, ("replicas", "points", "internal"))
+    shaped("strain", strain, ("...", alpha.shape[1]))
+    centre, scale = position
+    column = ((strain - centre) / scale)[..., None].expand_as(alpha[..., :1])
+    return torch.cat([column, alpha], -1)
+
+
+class MixtureDecoder(nn.Module):
+    r"""q(eps | z): two Gaussians a fixed distance apart, with the mean strain built in, Eq. (54).
+
+        q = pi N(eps + (pi - 1) eps_h, s_l^2) + (1 - pi) N(eps + pi eps_h, s_r^2)
+
+    pi depends on alpha alone, s_l and s_r on the state z = (strain, alpha). Whatever the weights,
+    the mean of q is the strain.
+
+    Args:
+        rngs: one generator for each replica.
+        well_strain: eps_h, the distance of the two Gaussians.
+
+    Buffer `position`: mean and deviation of the single strains in the training data.
+
+    >>> from ibvonns.networks import generators
+    >>> decoder, one = MixtureDecoder(generators([0])), torch.ones(1, 3, 1, dtype=torch.float64)
+    >>> decoder.log_density(one[..., 0], one[..., 0], one).shape
+    torch.Size([1, 3])
+    """
+
+    position: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        well_strain: float = 2.0,
+        hidden: Sequence[int] = (10, 10),
+        internal: int = 1,
+    ):
+        super().__init__()
+        self.well_strain = positive("well_strain", well_strain)
+        self.share = MLP(rngs, (internal, *hidden, 1))
+        self.widths = nn.ModuleList(MLP(rngs, (1 + internal, *hidden, 1)) for _ in "lr")
+        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+    def forward(self, strain: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logarithms of the two weights, centres and deviations: (replicas, points, 2) each.
+
+        Args:
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+        """
+        state = _state(self.position, strain, alpha)
+        logit = self.share(alpha)
+        logs = torch.cat([logsigmoid(logit), logsigmoid(-logit)], -1)
+        share = torch.sigmoid(logit)
+        apart = self.well_strain * torch.cat([share - 1, share], -1)
+        widths = torch.cat([softplus(network(state)) for network in self.widths], -1)
+        return logs, strain[..., None] + apart, self.position[1] * widths
+
+    def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
+        """log q(value | z) in nats per strain, for values that begin with (replicas, points)."""
+        logs, centres, deviations = self(strain, alpha)
+        _begins("values", values, logs.shape[:2])
+        axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
+        logs, centres, deviations = (part.reshape(axes) for part in (logs, centres, deviations))
+        standard = (values[..., None] - centres) / deviations
+        parts = logs - deviations.log() - 0.5 * standard**2
+        return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
+
+    def sample(
+        self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
+    ) -> Tensor:
+        """Strains drawn from q(eps | z), shape (replicas, points, realisations)."""
+        logs, centres, deviations = self(strain, alpha)
+        shape = (*logs.shape[:2], count("realisations", realisations))
+        draw = {"generator": generator, "dtype": logs.dtype, "device": logs.device}
+        second = torch.rand(shape, **draw) >= logs[..., :1].exp()
+        noise = torch.randn(shape, **draw)
+        centre, deviation = (
+            torch.where(second, part[..., 1:], part[..., :1]) for part in (centres, deviations)
+        )
+        return centre + deviation * noise
+
+
+class SigmoidalFlow(nn.Module):
+    r"""An increasing map of the line to itself, with parameters a, b, c from a state (Sec. 2.2.1).
+
+        y = logit(S),   S = sum_k c_k sigmoid(p_k),   p_k = a_k x + b_k,   a > 0, c > 0, sum c = 1
+
+    Everything is done with logarithms, so that nothing is clipped however far out x lies: log S and
+    log(1 - S) are logsumexps over k of log c_k + logsigmoid(+-p_k), and
+
+        log dy/dx = logsumexp_k[log c_k + log a_k + logsigmoid(p_k) + logsigmoid(-p_k)]
+                    - log S - log(1 - S).
+
+    Reference: Huang, Krueger, Lacoste, Courville, Neural autoregressive flows, 2018.
+
+    Args:
+        rngs: one generator for each replica.
+        inputs: size of the state.
+        sigmoids: d, how many.
+    """
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        inputs: int,
+        sigmoids: int = 2,
+        hidden: Sequence[int] = (10, 10),
+    ):
+        super().__init__()
+        self.sigmoids = count("sigmoids", sigmoids)
+        self.network = MLP(rngs, (inputs, *hidden, 3 * sigmoids))
+
+    def parameters_at(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log a, b and log c at states (replicas, points, inputs): (replicas, points, d) each."""
+        log_a, b, c = self.network(state).split(self.sigmoids, -1)
+        return log_a, b, torch.log_softmax(c, -1)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """y and log dy/dx, in the shape of x, which begins with (replicas, points)."""
+        _begins("x", x, state.shape[:2])
+        log_a, b, log_c = self._spread(x.ndim, state)
+        p = log_a.exp() * x[..., None] + b
+        rising, falling = logsigmoid(p), logsigmoid(-p)
+        log_s = torch.logsumexp(log_c + rising, -1)
+        log_rest = torch.logsumexp(log_c + falling, -1)
+        log_slope = torch.logsumexp(log_c + log_a + rising + falling, -1)
+        return log_s - log_rest, log_slope - log_s - log_rest
+
+    @torch.no_grad()
+    def inverse(self, y: Tensor, state: Tensor) -> Tensor:
+        """x with the given y, by bisection and then Newton's method; not differentiable.
+
+        At the smallest of (y - b_k) / a_k every p_k is at most y, so that S is at most sigmoid(y);
+        at the largest it is at least that: the root lies between.
+        """
+        _begins("y", finite("y", y), state.shape[:2])
+        log_a, b, _ = self._spread(y.ndim, state)
+        ends = (y[..., None] - b) / log_a.exp()
+        low, high = ends.amin(-1), ends.amax(-1)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self(middle, state)[0] < y
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        x = (low + high) / 2
+        for _ in range(2):
+            value, log_slope = self(x, state)
+            x = (x - (value - y) / log_slope.exp()).clamp(low, high)
+        return x
+
+    def _spread(self, axes: int, state: Tensor) -> list[Tensor]:
+        """`parameters_at` with as many axes before the last as the values have."""
+        parts = self.parameters_at(state)
+        return [p.reshape(*p.shape[:2], *(1,) * (axes - 2), self.sigmoids) for p in parts]
+
+
+class FlowDecoder(nn.Module):
+    """q(eps | z): a standard Gaussian pulled back through a `SigmoidalFlow` (Sec. 4.4).
+
+    Args:
+        rngs: one generator for each replica.
+        sigmoids: d; the paper takes 2.
+
+    Buffer `position`: mean and deviation of the single strains in the training data.
+
+    >>> from ibvonns.networks import generators
+    >>> decoder, one = FlowDecoder(generators([0])), torch.ones(1, 3, 1, dtype=torch.float64)
+    >>> decoder.log_density(one[..., 0], one[..., 0], one).shape
+    torch.Size([1, 3])
+    """
+
+    position: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        sigmoids: int = 2,
+        hidden: Sequence[int] = (10, 10),
+        internal: int = 1,
+    ):
+        super().__init__()
+        self.flow = SigmoidalFlow(rngs, 1 + internal, sigmoids, hidden)
+        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+    def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
+        """log q(value | z) in nats per strain, for values that begin with (replicas, points)."""
+        state = _state(self.position, strain, alpha)
+        centre, scale = self.position
+        y, log_slope = self.flow((values - centre) / scale, state)
+        return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
+
+    def sample(
+        self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
+    ) -> Tensor:
+        """Strains drawn from q(eps | z), shape (replicas, points, realisations)."""
+        state = _state(self.position, strain, alpha)
+        y = torch.randn(
+            (*state.shape[:2], count("realisations", realisations)),
+            generator=generator,
+            dtype=state.dtype,
+            device=state.device,
+        )
+        centre, scale = self.position
+        return centre + scale * self.flow.inverse(y, state)
+
+
+def _begins(name: str, values: Tensor, front: Sequence[int]) -> None:
+    """Allow values whose first axes are those of the points, or broadcast to them."""
+    first = tuple(values.shape[: len(front)])
+    if len(first) < len(front) or any(a not in (1, b) for a, b in zip(first, front, strict=True)):
+        raise ValueError(
+            f"{name} must begin with shape {tuple(front)}, but have shape {tuple(values.shape)}"
+        )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from ibvonns.networks import INN, PICINN
+from ibvonns.networks import INN, PICINN, softplus
 from ibvonns.validation import finite, positive, shaped
 
-__all__ = ["Potentials"]
+__all__ = ["ChainPotentials", "Potentials"]
 
 
 class Potentials(nn.Module):
@@ -113,3 +113,202 @@ class Potentials(nn.Module):
     def dissipation(self, alpha: Tensor, g: Tensor) -> Tensor:
         """g . dalpha/dt, shape (replicas, points), an energy per time, never negative."""
         return (g * self.rates(alpha, g)).sum(-1)
+
+
+class ChainPotentials(nn.Module):
+    r"""One law for every spring of a chain: f(eps, alpha) and phi(eps, alpha, g_v, g_alpha).
+
+    Onsager's principle gives, with n springs of natural length L0 and v_0 = 0 (Sec. 4.2),
+
+        g_v_i = (df/deps_{i+1} - df/deps_i) / L0,    i < n                        Eq. (44)
+        g_v_n = F_ex - (df/deps_n) / L0                                           Eq. (45)
+        g_alpha_i = -df/dalpha_i                                                  Eq. (46)
+        v_i = dphi/dg_v,    dalpha_i/dt = dphi/dg_alpha                     Eqs. (47), (48)
+        deps_i/dt = (v_i - v_{i-1}) / L0
+
+    at either end condition: F_ex given, or v_n given, which turns Eq. (47) at the last spring into
+    an equation for g_v_n and so for F_ex (notes 8).
+
+    To the network of Eq. (12), phi adds g_v^2 m_v / 2 + g_alpha^2 m_alpha / 2 with two positive
+    mobilities, learned too. A network of softplus functions grows only linearly: its slope is
+    bounded, and beyond the bound no force would belong to a velocity. With the mobilities phi is
+    strictly convex, each velocity has exactly one force, and phi >= 0 with phi(0) = 0 still holds
+    by construction.
+
+    Tensors: strain, v, g_v of shape (replicas, trajectories, springs); alpha, g_alpha with one more
+    axis, internal; F_ex, v_n of shape (replicas, trajectories), or without replicas.
+
+    Args:
+        rngs: one generator for each replica.
+        natural_length: L0.
+        free_energy_hidden, dissipation_hidden: widths of the hidden layers of f and of phi.
+        internal: number of internal variables of a spring.
+
+    Buffers, set from the training data: `strain_scale` (mean and deviation of the mean strain),
+    `force_scale` (deviation of F_ex) and `velocity_scale`.
+
+    >>> from ibvonns.networks import generators
+    >>> law = ChainPotentials(generators([0]))
+    >>> strain = torch.linspace(0, 2, 10, dtype=torch.float64)[None, None]
+    >>> alpha, pull = strain[..., None], torch.ones(1, 1, dtype=torch.float64)
+    >>> strain_rate, alpha_rate, v_n = law.force_given(strain, alpha, pull)
+    >>> _, _, force = law.velocity_given(strain, alpha, v_n)
+    >>> bool((force - pull).abs().max() < 1e-8)
+    True
+    """
+
+    strain_scale: Tensor
+    force_scale: Tensor
+    velocity_scale: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        natural_length: float = 0.01,
+        free_energy_hidden: Sequence[int] = (20, 20),
+        dissipation_hidden: Sequence[int] = (20, 20),
+        internal: int = 1,
+    ):
+        super().__init__()
+        self.natural_length = positive("natural_length", natural_length)
+        self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
+        both = 1 + internal
+        self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden)
+        zero = torch.zeros(len(rngs), 1, both, dtype=torch.float64)
+        self.mobility = nn.Parameter(zero - 2.0)  # softplus of it, in units of the scales
+        self.register_buffer("strain_scale", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        self.register_buffer("force_scale", torch.tensor(1.0, dtype=torch.float64))
+        self.register_buffer("velocity_scale", torch.tensor(1.0, dtype=torch.float64))
+
+    def set_scales(
+        self, strain: tuple[float, float], force_scale: float, velocity_scale: float
+    ) -> None:
+        """Fix the scales: mean and deviation of the strain, a force, and a velocity.
+
+        Raises:
+            ValueError: a mean that is not finite, or a scale that is not above 0.
+        """
+        if not math.isfinite(strain[0]):
+            raise ValueError(f"mean must be a finite number, but is {strain[0]}")
+        self.strain_scale.copy_(torch.tensor([strain[0], positive("deviation", strain[1])]))
+        self.force_scale.fill_(positive("force_scale", force_scale))
+        self.velocity_scale.fill_(positive("velocity_scale", velocity_scale))
+
+    @property
+    def energy_scale(self) -> Tensor:
+        """f* of Eq. (55): deviations of F_ex and strain, times L0."""
+        return self.force_scale * self.strain_scale[1] * self.natural_length
+
+    def _state(self, strain: Tensor, alpha: Tensor) -> Tensor:
+        internal = self.mobility.shape[-1] - 1
+        shaped("alpha", alpha, ("replicas", "trajectories", "springs", internal))
+        shaped("strain", strain, alpha.shape[:-1])
+        mean, deviation = self.strain_scale
+        return torch.cat([((strain - mean) / deviation)[..., None], alpha], -1)
+
+    def free_energy(self, strain: Tensor, alpha: Tensor) -> Tensor:
+        """f of each spring, an energy, up to a constant: (replicas, trajectories, springs)."""
+        state = self._state(strain, alpha)
+        value = self.energy_network(state.flatten(1, 2))
+        return self.energy_scale * value[..., 0].unflatten(1, state.shape[1:3])
+
+    def slopes(self, strain: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """df/deps / L0, the tension of each spring, and g_alpha = -df/dalpha, in closed form."""
+        state = self._state(strain, alpha)
+        slope = self.energy_network.gradient(state.flatten(1, 2)).unflatten(1, state.shape[1:3])
+        slope = self.energy_scale * slope
+        tension = slope[..., 0] / self.strain_scale[1] / self.natural_length
+        return tension, -slope[..., 1:]
+
+    def _scaled(self, g_v: Tensor, g_alpha: Tensor) -> Tensor:
+        return torch.cat([(g_v / self.force_scale)[..., None], g_alpha / self.energy_scale], -1)
+
+    def dual_dissipation(
+        self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor
+    ) -> Tensor:
+        """phi of each spring, an energy per time: (replicas, trajectories, springs)."""
+        state, g = self._state(strain, alpha), self._scaled(g_v, g_alpha)
+        value = self.dissipation_network(state.flatten(1, 2), g.flatten(1, 2))[..., 0]
+        value = value + (softplus(self.mobility) * g.flatten(1, 2) ** 2).sum(-1) / 2
+        return self.force_scale * self.velocity_scale * value.unflatten(1, state.shape[1:3])
+
+    def rates(
+        self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """v and dalpha/dt, Eqs. (47), (48), in closed form."""
+        state, g = self._state(strain, alpha), self._scaled(g_v, g_alpha)
+        flat = g.flatten(1, 2)
+        slope = self.dissipation_network.gradient(state.flatten(1, 2), flat)
+        slope = (slope + softplus(self.mobility) * flat).unflatten(1, state.shape[1:3])
+        power = self.force_scale * self.velocity_scale
+        return self.velocity_scale * slope[..., 0], power / self.energy_scale * slope[..., 1:]
+
+    def dissipation(self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor) -> Tensor:
+        """g_v v + g_alpha . dalpha/dt of each spring, an energy per time, never negative."""
+        v, rate = self.rates(strain, alpha, g_v, g_alpha)
+        return g_v * v + (g_alpha * rate).sum(-1)
+
+    def force_given(
+        self, strain: Tensor, alpha: Tensor, external_force: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates of strain and of alpha, and v_n, when F_ex is known.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        tension, g_alpha = self.slopes(strain, alpha)
+        shaped("external_force", external_force, ("...", strain.shape[1]))
+        last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
+        g_v = torch.cat([tension.diff(dim=-1), last], -1)
+        v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
+        return self._stretching(v), alpha_rate, v[..., -1]
+
+    def velocity_given(
+        self, strain: Tensor, alpha: Tensor, velocity: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates of strain and of alpha, and F_ex, when v_n is known.
+
+        The total strain then grows at v_n / L0 exactly, whatever the weights.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        tension, g_alpha = self.slopes(strain, alpha)
+        shaped("velocity", velocity, ("...", strain.shape[1]))
+        wanted = velocity.expand(strain.shape[:2])
+        last = self._drive(strain[..., -1:], alpha[..., -1:, :], g_alpha[..., -1:, :], wanted)
+        g_v = torch.cat([tension.diff(dim=-1), last[..., None]], -1)
+        v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
+        v = torch.cat([v[..., :-1], wanted[..., None]], -1)
+        return self._stretching(v), alpha_rate, last + tension[..., -1]
+
+    def _stretching(self, v: Tensor) -> Tensor:
+        wall = torch.zeros_like(v[..., :1])
+        return torch.cat([wall, v], -1).diff(dim=-1) / self.natural_length
+
+    def _drive(self, strain: Tensor, alpha: Tensor, g_alpha: Tensor, velocity: Tensor) -> Tensor:
+        """g_v at which dphi/dg_v is the velocity: (replicas, trajectories); differentiable.
+
+        dphi/dg_v rises with a slope of at least m_v, so that the root lies within
+        |v - v(0)| / m_v of 0. Bisection, then one step of Newton's method with a gradient: by the
+        implicit function theorem it carries the exact derivative of the root.
+        """
+
+        def speed(g_v: Tensor) -> Tensor:
+            return self.rates(strain, alpha, g_v[..., None], g_alpha)[0][..., 0]
+
+        with torch.no_grad():
+            unit = self.velocity_scale * softplus(self.mobility[:, 0, :1]) / self.force_scale
+            offset = velocity - speed(torch.zeros_like(velocity))
+            reach = offset.abs() / unit * (1 + 1e-6) + 1e-12 * self.force_scale
+            low, high = -reach, reach
+            for _ in range(60):
+                middle = (low + high) / 2
+                below = speed(middle) < velocity
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            root = (low + high) / 2
+        with torch.enable_grad():
+            at = root.requires_grad_()
+            (slope,) = torch.autograd.grad(speed(at).sum(), at)
+        root = root.detach()
+        return root - (speed(root) - velocity) / slope.detach()

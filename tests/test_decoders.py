@@ -1,13 +1,21 @@
 """Gaussian decoder: densities that integrate to 1, samples that follow them, likelihoods."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from ibvonns.decoders import GaussianDecoder, gaussian_nll
+from ibvonns.decoders import (
+    FlowDecoder,
+    GaussianDecoder,
+    MixtureDecoder,
+    SigmoidalFlow,
+    gaussian_nll,
+)
 from ibvonns.networks import generators
 
 ALPHA = torch.linspace(-20, 20, 9, dtype=torch.float64)[None, :, None].expand(2, -1, -1)
@@ -73,3 +81,77 @@ def test_likelihood_in_other_units_shifts_by_the_logarithm(decoder: GaussianDeco
     one = torch.ones(1, dtype=torch.float64)
     shift = gaussian_nll(3 * one, 2 * 3 * one, 3 * one, 9 * one)
     assert float(shift - gaussian_nll(one, 2 * one, one, one)) == pytest.approx(math.log(3))
+
+
+# --- the chain's decoders --------------------------------------------------------------------
+
+STRAIN = torch.linspace(-1, 6, 9, dtype=torch.float64)
+STATES = torch.linspace(-6, 6, 9, dtype=torch.float64)[None, :, None].expand(2, -1, -1)
+CHAIN_DECODERS: dict[str, Callable[[], MixtureDecoder | FlowDecoder]] = {
+    "mixture": lambda: MixtureDecoder(generators([0, 1])),
+    "flow-1": lambda: FlowDecoder(generators([0, 1]), 1),
+    "flow-2": lambda: FlowDecoder(generators([0, 1])),
+    "flow-8": lambda: FlowDecoder(generators([0, 1]), 8),
+}
+
+
+@pytest.fixture(params=CHAIN_DECODERS)
+def marginal(request: pytest.FixtureRequest) -> MixtureDecoder | FlowDecoder:
+    """Each decoder of a spring's strain, with random weights and the data's scales."""
+    made = CHAIN_DECODERS[request.param]()
+    made.position.copy_(torch.tensor([2.4, 1.3]))
+    return made.requires_grad_(False)
+
+
+def test_marginal_integrates_to_one(marginal: MixtureDecoder | FlowDecoder) -> None:
+    # a grid that is fine in the middle and reaches far: strain = sinh
+    steps = torch.linspace(-14, 14, 40_001, dtype=torch.float64)
+    values = (2.4 + steps.sinh()).expand(2, 9, -1)
+    total = torch.trapezoid(marginal.log_density(values, STRAIN, STATES).exp(), values)
+    assert (total - 1).abs().max() < 1e-6
+
+
+def test_marginal_is_finite_in_the_far_tails(marginal: MixtureDecoder | FlowDecoder) -> None:
+    values = torch.tensor([-1e6, -1e3, 1e3, 1e6], dtype=torch.float64).expand(2, 9, -1)
+    tails = marginal.log_density(values, STRAIN, STATES)
+    assert bool(tails.isfinite().all()) and bool((tails < -100).all())
+    assert bool((tails[..., 0] < tails[..., 1]).all() and (tails[..., 3] < tails[..., 2]).all())
+
+
+def test_marginal_samples_follow_their_density(marginal: MixtureDecoder | FlowDecoder) -> None:
+    drawn = marginal.sample(STRAIN, STATES, 5000, torch.Generator().manual_seed(0))
+    grid = torch.linspace(-30, 40, 20_001, dtype=torch.float64)
+    density = marginal.log_density(grid.expand(2, 9, -1), STRAIN, STATES).exp()
+    cumulative = torch.cumulative_trapezoid(density, grid)
+    place = ((drawn - grid[0]) / (grid[1] - grid[0])).round().long().clamp(1, 20_000)
+    uniform = cumulative.gather(-1, place - 1)
+    for point in range(9):
+        assert stats.kstest(uniform[0, point].numpy(), "uniform").pvalue > 1e-4
+
+
+def test_mean_of_the_mixture_is_the_strain() -> None:
+    decoder = MixtureDecoder(generators([0, 1])).requires_grad_(False)
+    logs, centres, _ = decoder(STRAIN, STATES)
+    assert ((logs.exp() * centres).sum(-1) - STRAIN).abs().max() < 1e-12
+    assert torch.allclose(centres.diff(dim=-1), torch.tensor(2.0).double())
+
+
+@pytest.mark.parametrize("sigmoids", [1, 2, 8])
+@given(seed=st.integers(0, 10_000), stretch=st.floats(0.1, 5))
+def test_flow_inverts_and_its_slope_is_that_of_autograd(
+    sigmoids: int, seed: int, stretch: float
+) -> None:
+    flow = SigmoidalFlow(generators([seed]), 2, sigmoids).requires_grad_(False)
+    rng = torch.Generator().manual_seed(seed)
+    state = stretch * torch.randn(1, 5, 2, generator=rng, dtype=torch.float64)
+    x = 3 * torch.randn(1, 5, 20, generator=rng, dtype=torch.float64)
+    x.requires_grad_()
+    y, log_slope = flow(x, state)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(log_slope.exp(), slope, rtol=1e-9)
+    assert bool((slope > 0).all())
+    found = flow.inverse(y.detach(), state)
+    assert (found - x).abs().max() < 1e-8
+    # and the other way, for any y
+    y = 8 * torch.randn(1, 5, 20, generator=rng, dtype=torch.float64)
+    assert (flow(flow.inverse(y, state), state)[0] - y).abs().max() < 1e-8

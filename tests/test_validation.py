@@ -14,14 +14,15 @@ from torch import Tensor
 
 import ibvonns
 from ibvonns import metrics, protocols, scoreboard, studies, training, validation
-from ibvonns.decoders import GaussianDecoder
+from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow
 from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
 from ibvonns.model import TrapModel, observe
 from ibvonns.networks import INN, MLP, PICINN, Affine, Linear, PositiveLinear, generators
-from ibvonns.onsager import Potentials
+from ibvonns.onsager import ChainPotentials, Potentials
 from ibvonns.optimiser import SOAP
 from ibvonns.rollout import rollout
+from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.training import Phase, Recipe
 
@@ -49,6 +50,9 @@ SHORT = Density(DENSITY.grid, DENSITY.weights[:, :1])
 ALPHA = numbers(1, 3, 1)
 TRAP, ENCODER, DECODER = Trap(), Encoder(RNGS), GaussianDecoder(RNGS)
 POTENTIALS, INNER, PARTIAL = Potentials(RNGS), INN(RNGS, 2, (3,)), PICINN(RNGS, 2, 1, (3,))
+CHAIN, MIXTURE, FLOW = Chain(), MixtureDecoder(RNGS), FlowDecoder(RNGS)
+MAP, LAW = SigmoidalFlow(RNGS, 2), ChainPotentials(RNGS)
+SPRINGS, INNER_STATES, FORCE = numbers(1, 2, 3), numbers(1, 2, 3, 1), numbers(1, 2)
 RANDOM = torch.Generator().manual_seed(0)
 WEIGHT = numbers(1, 2, 3)
 
@@ -219,6 +223,200 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         lambda _: TRAP.equilibrium_force(BAD),
         ValueError,
         "lengths must be finite",
+    ),
+    ("systems.chain.Chain", lambda _: Chain(springs=1), ValueError, "springs must be a whole"),
+    ("systems.chain.Chain", lambda _: Chain(temperature=-1.0), ValueError, "temperature must be a"),
+    ("systems.chain.Chain", lambda _: Chain(viscosity=NAN), ValueError, "viscosity must be a fin"),
+    ("systems.chain.Chain", lambda _: Chain(stiffness=(0.01, 0.0)), ValueError, r"stiffness\[1\]"),
+    (
+        "systems.chain.Chain",
+        lambda _: Chain(stiffness=(0.01, 0.02)),
+        ValueError,
+        "stiffness must make the wells meet, .* but the sides are 0.01 and 0.02",
+    ),
+    (
+        "systems.chain.Chain",
+        lambda _: Chain(well_strain=0.5),
+        ValueError,
+        "well_strain must be above barrier_strain, 1.0, but is 0.5",
+    ),
+    ("systems.chain.Chain.potential", lambda _: CHAIN.potential(BAD), ValueError, "strain must be"),
+    (
+        "systems.chain.Chain.spring_force",
+        lambda _: CHAIN.spring_force(BAD),
+        ValueError,
+        "strain must be finite",
+    ),
+    (
+        "systems.chain.Chain.equilibrium",
+        lambda _: CHAIN.equilibrium(-0.1, 3, RANDOM),
+        ValueError,
+        "length must be a finite number above 0, but is -0.1",
+    ),
+    (
+        "systems.chain.Chain.equilibrium",
+        lambda _: CHAIN.equilibrium(0.2, 0, RANDOM),
+        ValueError,
+        "realisations must be a whole number",
+    ),
+    (
+        "systems.chain.Chain.equilibrium",
+        lambda _: CHAIN.equilibrium(0.2, 3, RANDOM, spacing=NAN),
+        ValueError,
+        "spacing must be a finite number",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2) * NAN, T2, 3, RANDOM),
+        ValueError,
+        "lengths must be finite",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(-numbers(1, 2), T2, 3, RANDOM),
+        ValueError,
+        "lengths must be above 0, but the smallest is -1",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 3), T2, 3, RANDOM),
+        ValueError,
+        r"lengths must have shape \(conditions, 2\)",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2), BACK, 3, RANDOM),
+        ValueError,
+        "times must increase strictly",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2), T2, 3, RANDOM),
+        ValueError,
+        "times must have steps below 0.05, .* but the largest is 0.1",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2), T2 / 10, 0, RANDOM),
+        ValueError,
+        "realisations must be a whole number",
+    ),
+    (
+        "systems.chain.Chain.simulate_paper",
+        lambda _: CHAIN.simulate_paper("zigzag"),
+        ValueError,
+        "protocol must be one of",
+    ),
+    ("decoders.MixtureDecoder", lambda _: MixtureDecoder(RNGS, 0.0), ValueError, "well_strain mus"),
+    (
+        "decoders.MixtureDecoder.forward",
+        lambda _: MIXTURE(T2, ALPHA),
+        ValueError,
+        r"strain must have shape \(..., 3\), but has shape \(2,\)",
+    ),
+    (
+        "decoders.MixtureDecoder.log_density",
+        lambda _: MIXTURE.log_density(numbers(1, 4), ALPHA[0, :, 0], ALPHA),
+        ValueError,
+        r"values must begin with shape \(1, 3\), but have shape \(1, 4\)",
+    ),
+    (
+        "decoders.MixtureDecoder.sample",
+        lambda _: MIXTURE.sample(ALPHA[0, :, 0], ALPHA, 0, RANDOM),
+        ValueError,
+        "realisations must be a whole number",
+    ),
+    ("decoders.SigmoidalFlow", lambda _: SigmoidalFlow(RNGS, 2, 0), ValueError, "sigmoids must be"),
+    (
+        "decoders.SigmoidalFlow.forward",
+        lambda _: MAP(numbers(2), numbers(1, 3, 2)),
+        ValueError,
+        r"x must begin with shape \(1, 3\)",
+    ),
+    (
+        "decoders.SigmoidalFlow.parameters_at",
+        lambda _: MAP.parameters_at(ALPHA),
+        ValueError,
+        r"x must have shape \(..., 2\), but has shape \(1, 3, 1\)",
+    ),
+    (
+        "decoders.SigmoidalFlow.inverse",
+        lambda _: MAP.inverse(NAN * numbers(1, 3), numbers(1, 3, 2)),
+        ValueError,
+        "y must be finite",
+    ),
+    (
+        "decoders.FlowDecoder",
+        lambda _: FlowDecoder(RNGS, -1),
+        ValueError,
+        "sigmoids must be a whol",
+    ),
+    (
+        "decoders.FlowDecoder.log_density",
+        lambda _: FLOW.log_density(numbers(1, 3), T2, ALPHA),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "decoders.FlowDecoder.sample",
+        lambda _: FLOW.sample(ALPHA[0, :, 0], ALPHA, 0, RANDOM),
+        ValueError,
+        "realisations must be a whole number",
+    ),
+    ("onsager.ChainPotentials", lambda _: ChainPotentials(RNGS, 0.0), ValueError, "natural_length"),
+    (
+        "onsager.ChainPotentials.set_scales",
+        lambda _: LAW.set_scales((0.0, 1.0), 0.0, 1.0),
+        ValueError,
+        "force_scale must be a finite number above 0",
+    ),
+    (
+        "onsager.ChainPotentials.set_scales",
+        lambda _: LAW.set_scales((NAN, 1.0), 1.0, 1.0),
+        ValueError,
+        "mean must be a finite number",
+    ),
+    (
+        "onsager.ChainPotentials.free_energy",
+        lambda _: LAW.free_energy(FORCE, INNER_STATES),
+        ValueError,
+        r"strain must have shape \(1, 2, 3\), but has shape \(1, 2\)",
+    ),
+    (
+        "onsager.ChainPotentials.slopes",
+        lambda _: LAW.slopes(SPRINGS, SPRINGS),
+        ValueError,
+        r"alpha must have shape \(replicas, trajectories, springs, 1\)",
+    ),
+    (
+        "onsager.ChainPotentials.dual_dissipation",
+        lambda _: LAW.dual_dissipation(FORCE, INNER_STATES, SPRINGS, INNER_STATES),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "onsager.ChainPotentials.rates",
+        lambda _: LAW.rates(FORCE, INNER_STATES, SPRINGS, INNER_STATES),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "onsager.ChainPotentials.dissipation",
+        lambda _: LAW.dissipation(FORCE, INNER_STATES, SPRINGS, INNER_STATES),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "onsager.ChainPotentials.force_given",
+        lambda _: LAW.force_given(SPRINGS, INNER_STATES, SPRINGS),
+        ValueError,
+        r"external_force must have shape \(..., 2\), but has shape \(1, 2, 3\)",
+    ),
+    (
+        "onsager.ChainPotentials.velocity_given",
+        lambda _: LAW.velocity_given(SPRINGS, INNER_STATES, SPRINGS),
+        ValueError,
+        "velocity must have shape",
     ),
     ("ensemble.Ensemble", lambda _: Ensemble(BACK, numbers(1, 2, 4)), ValueError, "times must inc"),
     ("ensemble.Ensemble", lambda _: Ensemble(T2, numbers(1, 2, 0)), ValueError, "realisations mus"),
@@ -619,6 +817,8 @@ EXEMPT = {
     "cli.app": "tests/test_studies.py runs it with bad arguments",
     "protocols.PROTOCOLS": NOTHING,
     "systems.trap.VELOCITIES": NOTHING,
+    "systems.chain.LENGTHS": NOTHING,
+    "systems.chain.VELOCITY": NOTHING,
     "systems.trap.paper_times": NOTHING,
     "systems.trap.Trap.equilibrium_entropy": NOTHING,
     "ensemble.save_tensors": "the file system complains, and the types of the tensors are any",
