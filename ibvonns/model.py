@@ -92,6 +92,8 @@ class TrapModel(nn.Module):
     3256
     """
 
+    terms = ("density", "force", "internal")  # of the loss, in the order of a recipe's weights
+
     def __init__(self, seeds: Sequence[int]):
         super().__init__()
         self.seeds = list(seeds)

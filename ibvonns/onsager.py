@@ -263,6 +263,26 @@ class ChainPotentials(nn.Module):
         v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
         return self._stretching(v), alpha_rate, v[..., -1]
 
+    def both_given(
+        self, strain: Tensor, alpha: Tensor, external_force: Tensor, velocity: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates of strain and of alpha, and the law's own v_n, when F_ex and v_n are recorded.
+
+        For training: the end moves as recorded, the forces are as recorded, and the v_n that the
+        law would have given is there to be compared.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        tension, g_alpha = self.slopes(strain, alpha)
+        for name, values in (("external_force", external_force), ("velocity", velocity)):
+            shaped(name, values, ("...", strain.shape[1]))
+        last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
+        g_v = torch.cat([tension.diff(dim=-1), last], -1)
+        v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
+        moved = torch.cat([v[..., :-1], velocity.expand(strain.shape[:2])[..., None]], -1)
+        return self._stretching(moved), alpha_rate, v[..., -1]
+
     def velocity_given(
         self, strain: Tensor, alpha: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -290,25 +310,36 @@ class ChainPotentials(nn.Module):
         """g_v at which dphi/dg_v is the velocity: (replicas, trajectories); differentiable.
 
         dphi/dg_v rises with a slope of at least m_v, so that the root lies within
-        |v - v(0)| / m_v of 0. Bisection, then one step of Newton's method with a gradient: by the
-        implicit function theorem it carries the exact derivative of the root.
+        |v - v(0)| / m_v of 0. Newton's method, which halves the bracket where it would leave it;
+        then one more step with a gradient: by the implicit function theorem it carries the exact
+        derivative of the root.
         """
 
         def speed(g_v: Tensor) -> Tensor:
             return self.rates(strain, alpha, g_v[..., None], g_alpha)[0][..., 0]
 
+        def speed_and_slope(g_v: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                at = g_v.detach().requires_grad_()
+                value = speed(at)
+                (slope,) = torch.autograd.grad(value.sum(), at)
+            return value.detach(), slope
+
+        target, root = velocity.detach(), torch.zeros_like(velocity)
+        value, slope = speed_and_slope(root)
         with torch.no_grad():
             unit = self.velocity_scale * softplus(self.mobility[:, 0, :1]) / self.force_scale
-            offset = velocity - speed(torch.zeros_like(velocity))
-            reach = offset.abs() / unit * (1 + 1e-6) + 1e-12 * self.force_scale
-            low, high = -reach, reach
-            for _ in range(60):
-                middle = (low + high) / 2
-                below = speed(middle) < velocity
-                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-            root = (low + high) / 2
-        with torch.enable_grad():
-            at = root.requires_grad_()
-            (slope,) = torch.autograd.grad(speed(at).sum(), at)
-        root = root.detach()
-        return root - (speed(root) - velocity) / slope.detach()
+            reach = (target - value).abs() / unit * (1 + 1e-6) + 1e-12 * self.force_scale
+        low, high = -reach, reach
+        for _ in range(200):
+            below = value < target
+            low, high = torch.where(below, root, low), torch.where(below, high, root)
+            newton = root - (value - target) / slope
+            inside = (newton > low) & (newton < high)
+            new = torch.where(inside, newton, (low + high) / 2)
+            done = bool(((new - root).abs() <= 1e-14 * (root.abs() + self.force_scale)).all())
+            root = new
+            value, slope = speed_and_slope(root)
+            if done:
+                break
+        return root - (speed(root) - velocity) / slope

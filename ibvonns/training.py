@@ -1,4 +1,4 @@
-"""Training: the loss of Eqs. (32)-(34), windows that grow, checkpoints, what stops a bad run."""
+"""Training: losses, Eqs. (32)-(34), (51)-(53), growing windows, checkpoints, what stops a run."""
 
 import hashlib
 import json
@@ -6,24 +6,28 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import singledispatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from ibvonns.chain_model import ChainModel, ChainObservations
 from ibvonns.decoders import gaussian_nll
-from ibvonns.ensemble import load_tensors, save_tensors
+from ibvonns.ensemble import Density, load_tensors, save_tensors
 from ibvonns.model import Observations, TrapModel
 from ibvonns.optimiser import SOAP
 from ibvonns.rollout import rollout
 from ibvonns.validation import at_least, count, positive
 
-__all__ = ["TERMS", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
+__all__ = ["CHAIN_RECIPE", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
 
-TERMS = ("density", "force", "internal")
+
+Model = TrapModel | ChainModel
 
 
 class TrainingError(RuntimeError):
@@ -73,7 +77,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the trap is trained.
+    """How a model is trained; the defaults are the trap's.
 
     Where it differs from Sec. 3.3, and why (chapter 3 shows each):
 
@@ -87,7 +91,7 @@ class Recipe:
     Attributes:
         phases: in their order.
         learning_rate: at its peak; it rises over 50 steps and falls to a thousandth as a cosine.
-        weights: of the density, force and internal-variable terms, each made dimensionless.
+        weights: of the terms of the model's loss, in the order of `terms`; each is dimensionless.
         checkpoint_every: steps between two checkpoints.
 
     Raises:
@@ -103,20 +107,15 @@ class Recipe:
         Phase(300, 10, 1),
     )
     learning_rate: float = 1.5e-2
-    weights: tuple[float, float, float] = (0.01, 100.0, 1.0)
+    weights: tuple[float, ...] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
         count("number of phases", len(self.phases))
         positive("learning_rate", self.learning_rate)
         count("checkpoint_every", self.checkpoint_every)
-        if len(self.weights) != len(TERMS):
-            raise ValueError(
-                f"weights must number {len(TERMS)}, one for each term, but number "
-                f"{len(self.weights)}"
-            )
-        for name, weight in zip(TERMS, self.weights, strict=True):
-            at_least(f"weight of the {name} term", weight, 0.0)
+        for place, weight in enumerate(self.weights):
+            at_least(f"weights[{place}]", weight, 0.0)
 
     @property
     def steps(self) -> int:
@@ -145,8 +144,37 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tensor:
-    r"""The terms of Eqs. (32)-(34), each made dimensionless; shape (3, replicas).
+CHAIN_RECIPE = Recipe(
+    phases=(
+        Phase(0, 200),
+        Phase(1, 1000, 30),
+        Phase(5, 200, 12),
+        Phase(30, 100, 6),
+        Phase(100, 60, 3),
+        Phase(300, 40, 1),
+    ),
+    weights=(1.0, 1.0, 0.3, 30.0),
+)
+
+
+@singledispatch
+def loss_terms(model: nn.Module, data: Any, window: int, starts: Tensor) -> Tensor:
+    """The terms of a model's loss, each made dimensionless; shape (len(model.terms), replicas).
+
+    Args:
+        model, data: a `TrapModel` with `Observations`, or a `ChainModel` with `ChainObservations`.
+        window: Euler steps of each rollout, or 0 for the density term alone.
+        starts: index of each window's first time, shape (starts,), the same for every trajectory.
+
+    Raises:
+        TypeError: a model of another kind.
+    """
+    raise TypeError(f"model must be a TrapModel or a ChainModel, but is a {type(model).__name__}")
+
+
+@loss_terms.register
+def _(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tensor:
+    r"""The trap's, Eqs. (32)-(34).
 
     - density, Eq. (32): mean negative log-likelihood in nats, over all times.
     - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
@@ -156,10 +184,6 @@ def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor
 
     Every time is encoded at every step, few as the windows may be: the gauge of alpha, measured on
     a sample of them, would jitter by more than the errors that are left at the end.
-
-    Args:
-        window: Euler steps of each rollout, or 0 for the density term alone.
-        starts: index of each window's first time, shape (starts,), the same for every trajectory.
     """
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     alpha = model.standardised(data)
@@ -180,6 +204,57 @@ def loss_terms(model: TrapModel, data: Observations, window: int, starts: Tensor
     return torch.stack([nll, force_term, internal_term])
 
 
+@loss_terms.register
+def _(model: ChainModel, data: ChainObservations, window: int, starts: Tensor) -> Tensor:
+    r"""The chain's, Eqs. (51)-(53), and one for the pulled end.
+
+    - density, Eq. (51): mean negative log-likelihood in nats per strain, over every 15th time.
+    - strain, Eq. (52), by the particles' positions, whose noise is independent from one to the
+      next: mean square of the rolled-out position less the recorded one, divided by the square of
+      j dt and of the velocity scale.
+    - internal, Eq. (53): the same for alpha, with the rate of strain in units of its deviation.
+    - drive: mean square of the v_n that F_ex drives at the recorded states of the windows, less the
+      recorded v_n, over the square of the velocity scale. A relation between records with no noise
+      of its own: it is what makes F_ex follow from v_n later.
+    """
+    alpha = model.standardised(data)
+    some = torch.arange(int(starts[0]) % 15, len(data.times), 15, device=starts.device)
+    rows = Density(data.density.grid, data.density.weights[:, some])
+    nll = model.nll(rows, data.mean[:, some].flatten(), alpha[:, :, some].flatten(1, 3))
+    if window == 0 or not torch.isfinite(nll).all():
+        return torch.stack([nll, *[0 * nll] * 3])
+    times = starts[:, None] + torch.arange(window + 1, device=starts.device)
+    force, velocity = (
+        part[:, times].flatten(0, 1) for part in (data.external_force, data.velocity)
+    )
+    strain = data.mean[:, times].flatten(0, 1).expand(len(alpha), -1, -1, -1)
+    inner = alpha[:, :, times].flatten(1, 2)  # (replicas, windows, window + 1, springs, internal)
+    law = model.potentials
+    now, state = strain[:, :, 0], inner[:, :, 0]
+    strains, states = [], []
+    steps = torch.diff(data.times[: window + 1])
+    for n, step in enumerate(steps.tolist()):
+        rate, change, _ = law.both_given(now, state, force[:, n], velocity[:, n + 1])
+        now, state = now + step * rate, state + step * change
+        strains.append(now)
+        states.append(state)
+    clock = steps.cumsum(0)
+    missed = (torch.stack(strains, 2) - strain[:, :, 1:]).cumsum(-1)[..., :-1]
+    missed = data.natural_length / law.velocity_scale * missed / clock[:, None]
+    drift = (torch.stack(states, 2) - inner[:, :, 1:]) / clock[:, None, None]
+    unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
+    begin = (strain[:, :, 0], inner[:, :, 0])
+    driven = law.force_given(*begin, force[:, 0])[2] - velocity[:, 0]
+    return torch.stack(
+        [
+            nll,
+            missed.square().mean((1, 2, 3)),
+            (drift / unit).square().mean((1, 2, 3, 4)),
+            (driven / law.velocity_scale).square().mean(1),
+        ]
+    )
+
+
 @contextmanager
 def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
     """A bar on standard error or in a notebook; IBVONNS_PROGRESS=off hides it, files get none."""
@@ -191,15 +266,18 @@ def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
         yield bar
 
 
-def _fingerprint(model: TrapModel, data: Observations, recipe: Recipe) -> str:
-    """Identifies a run: recipe, seeds and data."""
-    digest = hashlib.sha256(f"{recipe.key()} {model.seeds}".encode())
-    for part in (data.times, data.controls, data.external_force, data.mean, data.variance):
-        digest.update(part.cpu().numpy().tobytes())
+def _fingerprint(model: Model, data: Observations | ChainObservations, recipe: Recipe) -> str:
+    """Identifies a run: recipe, seeds, architecture and data."""
+    shapes = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
+    digest = hashlib.sha256(f"{recipe.key()} {model.seeds} {shapes}".encode())
+    for field in fields(data):
+        part = getattr(data, field.name)
+        if isinstance(part, Tensor):
+            digest.update(part.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _check(values: Tensor, step: int, name: str, model: TrapModel) -> None:
+def _check(values: Tensor, step: int, name: str, model: Model) -> None:
     """Stop if one of the values, one for each seed, is not finite."""
     good = torch.isfinite(values).tolist()
     if not all(good):
@@ -211,8 +289,8 @@ def _check(values: Tensor, step: int, name: str, model: TrapModel) -> None:
 
 
 def train(
-    model: TrapModel,
-    data: Observations,
+    model: Model,
+    data: Observations | ChainObservations,
     recipe: Recipe | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Tensor:
@@ -221,20 +299,26 @@ def train(
     Args:
         model: fresh from its seeds.
         data: the training observations.
-        recipe: `Recipe()` if not given.
+        recipe: `Recipe()` if not given, `CHAIN_RECIPE` for a chain.
         checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training
             goes on from it and ends with the very numbers of a run that was never interrupted.
 
     Returns:
-        The three loss terms at every tenth step, shape (records, 3, replicas).
+        The loss terms at every tenth step, shape (records, terms, replicas).
 
     Raises:
         TrainingError: a loss term or a gradient became NaN or infinite; the last good checkpoint is
             kept.
-        ValueError: the checkpoint is damaged, or belongs to another run.
+        ValueError: the checkpoint is damaged, or belongs to another run; or the recipe has another
+            number of weights than the loss has terms.
     """
-    recipe = recipe or Recipe()
-    model.set_scales(data)
+    recipe = recipe or (CHAIN_RECIPE if isinstance(model, ChainModel) else Recipe())
+    if len(recipe.weights) != len(model.terms):
+        raise ValueError(
+            f"weights must number {len(model.terms)}, one for each of {', '.join(model.terms)}, "
+            f"but number {len(recipe.weights)}"
+        )
+    model.set_scales(data)  # type: ignore[arg-type]  # loss_terms refuses a wrong pair
     parameters = list(model.parameters())
     optimiser = SOAP(parameters)
     fingerprint = _fingerprint(model, data, recipe)
@@ -258,7 +342,7 @@ def train(
             # each step draws from its own generator, so that a resumed run draws the same
             starts = phase.draw(len(data.times), step).to(data.mean.device)
             terms = loss_terms(model, data, phase.window, starts)
-            for name, term in zip(TERMS, terms, strict=True):
+            for name, term in zip(model.terms, terms, strict=True):
                 _check(term, step, f"{name} term", model)
             loss = (weights[:, None] * terms).sum()
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -270,13 +354,13 @@ def train(
             bar.update(bar.task_ids[0], advance=1)
             if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
                 _save_checkpoint(checkpoint, model, optimiser, history, step + 1, fingerprint)
-    model.freeze(data)
+    model.freeze(data)  # type: ignore[arg-type]
     return torch.stack(history)
 
 
 def _save_checkpoint(
     path: str | os.PathLike[str],
-    model: TrapModel,
+    model: Model,
     optimiser: SOAP,
     history: list[Tensor],
     step: int,

@@ -1,0 +1,200 @@
+"""IB-VONNs for the chain: encoder, decoder and potentials, tied to observations (Sec. 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ibvonns.decoders import FlowDecoder, MixtureDecoder
+from ibvonns.encoder import Encoder
+from ibvonns.ensemble import Density, Ensemble
+from ibvonns.networks import generators
+from ibvonns.onsager import ChainPotentials
+from ibvonns.validation import choice, count, finite, increasing, positive, shaped
+
+__all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
+
+DECODERS = ("mixture", "flow")
+
+
+@dataclass(frozen=True)
+class ChainObservations:
+    """What training may see of the chain's ensemble: records, mean strains, compressed densities.
+
+    Attributes:
+        times: shape (times,).
+        velocity: of the last particle, shape (conditions, times).
+        external_force: measured F_ex, shape (conditions, times).
+        mean: mean strain, shape (conditions, times, springs).
+        density: strains compressed to a grid, rows (conditions, times, springs).
+        natural_length: L0.
+
+    Raises:
+        ValueError: NaN, wrong shape or unsorted times.
+    """
+
+    times: Tensor
+    velocity: Tensor
+    external_force: Tensor
+    mean: Tensor
+    density: Density
+    natural_length: float
+
+    def __post_init__(self) -> None:
+        increasing("times", self.times)
+        positive("natural_length", self.natural_length)
+        axes = ("conditions", len(self.times))
+        shaped("velocity", finite("velocity", self.velocity), axes)
+        front = tuple(self.velocity.shape)
+        shaped("external_force", finite("external_force", self.external_force), front)
+        shaped("mean", finite("mean", self.mean), (*front, "springs"))
+        shaped("density", self.density.weights, (*self.mean.shape, "grid"))
+
+
+def observe_chain(
+    ensemble: Ensemble, natural_length: float = 0.01, points: int = 160
+) -> ChainObservations:
+    """Compress an ensemble of the chain to what training needs, once and for all.
+
+    Args:
+        ensemble: with the records "velocity" and "external_force".
+        natural_length: L0.
+        points: size of the grid of strains; `Density` states the error.
+
+    Raises:
+        ValueError: a record is missing.
+    """
+    for name in ("velocity", "external_force"):
+        if name not in ensemble.records:
+            raise ValueError(
+                f"ensemble must hold the record {name!r}, but holds {sorted(ensemble.records)}"
+            )
+    low, high = ensemble.realisations.min(), ensemble.realisations.max()
+    unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64)
+    return ChainObservations(
+        ensemble.times,
+        ensemble.records["velocity"],
+        ensemble.records["external_force"],
+        ensemble.mean(),
+        ensemble.density(low + (high - low) * unit),
+        natural_length,
+    )
+
+
+class ChainModel(nn.Module):
+    """Encoder, decoder and potentials of Secs. 4.3 and 4.4, one replica for each seed.
+
+    Args:
+        seeds: one for each replica; they draw the initial weights and nothing else.
+        decoder: "mixture", Eq. (54), or "flow".
+        sigmoids: d of the flow.
+
+    Raises:
+        ValueError: no seed, an unknown decoder or no sigmoid.
+
+    >>> sum(weight[0].numel() for weight in ChainModel([0], "flow").parameters())
+    3417
+    """
+
+    terms = ("density", "strain", "internal", "drive")  # of the loss, in the order of the weights
+
+    def __init__(self, seeds: Sequence[int], decoder: str = "mixture", sigmoids: int = 2):
+        super().__init__()
+        self.seeds = list(seeds)
+        rngs = generators(self.seeds)
+        self.encoder = Encoder(rngs)
+        self.decoder: MixtureDecoder | FlowDecoder
+        if choice("decoder", decoder, DECODERS) == "mixture":
+            self.decoder = MixtureDecoder(rngs)
+        else:
+            self.decoder = FlowDecoder(rngs, sigmoids)
+        self.potentials = ChainPotentials(rngs)
+
+    def set_scales(self, data: ChainObservations) -> None:
+        """Take the scales from the training data."""
+        grid = data.density.grid
+        moments = data.density.expectation(torch.stack([grid, grid**2], 1)).mean(0)
+        position = torch.stack([moments[0], (moments[1] - moments[0] ** 2).sqrt()])
+        for module in (self.encoder, self.decoder):
+            module.position.copy_(position)
+        moved = data.natural_length * data.mean.cumsum(-1).diff(dim=1)
+        self.potentials.set_scales(
+            (float(data.mean.mean()), float(data.mean.std())),
+            float(data.external_force.std()),
+            float((moved / data.times.diff()[:, None]).square().mean().sqrt()),
+        )
+
+    def _gauge(self, data: ChainObservations) -> tuple[Tensor, Tensor, Tensor]:
+        raw = self.encoder.raw(data.density)
+        return raw, *self.encoder.measure_gauge(raw, data.mean.flatten())
+
+    def standardised(self, data: ChainObservations) -> Tensor:
+        """alpha of the training data with its gauge measured afresh; differentiable.
+
+        Returns:
+            Shape (replicas, conditions, times, springs, internal).
+        """
+        raw, offset, scale = self._gauge(data)
+        return ((raw - offset) / scale).unflatten(1, data.mean.shape)
+
+    @torch.no_grad()
+    def freeze(self, data: ChainObservations) -> None:
+        """Store the gauge of alpha."""
+        _, offset, scale = self._gauge(data)
+        self.encoder.offset.copy_(offset)
+        self.encoder.scale.copy_(scale)
+
+    def encode(self, data: ChainObservations) -> Tensor:
+        """alpha, shape (replicas, conditions, times, springs, internal), in the frozen gauge."""
+        return self.encoder(data.density).unflatten(1, data.mean.shape)
+
+    def nll(self, density: Density, strain: Tensor, alpha: Tensor) -> Tensor:
+        """Mean negative log-likelihood of each replica in nats per strain, (replicas,).
+
+        Args:
+            density: compressed strains, rows (...).
+            strain, alpha: the states of these rows, (rows,) and (replicas, rows, internal).
+        """
+        values = density.grid.expand(*alpha.shape[:2], -1)
+        logs = self.decoder.log_density(values, strain, alpha)
+        return -(density.weights.flatten(0, -2) * logs).sum(-1).mean(-1)
+
+    def predict(
+        self, strain: Tensor, alpha: Tensor, times: Tensor, known: Tensor, boundary: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll the chain out from its first state by Euler's method, Eqs. (41) to (50).
+
+        Args:
+            strain: at the first time, shape (conditions, springs) or with replicas in front.
+            alpha: at the first time, shape (replicas, conditions, springs, internal).
+            times: shape (times,), strictly increasing.
+            known: F_ex or v_n, shape (conditions, times), as recorded.
+            boundary: "force" or "velocity", which of the two is known.
+
+        v_n is recorded as a backward difference: the step from time j moves the end at entry j + 1,
+        so that the total strain is the prescribed one. F_ex of entry j belongs to the state at j.
+
+        Returns:
+            strain (replicas, conditions, times, springs), alpha with one more axis, and the other
+            of F_ex and v_n, (replicas, conditions, times).
+
+        Raises:
+            ValueError: NaN, wrong shape, unsorted times or an unknown boundary.
+        """
+        increasing("times", times)
+        choice("boundary", boundary, ("force", "velocity"))
+        shaped("alpha", finite("alpha", alpha), ("replicas", "conditions", "springs", "internal"))
+        shaped("strain", finite("strain", strain), ("...", *alpha.shape[1:3]))
+        shaped("known", finite("known", known), (alpha.shape[1], len(times)))
+        law, replicas = self.potentials, len(self.seeds)
+        given = law.force_given if boundary == "force" else law.velocity_given
+        driven = known[:, :-1] if boundary == "force" else known[:, 1:]
+        strains, alphas = [strain.expand(alpha.shape[:3])], [alpha]
+        for step, value in zip(torch.diff(times).tolist(), driven.unbind(1), strict=True):
+            strain_rate, alpha_rate, _ = given(strains[-1], alphas[-1], value)
+            strains.append(strains[-1] + step * strain_rate)
+            alphas.append(alphas[-1] + step * alpha_rate)
+        path, inner = torch.stack(strains, 2), torch.stack(alphas, 2)
+        other = given(path.flatten(1, 2), inner.flatten(1, 2), known.flatten())[2]
+        return path, inner, other.unflatten(1, known.shape).expand(replicas, *known.shape)

@@ -1,0 +1,105 @@
+"""The chain's model: its gauge, its rollouts at both end conditions, its likelihood."""
+
+import pytest
+import torch
+
+from ibvonns.chain_model import DECODERS, ChainModel, ChainObservations, observe_chain
+from ibvonns.ensemble import Density, Ensemble
+from ibvonns.systems.chain import Chain
+
+
+@pytest.fixture(scope="module")
+def pulled() -> Ensemble:
+    """The chain from two lengths, 100 realisations each."""
+    return Chain().simulate_paper(lengths=(0.12, 0.2), realisations=100)
+
+
+@pytest.fixture(scope="module")
+def observed(pulled: Ensemble) -> ChainObservations:
+    """What training sees of it."""
+    return observe_chain(pulled, points=80)
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def model(request: pytest.FixtureRequest, observed: ChainObservations) -> ChainModel:
+    """Random weights of two seeds, scales and gauge from the data."""
+    made = ChainModel([0, 1], request.param)
+    made.set_scales(observed)
+    made.freeze(observed)
+    return made.requires_grad_(False)
+
+
+def test_alpha_is_standardised_in_the_frozen_gauge(
+    model: ChainModel, observed: ChainObservations
+) -> None:
+    alpha = model.encode(observed)
+    assert alpha.shape == (2, 2, 301, 10, 1)
+    assert torch.allclose(alpha, model.standardised(observed), rtol=0, atol=1e-12)
+    rows = alpha.flatten(1)
+    assert rows.mean(1).abs().max() < 1e-12
+    assert (rows.std(1, unbiased=False) - 1).abs().max() < 1e-12
+
+
+def test_position_scales_are_those_of_the_single_strains(
+    model: ChainModel, pulled: Ensemble
+) -> None:
+    mean, deviation = model.encoder.position.tolist()
+    assert mean == pytest.approx(float(pulled.realisations.mean()), rel=1e-9)
+    assert deviation == pytest.approx(float(pulled.realisations.std()), rel=1e-2)
+
+
+def test_likelihood_over_the_grid_is_that_of_the_realisations(
+    model: ChainModel, pulled: Ensemble
+) -> None:
+    """Compression moves it by no more than the square of the spacing times a curvature."""
+    fine = observe_chain(pulled, points=1200)
+    alpha = model.encode(fine)
+    at = 150
+    values = pulled.realisations[:, at].flatten(0, 1).expand(2, 20, -1)
+    states = alpha[:, :, at].flatten(1, 2)
+    direct = -model.decoder.log_density(values, fine.mean[:, at].flatten(), states).mean((1, 2))
+    rows = Density(fine.density.grid, fine.density.weights[:, at])
+    compressed = model.nll(rows, fine.mean[:, at].flatten(), states)
+    assert torch.allclose(direct, compressed, atol=1e-3)
+
+
+def test_total_strain_is_the_prescribed_one_when_the_velocity_is_given(
+    model: ChainModel, observed: ChainObservations, pulled: Ensemble
+) -> None:
+    alpha = model.encode(observed)
+    first = slice(0, 51)
+    strain, inner, force = model.predict(
+        observed.mean[:, 0],
+        alpha[:, :, 0],
+        observed.times[first],
+        observed.velocity[:, first],
+        "velocity",
+    )
+    assert strain.shape == (2, 2, 51, 10) and inner.shape == (2, 2, 51, 10, 1)
+    total = pulled.records["pulled_length"][:, first] / 0.01 - 10
+    assert (strain.sum(-1) - total).abs().max() < 1e-10
+    assert force.shape == (2, 2, 51)
+
+
+def test_force_given_back_leads_to_the_same_velocity(
+    model: ChainModel, observed: ChainObservations
+) -> None:
+    """F_ex along a rollout, handed to the law at the same states, gives the velocity again."""
+    alpha = model.encode(observed)
+    first = slice(0, 21)
+    known = observed.velocity[:, first]
+    start = (observed.mean[:, 0], alpha[:, :, 0], observed.times[first])
+    strain, inner, force = model.predict(*start, known, "velocity")
+    law = model.potentials
+    _, _, velocity = law.force_given(strain.flatten(1, 2), inner.flatten(1, 2), force.flatten(1))
+    assert (velocity - known.flatten()).abs().max() < 1e-8 * known.abs().max()
+
+
+@pytest.mark.parametrize("springs", [3, 50])
+def test_a_model_of_ten_springs_runs_chains_of_other_sizes(model: ChainModel, springs: int) -> None:
+    times = 0.01 * torch.arange(4, dtype=torch.float64)
+    strain = torch.linspace(0, 2, springs, dtype=torch.float64)[None]
+    alpha = strain[None, :, :, None].expand(2, -1, -1, -1)
+    velocity = torch.full((1, 4), 0.05, dtype=torch.float64)
+    path, _, force = model.predict(strain, alpha, times, velocity, "velocity")
+    assert path.shape == (2, 1, 4, springs) and bool(force.isfinite().all())

@@ -1,0 +1,106 @@
+"""Training of the chain: its loss says what it compares, it learns, it goes on after a stop."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ibvonns import training
+from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
+from ibvonns.systems.chain import Chain
+from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
+
+TINY = Recipe((Phase(0, 15), Phase(1, 15, 5), Phase(4, 6, 2)), 1e-2, (1.0, 1.0, 0.3, 30.0), 4)
+
+
+@pytest.fixture(scope="module")
+def observed() -> ChainObservations:
+    """The chain from two lengths, 100 realisations each."""
+    return observe_chain(Chain().simulate_paper(lengths=(0.12, 0.2), realisations=100), points=60)
+
+
+def weights_of(model: ChainModel) -> dict[str, Tensor]:
+    """A copy of everything that a model holds."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_recorded_rates_leave_no_strain_and_no_internal_term(observed: ChainObservations) -> None:
+    model, starts, window = ChainModel([0, 1]), torch.tensor([0, 40, 200]), 3
+    model.set_scales(observed)
+    alpha = model.standardised(observed).detach()
+    times = (starts[:, None] + torch.arange(window + 1)).flatten()
+    strain = observed.mean[:, times].unflatten(1, (3, -1)).flatten(0, 1)
+    inner = alpha[:, :, times].unflatten(2, (3, -1)).flatten(1, 2)
+    calls = iter(range(window))
+
+    def recorded(now: Tensor, state: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n = next(calls)
+        rate = (strain[:, n + 1] - strain[:, n]) / 0.01
+        change = (inner[:, :, n + 1] - inner[:, :, n]) / 0.01
+        return rate.expand_as(now), change, now[..., -1]
+
+    model.potentials.both_given = recorded  # type: ignore[assignment,method-assign]
+    terms = loss_terms(model, observed, window, starts)
+    assert terms.shape == (4, 2)
+    assert terms[1:3].abs().max() < 1e-20
+    assert (terms[3] > 0).all()
+
+
+@pytest.mark.parametrize("decoder", ["mixture", "flow"])
+def test_density_and_drive_terms_fall(observed: ChainObservations, decoder: str) -> None:
+    model = ChainModel([0], decoder)
+    recipe = Recipe((Phase(0, 40), Phase(1, 120, 20)), 1.5e-2, (1.0, 1.0, 0.3, 30.0))
+    model.set_scales(observed)
+    starts = torch.arange(0, 300, 11)
+    before = loss_terms(model, observed, 1, starts).detach()
+    history = train(model, observed, recipe)
+    after = loss_terms(model, observed, 1, starts).detach()
+    assert history.shape == (16, 4, 1)
+    assert (after[0] < before[0] - 0.3).all()
+    assert (after[3] < before[3] / 10).all()  # strain: 100 realisations are mostly noise
+
+
+def test_broken_run_goes_on_to_the_same_weights(
+    observed: ChainObservations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ChainModel([0, 1], "flow")
+    history = train(whole, observed, TINY)
+    checkpoint, calls = tmp_path / "checkpoint.safetensors", []
+
+    def breaking(*inputs: object) -> Tensor:
+        calls.append(1)
+        if len(calls) > 23:
+            raise KeyboardInterrupt
+        return loss_terms(*inputs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "loss_terms", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            train(ChainModel([0, 1], "flow"), observed, TINY, checkpoint)
+    again = ChainModel([0, 1], "flow")
+    assert torch.equal(train(again, observed, TINY, checkpoint), history)
+    ours, expected = weights_of(again), weights_of(whole)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    train(ChainModel([0, 1], "flow"), observed, TINY, checkpoint)
+    with pytest.raises(ValueError, match="^checkpoint must belong"):  # another architecture
+        train(ChainModel([0, 1], "flow", 3), observed, TINY, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("part", "term"),
+    [("decoder", "density"), ("potentials.energy_network", "strain")],
+)
+def test_weight_that_is_not_finite_stops_training_with_step_and_term(
+    observed: ChainObservations, part: str, term: str
+) -> None:
+    model = ChainModel([3, 5])
+    with torch.no_grad():
+        next(model.get_submodule(part).parameters())[1] = float("nan")
+    with pytest.raises(TrainingError, match=rf"^step 0: the {term} term of seeds \[5\] is not fin"):
+        train(model, observed, Recipe((Phase(1, 5, 5),), weights=TINY.weights))
+
+
+def test_model_of_another_kind_is_refused(observed: ChainObservations) -> None:
+    with pytest.raises(TypeError, match="^model must be a TrapModel or a ChainModel, but is a Lin"):
+        loss_terms(torch.nn.Linear(1, 1), observed, 1, torch.tensor([0]))
