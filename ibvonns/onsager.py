@@ -174,8 +174,11 @@ class ChainPotentials(nn.Module):
         self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
         both = 1 + internal
         self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden)
-        zero = torch.zeros(len(rngs), 1, both, dtype=torch.float64)
-        self.mobility = nn.Parameter(zero - 2.0)  # softplus of it, in units of the scales
+        # softplus of it, in units of the scales: 1 at first. Training starts from plain friction,
+        # and beyond the forces of the data it is what remains.
+        unit = math.log(math.expm1(1.0))
+        start = torch.full((len(rngs), 1, both), unit, dtype=torch.float64)
+        self.mobility = nn.Parameter(start)
         self.register_buffer("strain_scale", torch.tensor([0.0, 1.0], dtype=torch.float64))
         self.register_buffer("force_scale", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("velocity_scale", torch.tensor(1.0, dtype=torch.float64))

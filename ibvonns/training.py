@@ -147,13 +147,14 @@ class Recipe:
 CHAIN_RECIPE = Recipe(
     phases=(
         Phase(0, 200),
-        Phase(1, 1000, 30),
-        Phase(5, 200, 12),
-        Phase(30, 100, 6),
-        Phase(100, 60, 3),
-        Phase(300, 40, 1),
+        Phase(1, 1200, 30),
+        Phase(4, 150, 20),
+        Phase(12, 100, 10),
+        Phase(40, 60, 6),
+        Phase(120, 40, 2),
+        Phase(300, 20, 1),
     ),
-    weights=(1.0, 1.0, 0.3, 30.0),
+    weights=(0.2, 1.0, 0.3, 30.0),
 )
 
 
