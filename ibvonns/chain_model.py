@@ -97,6 +97,7 @@ class ChainModel(nn.Module):
     3417
     """
 
+    observes = ChainObservations
     terms = ("density", "strain", "internal", "drive")  # of the loss, in the order of the weights
 
     def __init__(self, seeds: Sequence[int], decoder: str = "mixture", sigmoids: int = 2):

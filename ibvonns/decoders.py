@@ -66,11 +66,7 @@ class GaussianDecoder(nn.Module):
     def log_density(self, positions: Tensor, alpha: Tensor) -> Tensor:
         """log q(x | alpha) in nats per length, with positions matching (replicas, points, ...)."""
         mean, deviation = self(alpha)
-        if positions.shape[: mean.ndim] != mean.shape:
-            raise ValueError(
-                f"positions must begin with shape {tuple(mean.shape)}, "
-                f"but have shape {tuple(positions.shape)}"
-            )
+        _begins("positions", positions, mean.shape)
         spare = positions.ndim - mean.ndim
         mean, deviation = (part.reshape(part.shape + (1,) * spare) for part in (mean, deviation))
         return -0.5 * log(2 * pi) - deviation.log() - ((positions - mean) / deviation) ** 2 / 2

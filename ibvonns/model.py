@@ -92,6 +92,7 @@ class TrapModel(nn.Module):
     3256
     """
 
+    observes = Observations
     terms = ("density", "force", "internal")  # of the loss, in the order of a recipe's weights
 
     def __init__(self, seeds: Sequence[int]):

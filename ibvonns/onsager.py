@@ -259,11 +259,7 @@ class ChainPotentials(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        tension, g_alpha = self.slopes(strain, alpha)
-        shaped("external_force", external_force, ("...", strain.shape[1]))
-        last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
-        g_v = torch.cat([tension.diff(dim=-1), last], -1)
-        v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
+        v, alpha_rate = self._driven(strain, alpha, external_force)
         return self._stretching(v), alpha_rate, v[..., -1]
 
     def both_given(
@@ -277,12 +273,8 @@ class ChainPotentials(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        tension, g_alpha = self.slopes(strain, alpha)
-        for name, values in (("external_force", external_force), ("velocity", velocity)):
-            shaped(name, values, ("...", strain.shape[1]))
-        last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
-        g_v = torch.cat([tension.diff(dim=-1), last], -1)
-        v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
+        shaped("velocity", velocity, ("...", strain.shape[1]))
+        v, alpha_rate = self._driven(strain, alpha, external_force)
         moved = torch.cat([v[..., :-1], velocity.expand(strain.shape[:2])[..., None]], -1)
         return self._stretching(moved), alpha_rate, v[..., -1]
 
@@ -304,6 +296,15 @@ class ChainPotentials(nn.Module):
         v, alpha_rate = self.rates(strain, alpha, g_v, g_alpha)
         v = torch.cat([v[..., :-1], wanted[..., None]], -1)
         return self._stretching(v), alpha_rate, last + tension[..., -1]
+
+    def _driven(
+        self, strain: Tensor, alpha: Tensor, external_force: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """v and dalpha/dt of every spring under F_ex, Eqs. (44) to (48)."""
+        tension, g_alpha = self.slopes(strain, alpha)
+        shaped("external_force", external_force, ("...", strain.shape[1]))
+        last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
+        return self.rates(strain, alpha, torch.cat([tension.diff(dim=-1), last], -1), g_alpha)
 
     def _stretching(self, v: Tensor) -> Tensor:
         wall = torch.zeros_like(v[..., :1])

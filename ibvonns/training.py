@@ -232,20 +232,20 @@ def _(model: ChainModel, data: ChainObservations, window: int, starts: Tensor) -
     inner = alpha[:, :, times].flatten(1, 2)  # (replicas, windows, window + 1, springs, internal)
     law = model.potentials
     now, state = strain[:, :, 0], inner[:, :, 0]
-    strains, states = [], []
+    strains, states, ends = [], [], []
     steps = torch.diff(data.times[: window + 1])
     for n, step in enumerate(steps.tolist()):
-        rate, change, _ = law.both_given(now, state, force[:, n], velocity[:, n + 1])
+        rate, change, end = law.both_given(now, state, force[:, n], velocity[:, n + 1])
         now, state = now + step * rate, state + step * change
         strains.append(now)
         states.append(state)
+        ends.append(end)
     clock = steps.cumsum(0)
     missed = (torch.stack(strains, 2) - strain[:, :, 1:]).cumsum(-1)[..., :-1]
     missed = data.natural_length / law.velocity_scale * missed / clock[:, None]
     drift = (torch.stack(states, 2) - inner[:, :, 1:]) / clock[:, None, None]
     unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
-    begin = (strain[:, :, 0], inner[:, :, 0])
-    driven = law.force_given(*begin, force[:, 0])[2] - velocity[:, 0]
+    driven = ends[0] - velocity[:, 0]  # at the recorded state
     return torch.stack(
         [
             nll,
@@ -273,8 +273,9 @@ def _fingerprint(model: Model, data: Observations | ChainObservations, recipe: R
     digest = hashlib.sha256(f"{recipe.key()} {model.seeds} {shapes}".encode())
     for field in fields(data):
         part = getattr(data, field.name)
-        if isinstance(part, Tensor):
-            digest.update(part.cpu().numpy().tobytes())
+        tensors = (part.grid, part.weights) if isinstance(part, Density) else (part,)
+        for tensor in tensors:
+            digest.update(torch.as_tensor(tensor).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -312,6 +313,7 @@ def train(
             kept.
         ValueError: the checkpoint is damaged, or belongs to another run; or the recipe has another
             number of weights than the loss has terms.
+        TypeError: the data are another system's.
     """
     recipe = recipe or (CHAIN_RECIPE if isinstance(model, ChainModel) else Recipe())
     if len(recipe.weights) != len(model.terms):
@@ -319,7 +321,9 @@ def train(
             f"weights must number {len(model.terms)}, one for each of {', '.join(model.terms)}, "
             f"but number {len(recipe.weights)}"
         )
-    model.set_scales(data)  # type: ignore[arg-type]  # loss_terms refuses a wrong pair
+    if not isinstance(data, model.observes):
+        raise TypeError(f"data must be {model.observes.__name__}, but is {type(data).__name__}")
+    model.set_scales(data)  # type: ignore[arg-type]  # the lines above
     parameters = list(model.parameters())
     optimiser = SOAP(parameters)
     fingerprint = _fingerprint(model, data, recipe)

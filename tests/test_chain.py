@@ -32,7 +32,7 @@ def test_tension_is_the_slope_of_the_potential(chain: Chain, strain: float) -> N
 def test_potential_is_continuous_where_the_wells_meet(chain: Chain) -> None:
     sides = chain.barrier_strain + torch.tensor([0.0, 1e-12], dtype=torch.float64)
     left, right = chain.potential(sides).tolist()
-    assert left == pytest.approx(right, rel=1e-9) == pytest.approx(chain.barrier)
+    assert left == pytest.approx(chain.barrier) and right == pytest.approx(chain.barrier)
 
 
 # --- equilibrium -----------------------------------------------------------------------------

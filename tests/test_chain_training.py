@@ -1,5 +1,6 @@
 """Training of the chain: its loss says what it compares, it learns, it goes on after a stop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ibvonns import training
 from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
+from ibvonns.ensemble import Density
 from ibvonns.systems.chain import Chain
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 
@@ -85,6 +87,10 @@ def test_broken_run_goes_on_to_the_same_weights(
     train(ChainModel([0, 1], "flow"), observed, TINY, checkpoint)
     with pytest.raises(ValueError, match="^checkpoint must belong"):  # another architecture
         train(ChainModel([0, 1], "flow", 3), observed, TINY, checkpoint)
+    grid, weights = observed.density.grid, observed.density.weights
+    other = replace(observed, density=Density(grid, weights.flip(2)))
+    with pytest.raises(ValueError, match="^checkpoint must belong"):  # other densities
+        train(ChainModel([0, 1], "flow"), other, TINY, checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -836,6 +836,12 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         ValueError,
         "deviation must be a finite number above 0, but is 0",  # a control that never moves
     ),
+    (
+        "training.train",
+        lambda _: training.train(TrapModel([0]), WATCHED),
+        TypeError,
+        "data must be Observations, but is ChainObservations",
+    ),
     ("studies.trap_data", lambda _: studies.trap_data(realisations=0), ValueError, "realisations"),
     (
         "studies.run_key",

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import paper_times
-from ibvonns.validation import at_least, choice, count, finite, increasing, positive, shaped
+from ibvonns.validation import at_least, count, finite, increasing, positive, shaped
 
 __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
@@ -93,7 +93,9 @@ class Chain:
 
     def spring_force(self, strain: Tensor) -> Tensor:
         """Tension of a spring, V'(eps) / L0, a force, for strains of any shape."""
-        finite("strain", strain)
+        return self._tension(finite("strain", strain))
+
+    def _tension(self, strain: Tensor) -> Tensor:
         first, second = self.stiffness
         shifted = strain - self.well_strain
         return torch.where(strain <= self.barrier_strain, first * strain, second * shifted)
@@ -210,7 +212,7 @@ class Chain:
         for n in range(len(steps)):  # `moves`: of the free particles, in natural lengths
             here, new = strains[:, n], strains[:, n + 1]
             moves.normal_(generator=generator).mul_(amplitude[n])
-            moves.add_(self.spring_force(here).diff(dim=1), alpha=float(drift[n]))
+            moves.add_(self._tension(here).diff(dim=1), alpha=float(drift[n]))
             new.copy_(here)
             new[:, :-1] += moves
             new[:, 1:] -= moves
@@ -234,7 +236,6 @@ class Chain:
     ) -> Ensemble:
         """The paper's data (Sec. 4.1): `simulate` from several lengths under a named protocol."""
         times = paper_times()
-        choice("protocol", protocol, ("smoothed-linear", "sinusoidal", "at-rest"))
         starts = torch.tensor(lengths, dtype=torch.float64)
         pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
         generator = Generator().manual_seed(seed)
