@@ -1,5 +1,6 @@
 """IB-VONNs for the chain: encoder, decoder and potentials, tied to observations (Sec. 4)."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from ibvonns.decoders import FlowDecoder, MixtureDecoder
 from ibvonns.encoder import Encoder
-from ibvonns.ensemble import Density, Ensemble
+from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
 from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials
 from ibvonns.validation import choice, count, finite, increasing, positive, shaped
@@ -16,6 +17,7 @@ from ibvonns.validation import choice, count, finite, increasing, positive, shap
 __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
 
 DECODERS = ("mixture", "flow")
+GAUGE_EVERY = 10  # steps between two times on which the gauge of alpha is measured
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class ChainModel(nn.Module):
 
     def __init__(self, seeds: Sequence[int], decoder: str = "mixture", sigmoids: int = 2):
         super().__init__()
-        self.seeds = list(seeds)
+        self.seeds, self.sigmoids = list(seeds), count("sigmoids", sigmoids)
         rngs = generators(self.seeds)
         self.encoder = Encoder(rngs)
         self.decoder: MixtureDecoder | FlowDecoder
@@ -126,23 +128,37 @@ class ChainModel(nn.Module):
             float((moved / data.times.diff()[:, None]).square().mean().sqrt()),
         )
 
-    def _gauge(self, data: ChainObservations) -> tuple[Tensor, Tensor, Tensor]:
-        raw = self.encoder.raw(data.density)
-        return raw, *self.encoder.measure_gauge(raw, data.mean.flatten())
-
-    def standardised(self, data: ChainObservations) -> Tensor:
+    def standardised(self, data: ChainObservations, times: Tensor | None = None) -> Tensor:
         """alpha of the training data with its gauge measured afresh; differentiable.
 
+        The gauge is measured on every tenth time, the same ones at every step. Only they and the
+        wanted times are encoded.
+
+        Args:
+            data: the training observations.
+            times: indices of the wanted times, shape (wanted,); all if not given.
+
         Returns:
-            Shape (replicas, conditions, times, springs, internal).
+            Shape (replicas, conditions, wanted, springs, internal).
         """
-        raw, offset, scale = self._gauge(data)
-        return ((raw - offset) / scale).unflatten(1, data.mean.shape)
+        number = len(data.times)
+        fixed = torch.arange(0, number, GAUGE_EVERY, device=data.mean.device)
+        wanted = torch.arange(number, device=fixed.device) if times is None else times
+        needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
+        some = Density(data.density.grid, data.density.weights[:, needed])
+        raw = self.encoder.raw(some).unflatten(1, (len(data.mean), len(needed), -1))
+        gauge = raw[:, :, place[: len(fixed)]].flatten(1, 3)
+        parts = self.encoder.measure_gauge(gauge, data.mean[:, fixed].flatten())
+        offset, scale = (part[:, :, None, None] for part in parts)
+        return (raw[:, :, place[len(fixed) :]] - offset) / scale
 
     @torch.no_grad()
     def freeze(self, data: ChainObservations) -> None:
         """Store the gauge of alpha."""
-        _, offset, scale = self._gauge(data)
+        fixed = slice(None, None, GAUGE_EVERY)
+        rows = Density(data.density.grid, data.density.weights[:, fixed])
+        means = data.mean[:, fixed].flatten()
+        offset, scale = self.encoder.measure_gauge(self.encoder.raw(rows), means)
         self.encoder.offset.copy_(offset)
         self.encoder.scale.copy_(scale)
 
@@ -199,3 +215,31 @@ class ChainModel(nn.Module):
         path, inner = torch.stack(strains, 2), torch.stack(alphas, 2)
         other = given(path.flatten(1, 2), inner.flatten(1, 2), known.flatten())[2]
         return path, inner, other.unflatten(1, known.shape).expand(replicas, *known.shape)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, gauge and scales to a safetensors file, whole or not at all."""
+        metadata = {
+            "kind": "ibvonns.ChainModel",
+            "seeds": ",".join(str(seed) for seed in self.seeds),
+            "decoder": "flow" if isinstance(self.decoder, FlowDecoder) else "mixture",
+            "sigmoids": str(self.sigmoids),
+        }
+        save_tensors(path, self.state_dict(), metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ChainModel":
+        """Read a model that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds something else.
+        """
+        tensors, metadata = load_tensors(path)
+        if metadata.get("kind") != "ibvonns.ChainModel":
+            raise ValueError(
+                f"path must name a saved ChainModel, but {os.fspath(path)!r} holds none"
+            )
+        seeds = [int(seed) for seed in metadata["seeds"].split(",")]
+        model = cls(seeds, metadata["decoder"], int(metadata["sigmoids"]))
+        model.load_state_dict(tensors)
+        return model

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ibvonns import __version__
 from ibvonns.scoreboard import score, scored_rows, table
-from ibvonns.studies import STUDIES, study_folder
+from ibvonns.studies import STUDIES, load_metrics, study_folder
 from ibvonns.studies import reproduce as run_study
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice
@@ -80,6 +80,8 @@ def scoreboard(
     """Show published numbers beside ours; what has not been trained yet is trained first."""
     try:
         wanted = STUDIES if study is None else (choice("study", study, STUDIES),)
+        if out is not None:
+            wanted = (load_metrics(out / "metrics.json")["study"],)
         folder = None if out is None else str(out)
         rows = [row for name in wanted for row in score(name, seeds, folder)]
     except (ValueError, OSError, TrainingError) as error:

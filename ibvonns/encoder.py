@@ -111,3 +111,8 @@ class Encoder(nn.Module):
             values = self.features(rows.flatten())
             averages.append(values.unflatten(1, rows.shape).mean(2))
         return (self.rho(torch.cat(averages, 1)) - self.offset) / self.scale
+
+    def ungauged(self, alpha: Tensor) -> Tensor:
+        """The network's own output for alpha of shape (replicas, ..., internal): the raw gauge."""
+        axes = (len(alpha), *(1,) * (alpha.ndim - 2), -1)
+        return alpha * self.scale.reshape(axes) + self.offset.reshape(axes)

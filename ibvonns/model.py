@@ -166,13 +166,6 @@ class TrapModel(nn.Module):
         alpha = rollout(self.potentials.evolution, controls, initial, times)
         return alpha, self.external_force(controls, alpha)
 
-    def replace(self, index: int, other: "TrapModel") -> None:
-        """Put the only replica of `other` in place of replica `index`."""
-        source = other.state_dict()
-        for name, tensor in self.state_dict().items():
-            if tensor.ndim == 3:  # everything that a replica owns has its axis in front
-                tensor[index] = source[name][0]
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, gauge and scales to a safetensors file, whole or not at all."""
         seeds = ",".join(str(seed) for seed in self.seeds)

@@ -21,6 +21,7 @@ __all__ = [
     "Affine",
     "Linear",
     "PositiveLinear",
+    "copy_replica",
     "generators",
     "softplus",
 ]
@@ -35,6 +36,17 @@ def generators(seeds: Sequence[int]) -> list[Generator]:
     if len(seeds) == 0:
         raise ValueError("seeds must name at least 1 seed, but is empty")
     return [Generator().manual_seed(count("seed", seed, 0)) for seed in seeds]
+
+
+def copy_replica(target: nn.Module, index: int, source: nn.Module, place: int = 0) -> None:
+    """Put replica `place` of one module in place of replica `index` of another of its kind.
+
+    Everything that a replica owns, weights and gauge, has three axes with the replicas in front.
+    """
+    values = source.state_dict()
+    for name, tensor in target.state_dict().items():
+        if tensor.ndim == 3:
+            tensor[index] = values[name][place]
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ibvonns.networks import INN, PICINN, softplus
+from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
 from ibvonns.validation import finite, positive, shaped
 
 __all__ = ["ChainPotentials", "Potentials"]
@@ -174,8 +175,12 @@ class ChainPotentials(nn.Module):
         self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
         both = 1 + internal
         self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden)
-        # softplus of it, in units of the scales: 1 at first. Training starts from plain friction,
-        # and beyond the forces of the data it is what remains.
+        # softplus of it, in units of the scales: 1 at first. The network's own part starts ten
+        # times smaller, so that training starts from plain friction: beyond the forces of the
+        # data, that is what remains.
+        last = cast(PositiveLinear, self.dissipation_network.mix[-1])
+        with torch.no_grad():
+            last.free.sub_(math.log(10))
         unit = math.log(math.expm1(1.0))
         start = torch.full((len(rngs), 1, both), unit, dtype=torch.float64)
         self.mobility = nn.Parameter(start)

@@ -3,13 +3,13 @@
 import csv
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from math import log
 from typing import Any
 
 from rich.table import Table
 
 from ibvonns.metrics import summary
 from ibvonns.studies import load_metrics, reproduce, study_folder
-from ibvonns.training import Recipe
 from ibvonns.validation import choice
 
 __all__ = ["markdown", "published", "rounded", "score", "score_errors", "scored_rows", "table"]
@@ -33,21 +33,24 @@ def score_errors(
     study: str,
     errors: Mapping[str, list[float]],
     gauge_free: Mapping[str, list[float]],
-    exact: Mapping[str, Mapping[str, float]],
+    exact: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Rows of a scoreboard from the errors of each seed.
 
     Args:
         study: whose rows.
         errors, gauge_free: by id, one entry for each seed, as `studies.trap_errors` returns them.
-        exact: "floor" and "limit" by id, as `studies.exact_trap_errors` returns them.
+        exact: "floor" and "limit" by id, as `studies.exact_trap_errors` returns them, and for a
+            chain "strain_deviation", the unit of the flow's published likelihoods.
 
     Returns:
-        For each published number: "id", "quantity", "split", "unit", "published", "median", "min",
-        "max" over seeds, "floor", "limit", "seeds" (how many), and for alpha "gauge_free" (median,
-        min and max in units of alpha's deviation).
+        For each published number: "id", "quantity", "split", "boundary", "unit", "published",
+        "comparable" (published, in our units), "median", "min", "max" over seeds, "floor", "limit"
+        (None if not known), "seeds" (how many), and for alpha "gauge_free" (median, min and max in
+        units of alpha's deviation).
     """
     rows = []
+    shift = log(exact.get("strain_deviation", 1.0))
     for row in published(study):
         name = row["id"]
         entry: dict[str, Any] = {
@@ -56,9 +59,12 @@ def score_errors(
             "split": row["split"],
             "unit": "nats" if row["metric"] == "nll" else "%",
             "published": float(row["published"]),
+            # the CNF's likelihoods are printed for the standardised strain (notes 1)
+            "comparable": float(row["published"]) + (shift if "cnf-nll" in name else 0.0),
+            "boundary": row["boundary"],
             **summary(errors[name]),
             "floor": exact["floor"][name],
-            "limit": exact["limit"][name],
+            "limit": exact["limit"].get(name),
             "seeds": len(errors[name]),
         }
         if name in gauge_free:
@@ -82,18 +88,22 @@ def score(study: str, seeds: int = 5, out: str | None = None) -> list[dict[str, 
     """
     if out is not None:
         return scored_rows(load_metrics(f"{out}/metrics.json"))
-    path = study_folder(study, seeds, Recipe()) / "metrics.json"
+    path = study_folder(study, seeds) / "metrics.json"
     # the folder's name holds the key of recipe, seeds and source: what is there is not stale
     metrics = load_metrics(path) if path.exists() else reproduce(study, seeds)
     return scored_rows(metrics)
 
 
-def rounded(value: float, unit: str) -> str:
+def rounded(value: float | None, unit: str) -> str:
     """A number with as many digits as mean anything: 2 of an error, 3 decimals of a nat.
+
+    Nothing for None, which stands for what is not known.
 
     >>> rounded(0.0934, "%"), rounded(12.4, "%"), rounded(-1.22927, "nats")
     ('0.093', '12', '-1.229')
     """
+    if value is None:
+        return ""
     if unit == "nats":
         return f"{value:.3f}"
     if value == 0:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,35 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from ibvonns.chain_model import ChainModel
+from ibvonns.chain_studies import (
+    CHAIN_STUDIES,
+    INDEPENDENT,
+    EntropyLimit,
+    chain_data,
+    chain_errors,
+    chain_floors,
+    entropy_limit,
+    train_chain,
+)
 from ibvonns.decoders import gaussian_nll
-from ibvonns.ensemble import Ensemble
+from ibvonns.ensemble import Ensemble, load_tensors, save_tensors
 from ibvonns.metrics import gauge_free_error, relative_error
 from ibvonns.model import Observations, TrapModel, observe
+from ibvonns.networks import copy_replica
 from ibvonns.systems.trap import VELOCITIES, Trap
-from ibvonns.training import Recipe, TrainingError, train
+from ibvonns.training import CHAIN_RECIPE, Recipe, TrainingError, train
 from ibvonns.validation import choice, count
 
 __all__ = [
     "STUDIES",
     "TrapErrors",
+    "chain_limits",
     "exact_trap_errors",
     "load_metrics",
+    "recipe_of",
     "reproduce",
+    "result",
     "run_key",
     "study_folder",
     "train_trap",
@@ -35,11 +51,13 @@ __all__ = [
     "unsound",
 ]
 
-STUDIES = ("trap",)
+STUDIES = ("trap", *CHAIN_STUDIES)
 RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
 
+# nothing that a result depends on imports these (tests/test_studies.py)
+DOWNSTREAM = {"cli.py", "plots.py", "scoreboard.py"}
 METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
 TrapErrors = dict[str, list[float]]
 
@@ -230,7 +248,7 @@ def train_trap(
             again = TrapModel([model.seeds[index] + RESTART * attempt])
             name = f"checkpoint-{again.seeds[0]}.safetensors"
             history_again = train(again, data, recipe, None if folder is None else folder / name)
-            model.replace(index, again)
+            copy_replica(model, index, again)
             history[:, :, index] = history_again[:, :, 0]
             taken[index] += 1
     bad = [model.seeds[index] for index in poor]
@@ -244,8 +262,14 @@ def _library_digest() -> str:
     """Changes with any line of the library, so that a cached result cannot outlive its code."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+        if path.name not in DOWNSTREAM:
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def recipe_of(study: str) -> Recipe:
+    """The recipe of a study."""
+    return Recipe() if choice("study", study, STUDIES) == "trap" else CHAIN_RECIPE
 
 
 def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) -> str:
@@ -258,8 +282,21 @@ def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) ->
 
 def study_folder(study: str, seeds: int, recipe: Recipe | None = None, data_seed: int = 0) -> Path:
     """Where results are cached if no folder is named; a new folder for every new key."""
-    key = run_key(study, range(seeds), recipe or Recipe(), data_seed)
+    key = run_key(study, range(seeds), recipe or recipe_of(study), data_seed)
     return user_cache_path("ibvonns") / f"{study}-{key[:16]}"
+
+
+def chain_limits(data_seed: int = 0) -> dict[str, EntropyLimit]:
+    """`entropy_limit` of the paper's chain, from the cache if this very code has computed it."""
+    key = hashlib.sha256(f"{_library_digest()} {torch.__version__} {data_seed}".encode())
+    path = user_cache_path("ibvonns") / f"chain-entropy-{key.hexdigest()[:16]}.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {split: EntropyLimit(**entry) for split, entry in stored.items()}
+    limits = entropy_limit(seed=data_seed + INDEPENDENT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_json(path, {split: asdict(limit) for split, limit in limits.items()})
+    return limits
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -315,27 +352,74 @@ def reproduce(
     """
     choice("study", study, STUDIES)
     count("seeds", seeds)
-    recipe = recipe or Recipe()
+    recipe = recipe or recipe_of(study)
     folder = Path(out) if out is not None else study_folder(study, seeds, recipe, data_seed)
     folder.mkdir(parents=True, exist_ok=True)
-    data = trap_data(seed=data_seed)
-    started = time.perf_counter()
-    model, _, attempts = train_trap(data["train"], range(seeds), recipe, folder)
-    seconds = time.perf_counter() - started
-    errors, gauge_free = trap_errors(model, data)
+    run = _run_trap if study == "trap" else _run_chain
+    model, scores = run(study, range(seeds), recipe, data_seed, folder)
     metrics = {
         "study": study,
         "key": run_key(study, range(seeds), recipe, data_seed),
         "seeds": list(range(seeds)),
         "data_seed": data_seed,
-        "attempts": attempts,
-        "training_seconds": round(seconds, 1),
-        "errors": errors,
-        "gauge_free": gauge_free,
-        **exact_trap_errors(data),
+        **scores,
     }
     model.save(folder / "model.safetensors")
     _write_json(folder / "metrics.json", metrics)
     for leftover in folder.glob("checkpoint*.safetensors"):
         leftover.unlink()
     return metrics
+
+
+def _run_trap(
+    study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int, folder: Path
+) -> tuple[TrapModel, dict[str, Any]]:
+    data = trap_data(seed=data_seed)
+    started = time.perf_counter()
+    model, _, attempts = train_trap(data["train"], seeds, recipe, folder)
+    seconds = round(time.perf_counter() - started, 1)
+    errors, gauge_free = trap_errors(model, data)
+    scores = {"attempts": attempts, "training_seconds": seconds}
+    scores |= {"errors": errors, "gauge_free": gauge_free, **exact_trap_errors(data)}
+    return model, scores
+
+
+def _run_chain(
+    study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int, folder: Path
+) -> tuple[ChainModel, dict[str, Any]]:
+    prefix = CHAIN_STUDIES[study][0]
+    data = chain_data(seed=data_seed)
+    started = time.perf_counter()
+    model, history, attempts = train_chain(data["train"], seeds, study, recipe, folder=folder)
+    seconds = round(time.perf_counter() - started, 1)
+    save_tensors(folder / "history.safetensors", {"history": history})
+    errors, gauge_free = chain_errors(model, data, prefix)
+    again = chain_data(seed=data_seed + INDEPENDENT)
+    entropies = chain_limits(data_seed)
+    limit = {f"{prefix}-nll-{split}": entry.value for split, entry in entropies.items()}
+    scores = {
+        "attempts": attempts,
+        "training_seconds": seconds,
+        "strain_deviation": float(model.encoder.position[1]),
+        "errors": errors,
+        "gauge_free": gauge_free,
+        "floor": chain_floors(data, again, model, prefix) | limit,
+        "limit": limit,
+        "limit_error": {f"{prefix}-nll-{s}": entry.error for s, entry in entropies.items()},
+    }
+    return model, scores
+
+
+def result(study: str, seeds: int) -> tuple[TrapModel | ChainModel, Tensor | None, dict[str, Any]]:
+    """Model, loss history (of a chain) and metrics: from the cache, or trained now and cached.
+
+    The folder's name holds the key of recipe, seeds, data and library source (`run_key`): what is
+    there was made by this very code, and what another version made is never found.
+    """
+    folder = study_folder(study, seeds)
+    if not (folder / "metrics.json").exists():
+        reproduce(study, seeds)
+    metrics = load_metrics(folder / "metrics.json")
+    model = (TrapModel if study == "trap" else ChainModel).load(folder / "model.safetensors")
+    kept = folder / "history.safetensors"
+    return model, load_tensors(kept)[0]["history"] if kept.exists() else None, metrics

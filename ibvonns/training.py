@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import singledispatch
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Generator, Tensor, nn
 
+from ibvonns.adjoint import chain_rollout
 from ibvonns.chain_model import ChainModel, ChainObservations
 from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Density, load_tensors, save_tensors
@@ -24,7 +25,7 @@ from ibvonns.optimiser import SOAP
 from ibvonns.rollout import rollout
 from ibvonns.validation import at_least, count, positive
 
-__all__ = ["CHAIN_RECIPE", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
+__all__ = ["CHAIN_RECIPE", "CHAIN_START", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
 
 
 Model = TrapModel | ChainModel
@@ -42,6 +43,7 @@ class Phase:
         window: Euler steps of each rollout; 0 trains encoder and decoder alone.
         steps: optimiser steps.
         starts: windows drawn at each step, one from each of as many equal stretches of time.
+        hold: encoder and decoder stand still, and only the potentials learn.
 
     Raises:
         ValueError: a number below 0, or no step or start.
@@ -50,6 +52,7 @@ class Phase:
     window: int
     steps: int
     starts: int = 30
+    hold: bool = False
 
     def __post_init__(self) -> None:
         count("window", self.window, 0)
@@ -90,9 +93,13 @@ class Recipe:
 
     Attributes:
         phases: in their order.
-        learning_rate: at its peak; it rises over 50 steps and falls to a thousandth as a cosine.
+        learning_rate: at its peak. It is constant while the window is 0, then falls to a thousandth
+            as a cosine. It rises anew over 50 steps wherever other weights begin to learn: the
+            optimiser first has to see their gradients.
         weights: of the terms of the model's loss, in the order of `terms`; each is dimensionless.
         checkpoint_every: steps between two checkpoints.
+        clip: a replica's gradient is shortened to so many times its usual norm, a running mean; or
+            None. Where a rollout is about to run away, one draw of windows could undo the rest.
 
     Raises:
         ValueError: no phase, a learning rate that is not above 0, a negative weight, or no step
@@ -109,9 +116,12 @@ class Recipe:
     learning_rate: float = 1.5e-2
     weights: tuple[float, ...] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         count("number of phases", len(self.phases))
+        if self.clip is not None:
+            at_least("clip", self.clip, 1.0)
         positive("learning_rate", self.learning_rate)
         count("checkpoint_every", self.checkpoint_every)
         for place, weight in enumerate(self.weights):
@@ -131,12 +141,19 @@ class Recipe:
         raise ValueError(f"step must be below {self.steps}, the steps of the recipe")
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step: constant while window is 0, then a short rise and a cosine."""
+        """Learning rate of a step."""
         alone = sum(phase.steps for phase in self.phases if phase.window == 0)
         if step < alone:
             return self.learning_rate
+        since = begin = alone
+        held = None
+        for phase in self.phases:  # where the stretch of phases that hold, or do not, began
+            if phase.window and begin <= step:
+                since = since if phase.hold == held else begin
+                held = phase.hold
+                begin += phase.steps
         done = (step - alone) / (self.steps - alone)
-        rise = min(1.0, (step - alone + 1) / 50)
+        rise = min(1.0, (step - since + 1) / 50)
         return self.learning_rate * rise * (1e-3 + (1 + math.cos(math.pi * done)) / 2)
 
     def key(self) -> str:
@@ -144,28 +161,31 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
 
+# The chain's. A first, short training of several draws of each seed tells good minima from poor
+# ones (`chain_studies.train_chain`); the best goes on with long windows.
+_CHAIN_WEIGHTS = (0.5, 1.0, 0.3, 30.0)
+CHAIN_START = Recipe(
+    (Phase(0, 150), Phase(1, 250, hold=True), Phase(1, 400)), weights=_CHAIN_WEIGHTS, clip=3.0
+)
 CHAIN_RECIPE = Recipe(
-    phases=(
-        Phase(0, 200),
-        Phase(1, 1200, 30),
-        Phase(4, 150, 20),
-        Phase(12, 100, 10),
-        Phase(40, 60, 6),
-        Phase(120, 40, 2),
-        Phase(300, 20, 1),
-    ),
-    weights=(0.2, 1.0, 0.3, 30.0),
+    (Phase(6, 150, 15), Phase(20, 300, 8), Phase(60, 500, 4), Phase(150, 300, 2)),
+    weights=_CHAIN_WEIGHTS,
+    clip=3.0,
 )
 
 
 @singledispatch
-def loss_terms(model: nn.Module, data: Any, window: int, starts: Tensor) -> Tensor:
+def loss_terms(
+    model: nn.Module, data: Any, window: int, starts: Tensor, held: Tensor | None = None
+) -> Tensor:
     """The terms of a model's loss, each made dimensionless; shape (len(model.terms), replicas).
 
     Args:
         model, data: a `TrapModel` with `Observations`, or a `ChainModel` with `ChainObservations`.
         window: Euler steps of each rollout, or 0 for the density term alone.
         starts: index of each window's first time, shape (starts,), the same for every trajectory.
+        held: alpha at all times, as `model.standardised(data)` gave it, if encoder and decoder
+            stand still; the density term is then 0.
 
     Raises:
         TypeError: a model of another kind.
@@ -174,7 +194,9 @@ def loss_terms(model: nn.Module, data: Any, window: int, starts: Tensor) -> Tens
 
 
 @loss_terms.register
-def _(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tensor:
+def _(
+    model: TrapModel, data: Observations, window: int, starts: Tensor, held: Tensor | None = None
+) -> Tensor:
     r"""The trap's, Eqs. (32)-(34).
 
     - density, Eq. (32): mean negative log-likelihood in nats, over all times.
@@ -187,9 +209,12 @@ def _(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tens
     a sample of them, would jitter by more than the errors that are left at the end.
     """
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
-    alpha = model.standardised(data)
-    mean, deviation = model.decoder(alpha.flatten(1, 2))
-    nll = gaussian_nll(mean, deviation, data.mean.flatten(), data.variance.flatten()).mean(-1)
+    if held is None:
+        alpha = model.standardised(data)
+        mean, deviation = model.decoder(alpha.flatten(1, 2))
+        nll = gaussian_nll(mean, deviation, data.mean.flatten(), data.variance.flatten()).mean(-1)
+    else:
+        alpha, nll = held, held.new_zeros(len(held))
     if window == 0 or not torch.isfinite(nll).all():  # `train` then says which seed
         return torch.stack([nll, 0 * nll, 0 * nll])
     controls = data.controls[:, times]  # (conditions, starts, window + 1)
@@ -206,46 +231,55 @@ def _(model: TrapModel, data: Observations, window: int, starts: Tensor) -> Tens
 
 
 @loss_terms.register
-def _(model: ChainModel, data: ChainObservations, window: int, starts: Tensor) -> Tensor:
+def _(
+    model: ChainModel,
+    data: ChainObservations,
+    window: int,
+    starts: Tensor,
+    held: Tensor | None = None,
+) -> Tensor:
     r"""The chain's, Eqs. (51)-(53), and one for the pulled end.
 
-    - density, Eq. (51): mean negative log-likelihood in nats per strain, over every 15th time.
+    - density, Eq. (51): mean negative log-likelihood in nats per strain, over every 50th time while
+      the rest of the loss is there, over every 15th before.
     - strain, Eq. (52), by the particles' positions, whose noise is independent from one to the
-      next: mean square of the rolled-out position less the recorded one, divided by the square of
-      j dt and of the velocity scale.
+      next: mean square of the rolled-out position less the recorded one after j = 1..window steps,
+      divided by j dt^2 and the square of the velocity scale. The noise of j steps adds up to a
+      variance that grows as j, so that each j counts alike.
     - internal, Eq. (53): the same for alpha, with the rate of strain in units of its deviation.
     - drive: mean square of the v_n that F_ex drives at the recorded states of the windows, less the
       recorded v_n, over the square of the velocity scale. A relation between records with no noise
       of its own: it is what makes F_ex follow from v_n later.
+
+    The end is moved as recorded and F_ex is as recorded (`ChainPotentials.both_given`).
     """
-    alpha = model.standardised(data)
-    some = torch.arange(int(starts[0]) % 15, len(data.times), 15, device=starts.device)
-    rows = Density(data.density.grid, data.density.weights[:, some])
-    nll = model.nll(rows, data.mean[:, some].flatten(), alpha[:, :, some].flatten(1, 3))
-    if window == 0 or not torch.isfinite(nll).all():
-        return torch.stack([nll, *[0 * nll] * 3])
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
-    force, velocity = (
-        part[:, times].flatten(0, 1) for part in (data.external_force, data.velocity)
+    if held is None:
+        every = 50 if window else 15
+        some = torch.arange(int(starts[0]) % every, len(data.times), every, device=starts.device)
+        wanted, place = torch.unique(torch.cat([some, times.flatten()]), return_inverse=True)
+        alpha = model.standardised(data, wanted)
+        rows = Density(data.density.grid, data.density.weights[:, some])
+        of_rows = alpha[:, :, place[: len(some)]].flatten(1, 3)
+        nll = model.nll(rows, data.mean[:, some].flatten(), of_rows)
+        if window == 0 or not torch.isfinite(nll).all():
+            return torch.stack([nll, *[0 * nll] * 3])
+        inner = alpha[:, :, place[len(some) :]].unflatten(2, times.shape).flatten(1, 2)
+    else:
+        inner, nll = held[:, :, times].flatten(1, 2), held.new_zeros(len(held))
+    strain, force, velocity = (
+        part[:, times].flatten(0, 1) for part in (data.mean, data.external_force, data.velocity)
     )
-    strain = data.mean[:, times].flatten(0, 1).expand(len(alpha), -1, -1, -1)
-    inner = alpha[:, :, times].flatten(1, 2)  # (replicas, windows, window + 1, springs, internal)
-    law = model.potentials
-    now, state = strain[:, :, 0], inner[:, :, 0]
-    strains, states, ends = [], [], []
-    steps = torch.diff(data.times[: window + 1])
-    for n, step in enumerate(steps.tolist()):
-        rate, change, end = law.both_given(now, state, force[:, n], velocity[:, n + 1])
-        now, state = now + step * rate, state + step * change
-        strains.append(now)
-        states.append(state)
-        ends.append(end)
-    clock = steps.cumsum(0)
-    missed = (torch.stack(strains, 2) - strain[:, :, 1:]).cumsum(-1)[..., :-1]
-    missed = data.natural_length / law.velocity_scale * missed / clock[:, None]
-    drift = (torch.stack(states, 2) - inner[:, :, 1:]) / clock[:, None, None]
+    law, steps = model.potentials, torch.diff(data.times[: window + 1])
+    strains, states, ends = chain_rollout(
+        law, strain[:, 0], inner[:, :, 0], force[:, :-1], velocity[:, 1:], steps
+    )
+    clock = (steps.cumsum(0) * steps[0]).sqrt()[:, None]
+    missed = (strains - strain[:, 1:]).cumsum(-1)[..., :-1] / clock
+    missed = data.natural_length / law.velocity_scale * missed
+    drift = (states - inner[:, :, 1:]) / clock[..., None]
     unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
-    driven = ends[0] - velocity[:, 0]  # at the recorded state
+    driven = ends[..., 0] - velocity[:, 0]  # at the recorded state
     return torch.stack(
         [
             nll,
@@ -290,6 +324,17 @@ def _check(values: Tensor, step: int, name: str, model: Model) -> None:
         )
 
 
+def _clipped(
+    gradients: Sequence[Tensor], usual: Tensor, clip: float
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of each replica no longer than `clip` times the usual norm, and that norm anew."""
+    norm = torch.stack([part.square().sum((1, 2)) for part in gradients]).sum(0).sqrt()
+    first = usual == 0
+    kept = torch.where(first, norm, 0.98 * usual + 0.02 * torch.minimum(norm, 5 * usual))
+    share = (clip * kept / norm.clamp_min(1e-300)).clamp_max(1.0)[:, None, None]
+    return [part * share for part in gradients], kept
+
+
 def train(
     model: Model,
     data: Observations | ChainObservations,
@@ -329,6 +374,7 @@ def train(
     fingerprint = _fingerprint(model, data, recipe)
     history: list[Tensor] = []
     first = 0
+    usual = torch.zeros(len(model.seeds), dtype=data.mean.dtype, device=data.mean.device)
     if checkpoint is not None and Path(checkpoint).exists():
         tensors, metadata = load_tensors(checkpoint)
         if metadata.get("run") != fingerprint:
@@ -340,25 +386,34 @@ def train(
         optimiser.restore({name: tensors[f"optimiser.{name}"] for name in optimiser.tensors()})
         history = list(tensors["history"])
         first = int(tensors["step"])
+        usual = tensors["usual"]
+    held: Tensor | None = None
     weights = torch.tensor(recipe.weights, dtype=data.mean.dtype, device=data.mean.device)
     with _progress(recipe.steps, first, f"Training {len(model.seeds)} seeds") as bar:
         for step in range(first, recipe.steps):
             phase = recipe.phase_at(step)
             # each step draws from its own generator, so that a resumed run draws the same
             starts = phase.draw(len(data.times), step).to(data.mean.device)
-            terms = loss_terms(model, data, phase.window, starts)
+            if not phase.hold:
+                held = None
+            elif held is None:
+                held = model.standardised(data).detach()  # type: ignore[arg-type]
+            terms = loss_terms(model, data, phase.window, starts, held)
             for name, term in zip(model.terms, terms, strict=True):
                 _check(term, step, f"{name} term", model)
             loss = (weights[:, None] * terms).sum()
-            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            gradients = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
             slopes = torch.stack([gradient.sum((1, 2)) for gradient in gradients]).sum(0)
             _check(slopes, step, "gradient", model)
+            if recipe.clip is not None:
+                gradients, usual = _clipped(gradients, usual, recipe.clip)
             optimiser.step(gradients, recipe.rate_at(step))
             if step % 10 == 0:
                 history.append(terms.detach())
             bar.update(bar.task_ids[0], advance=1)
             if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
-                _save_checkpoint(checkpoint, model, optimiser, history, step + 1, fingerprint)
+                extra = {"history": torch.stack(history), "usual": usual}
+                _save_checkpoint(checkpoint, model, optimiser, extra, step + 1, fingerprint)
     model.freeze(data)  # type: ignore[arg-type]
     return torch.stack(history)
 
@@ -367,14 +422,14 @@ def _save_checkpoint(
     path: str | os.PathLike[str],
     model: Model,
     optimiser: SOAP,
-    history: list[Tensor],
+    extra: dict[str, Tensor],
     step: int,
     fingerprint: str,
 ) -> None:
     tensors = {
         **{f"model.{name}": value for name, value in model.state_dict().items()},
         **{f"optimiser.{name}": value for name, value in optimiser.tensors().items()},
-        "history": torch.stack(history),
+        **extra,
         "step": torch.tensor(step),
     }
     save_tensors(path, tensors, {"run": fingerprint})

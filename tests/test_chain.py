@@ -13,7 +13,7 @@ from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import paper_times
 
 CHAIN = Chain()
-HARMONIC = Chain(barrier_strain=4.0, well_strain=8.0)  # the second well is out of reach
+HARMONIC = Chain(barrier_strain=8.0, well_strain=16.0)  # the second well is out of reach
 UNEQUAL = Chain(stiffness=(0.01, 0.04), well_strain=1.5)  # wells of different width that meet
 
 
@@ -192,3 +192,14 @@ def test_seeds_give_the_same_data_twice() -> None:
     one, same, other = (CHAIN.simulate_paper(realisations=2, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.realisations, same.realisations)
     assert not torch.equal(one.realisations, other.realisations)
+
+
+def test_simulation_starts_where_it_is_told() -> None:
+    """A one-well equilibrium is metastable in two wells: hardly any spring has crossed at first."""
+    lengths = torch.full((1, 3), 0.14, dtype=torch.float64)
+    start = HARMONIC.equilibrium(0.14, 300, Generator().manual_seed(0)).T[None]
+    pulled = CHAIN.simulate(lengths, paper_times()[:3], 300, Generator().manual_seed(1), start)
+    assert torch.equal(pulled.realisations[:, 0], start)
+    fresh = CHAIN.simulate(lengths, paper_times()[:3], 300, Generator().manual_seed(1))
+    crossed = [float((part.realisations[:, -1] > 1).double().mean()) for part in (pulled, fresh)]
+    assert crossed[0] < 0.05 < crossed[1]

@@ -27,26 +27,43 @@ def weights_of(model: ChainModel) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_recorded_rates_leave_no_strain_and_no_internal_term(observed: ChainObservations) -> None:
+def test_recorded_states_leave_no_strain_and_no_internal_term(
+    observed: ChainObservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, starts, window = ChainModel([0, 1]), torch.tensor([0, 40, 200]), 3
     model.set_scales(observed)
     alpha = model.standardised(observed).detach()
-    times = (starts[:, None] + torch.arange(window + 1)).flatten()
-    strain = observed.mean[:, times].unflatten(1, (3, -1)).flatten(0, 1)
-    inner = alpha[:, :, times].unflatten(2, (3, -1)).flatten(1, 2)
-    calls = iter(range(window))
+    times = starts[:, None] + torch.arange(1, window + 1)
+    strain = observed.mean[:, times].flatten(0, 1).expand(2, -1, -1, -1)
+    inner = alpha[:, :, times].flatten(1, 2)
 
-    def recorded(now: Tensor, state: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        n = next(calls)
-        rate = (strain[:, n + 1] - strain[:, n]) / 0.01
-        change = (inner[:, :, n + 1] - inner[:, :, n]) / 0.01
-        return rate.expand_as(now), change, now[..., -1]
+    def recorded(*_: object) -> tuple[Tensor, Tensor, Tensor]:
+        return strain, inner, torch.zeros(2, 6, window, dtype=torch.float64)
 
-    model.potentials.both_given = recorded  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(training, "chain_rollout", recorded)
     terms = loss_terms(model, observed, window, starts)
     assert terms.shape == (4, 2)
     assert terms[1:3].abs().max() < 1e-20
     assert (terms[3] > 0).all()
+
+
+def test_a_miss_counts_by_its_window(
+    observed: ChainObservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same miss after j steps weighs as 1 / j: the noise of j steps has a variance of j."""
+    model = ChainModel([0])
+    model.set_scales(observed)
+    values = []
+    for window in (1, 4):
+        times = torch.tensor([10])[:, None] + torch.arange(1, window + 1)
+        strain = observed.mean[:, times].flatten(0, 1)[None].clone()
+        strain[..., -1, 0] += 0.01  # every free particle, at the last step
+        result = (strain, torch.zeros(1, 2, window, 10, 1).double(), torch.zeros(1, 2, window))
+        monkeypatch.setattr(training, "chain_rollout", lambda *_, result=result: result)
+        terms = loss_terms(model, observed, window, torch.tensor([10])).detach()
+        values.append(float(terms[1, 0]))
+    unit = 0.01 * 0.01 / 0.01 / float(model.potentials.velocity_scale)
+    assert values == pytest.approx([unit**2, unit**2 / 4 / 4], rel=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["mixture", "flow"])

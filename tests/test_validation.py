@@ -270,6 +270,18 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
     ),
     (
         "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2) * 0.2, T2 / 10, 4, RANDOM, numbers(1, 10, 3)),
+        ValueError,
+        "initial must have shape",
+    ),
+    (
+        "systems.chain.Chain.simulate",
+        lambda _: CHAIN.simulate(numbers(1, 2) * 0.3, T2 / 10, 4, RANDOM, numbers(1, 10, 4)),
+        ValueError,
+        "initial must have the first of lengths, but its total strain is off by up to 10",
+    ),
+    (
+        "systems.chain.Chain.simulate",
         lambda _: CHAIN.simulate(numbers(1, 2) * NAN, T2, 3, RANDOM),
         ValueError,
         "lengths must be finite",

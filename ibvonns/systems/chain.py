@@ -163,15 +163,22 @@ class Chain:
     # --- simulation --------------------------------------------------------------------------
 
     def simulate(
-        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator
+        self,
+        lengths: Tensor,
+        times: Tensor,
+        realisations: int,
+        generator: Generator,
+        initial: Tensor | None = None,
     ) -> Ensemble:
-        """Euler-Maruyama realisations of Eq. (36) from equilibrium at the first length.
+        """Euler-Maruyama realisations of Eq. (36), from equilibrium at the first length or not.
 
         Args:
             lengths: position of the last particle, shape (conditions, times).
             times: shape (times,), strictly increasing; also the steps of the integrator.
             realisations: how many chains for each condition.
             generator: source of every random number.
+            initial: strains to start from, shape (conditions, springs, realisations), each chain
+                of the first length; drawn from equilibrium if not given.
 
         Returns:
             Strains of shape (conditions, times, springs, realisations), with records of shape
@@ -181,7 +188,8 @@ class Chain:
 
         Raises:
             ValueError: NaN, wrong shape, unsorted times, no realisation, a length that is not above
-                0, or a time step at which the integrator diverges.
+                0, initial strains of another length, or a time step at which the integrator
+                diverges.
 
         >>> times = torch.tensor([0.0, 0.01], dtype=torch.float64)
         >>> lengths = torch.full((1, 2), 0.2, dtype=torch.float64)
@@ -203,8 +211,17 @@ class Chain:
             )
         shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
         strains = torch.empty(shape, dtype=torch.float64)
-        for condition, first in enumerate(lengths[:, 0].tolist()):
-            strains[condition, 0] = self.equilibrium(first, realisations, generator).T
+        if initial is not None:
+            strains[:, 0] = shaped("initial", finite("initial", initial), (shape[0], *shape[2:]))
+            missed = strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)
+            if float(missed.abs().max()) > 1e-9 * self.springs:
+                raise ValueError(
+                    "initial must have the first of lengths, but its total strain is off by up to "
+                    f"{float(missed.abs().max()):.3g}"
+                )
+        else:
+            for condition, first in enumerate(lengths[:, 0].tolist()):
+                strains[condition, 0] = self.equilibrium(first, realisations, generator).T
         stretch = torch.diff(lengths, dim=1) / self.natural_length
         amplitude = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
         drift = steps / self.viscosity / self.natural_length

@@ -1,0 +1,340 @@
+"""The chain's two studies: data, errors, noise floors, the entropy limit, and sound training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
+from ibvonns.ensemble import Ensemble
+from ibvonns.metrics import gauge_free_error, relative_error, spacing_entropy
+from ibvonns.networks import copy_replica
+from ibvonns.systems.chain import LENGTHS, Chain
+from ibvonns.training import CHAIN_RECIPE, CHAIN_START, Recipe, TrainingError, train
+from ibvonns.validation import choice, count
+
+__all__ = [
+    "CHAIN_STUDIES",
+    "EntropyLimit",
+    "Rollouts",
+    "chain_data",
+    "chain_errors",
+    "chain_floors",
+    "entropy_limit",
+    "roll_out",
+    "train_chain",
+    "unsound_chain",
+]
+
+# study: (prefix of its rows in published.csv, decoder)
+CHAIN_STUDIES = {"chain-gmm": ("gmm", "mixture"), "chain-cnf": ("cnf", "flow")}
+CANDIDATES = 3  # draws of each seed of which one goes on
+AGAIN = 1000  # from one draw of a seed to the next
+FINE = 640  # grid points for the errors; training makes do with fewer
+INDEPENDENT = 10_000  # added to the data's seed for ensembles that no training has seen
+SOUND = 3.0  # largest error of a sound rollout, in units of the sampling noise
+
+Errors = dict[str, list[float]]
+
+
+def chain_data(
+    chain: Chain | None = None, seed: int = 0, realisations: int = 2000
+) -> dict[str, Ensemble]:
+    """The chain's ensembles: "train" (9 lengths), "test" (the 8 between them) and "sine".
+
+    "sine" is the sinusoidal protocol of Figs. 14 and 19, from L_tot = 20 natural lengths, and an
+    independent draw. The lengths are the paper's 0.12 to 0.28 for its ten springs of 0.01, and in
+    proportion for any other chain; so are the pulled distances.
+
+    Args:
+        chain: the paper's if not given.
+        seed: of the noise; "sine" draws from seed + 1.
+        realisations: chains for each length.
+    """
+    chain = chain or Chain()
+    pulled = chain.simulate_paper("smoothed-linear", LENGTHS, realisations, seed)
+    return {
+        "train": pulled.select(slice(0, None, 2)),
+        "test": pulled.select(slice(1, None, 2)),
+        "sine": chain.simulate_paper("sinusoidal", (0.2,), realisations, seed + 1),
+    }
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What a model predicts from the first state of each trajectory, under both end conditions.
+
+    Attributes:
+        strain: by boundary, shape (replicas, conditions, times, springs).
+        alpha: by boundary, with one more axis.
+        velocity: v_n, where F_ex is known, shape (replicas, conditions, times).
+        external_force: F_ex, where v_n is known, same shape.
+    """
+
+    strain: Mapping[str, Tensor]
+    alpha: Mapping[str, Tensor]
+    velocity: Tensor
+    external_force: Tensor
+
+
+@torch.no_grad()
+def roll_out(model: ChainModel, data: ChainObservations, alpha: Tensor | None = None) -> Rollouts:
+    """Predictions for every trajectory of some observations, under both end conditions.
+
+    Args:
+        model: trained, with its gauge frozen.
+        data: observations.
+        alpha: as `model.encode(data)` gives it, if it is at hand.
+    """
+    alpha = model.encode(data) if alpha is None else alpha
+    begin = (data.mean[:, 0], alpha[:, :, 0], data.times)
+    pulled = model.predict(*begin, data.external_force, "force")
+    moved = model.predict(*begin, data.velocity, "velocity")
+    paths = {"force": pulled, "velocity": moved}
+    return Rollouts(
+        {name: path[0] for name, path in paths.items()},
+        {name: path[1] for name, path in paths.items()},
+        pulled[2],
+        moved[2],
+    )
+
+
+@torch.no_grad()
+def chain_errors(
+    model: ChainModel, data: Mapping[str, Ensemble], prefix: str
+) -> tuple[Errors, Errors]:
+    """The errors that the paper reports, for each replica.
+
+    The realisations are compressed to a grid four times finer than that of training.
+
+    Args:
+        model: trained, with its gauge frozen.
+        data: as `chain_data` gives it.
+        prefix: "gmm" or "cnf", for the ids.
+
+    Returns:
+        Errors by the id of `published.csv`: percent, or nats per strain for likelihoods. The alpha
+        rows are in the raw gauge, that of the encoder's network, which is what the paper reports.
+        Second, the alpha rows in units of alpha's standard deviation, which no gauge shifts.
+    """
+    errors: Errors = {}
+    gauge_free: Errors = {}
+    for split, ensemble in data.items():
+        seen = observe_chain(ensemble, model.potentials.natural_length, FINE)
+        alpha = model.encode(seen)
+        if split != "sine":
+            nll = model.nll(seen.density, seen.mean.flatten(), alpha.flatten(1, 3))
+            errors[f"{prefix}-nll-{split}"] = nll.tolist()
+        paths = roll_out(model, seen, alpha)
+        for boundary in ("force", "velocity"):
+            name = f"{split}-{boundary}"
+            errors[f"{prefix}-strain-{name}"] = [
+                relative_error(row, seen.mean) for row in paths.strain[boundary]
+            ]
+            pairs = list(zip(paths.alpha[boundary], alpha, strict=True))
+            gauge_free[f"{prefix}-alpha-{name}"] = [gauge_free_error(*pair) for pair in pairs]
+            raw = zip(*map(model.encoder.ungauged, (paths.alpha[boundary], alpha)), strict=True)
+            errors[f"{prefix}-alpha-{name}"] = [relative_error(*pair) for pair in raw]
+        errors[f"{prefix}-force-{split}-velocity"] = [
+            relative_error(row, seen.external_force) for row in paths.external_force
+        ]
+    return errors, gauge_free
+
+
+@torch.no_grad()
+def chain_floors(
+    data: Mapping[str, Ensemble],
+    again: Mapping[str, Ensemble],
+    model: ChainModel | None = None,
+    prefix: str = "chain",
+) -> dict[str, float]:
+    """Noise floor of each error row: the truth is itself a mean over a finite ensemble (notes 7).
+
+    A perfect theory differs from a sample by the sample's noise, which is that between two
+    independent samples over the root of two.
+
+    Args:
+        data, again: two independent draws, as `chain_data` gives them.
+        model: for the alpha rows, which need an encoder; the median over its replicas counts.
+        prefix: of the ids.
+
+    Returns:
+        Percent by id; both boundaries of a row have the same floor.
+    """
+    floors: dict[str, float] = {}
+    for split, ensemble in data.items():
+        other = again[split]
+        parts = {
+            "strain": relative_error(other.mean(), ensemble.mean()),
+            "force": relative_error(
+                other.records["external_force"], ensemble.records["external_force"]
+            ),
+        }
+        if model is not None:
+            length = model.potentials.natural_length
+            seen = [
+                model.encoder.ungauged(model.encode(observe_chain(part, length)))
+                for part in (other, ensemble)
+            ]
+            each = [relative_error(*pair) for pair in zip(*seen, strict=True)]
+            parts["alpha"] = float(torch.tensor(each).median())
+        for quantity, error in parts.items():
+            for boundary in ("force", "velocity"):
+                if (quantity, boundary) != ("force", "force"):
+                    floors[f"{prefix}-{quantity}-{split}-{boundary}"] = error / sqrt(2)
+    return floors
+
+
+@dataclass(frozen=True)
+class EntropyLimit:
+    """The lowest expected NLL that any density can have, in nats per strain, and its error.
+
+    Attributes:
+        value: mean differential entropy of the single strain over conditions, times and springs.
+        error: standard error of `value`.
+    """
+
+    value: float
+    error: float
+
+
+def entropy_limit(
+    chain: Chain | None = None,
+    realisations: int = 20_000,
+    seed: int = INDEPENDENT,
+    every: int = 15,
+    block: int = 2000,
+) -> dict[str, EntropyLimit]:
+    """Entropy limits of the "train" and the "test" conditions, from ensembles of their own.
+
+    Each marginal's entropy is estimated by nearest spacings (`metrics.spacing_entropy`), whose bias
+    is far below that of a histogram. Every `every`-th time is taken; the entropies vary slowly and
+    are interpolated to all times. The error comes from the scatter between blocks of realisations.
+
+    Args:
+        chain: the paper's if not given.
+        realisations: chains for each length, at least two blocks.
+        seed: of the first block; the next ones count up.
+        every: steps between two times.
+        block: realisations simulated at a time, to bound memory.
+
+    Raises:
+        ValueError: fewer than two blocks.
+    """
+    chain = chain or Chain()
+    blocks = count("number of blocks", realisations // count("block", block), 2)
+    kept, alone = [], []
+    for n in range(blocks):
+        part = chain.simulate_paper(realisations=block, seed=seed + n)
+        steps = len(part.times)
+        times = torch.arange(0, steps, every)
+        if times[-1] != steps - 1:
+            times = torch.cat([times, torch.tensor([steps - 1])])
+        kept.append(part.realisations[:, times])
+        alone.append(spacing_entropy(kept[-1]))
+    whole = spacing_entropy(torch.cat(kept, -1))  # (conditions, times, springs)
+    # weight of each time kept: its hat function summed over all times
+    share = torch.zeros(len(times), dtype=torch.float64)
+    for step in range(steps):
+        right = int(torch.searchsorted(times, step))
+        left = max(right - 1, 0)
+        part_right = (
+            1.0 if right == left else float((step - times[left]) / (times[right] - times[left]))
+        )
+        share[right] += part_right
+        share[left] += 1 - part_right
+    share /= steps
+    limits = {}
+    for split, conditions in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        mean, *each = (
+            float((values[conditions].mean((0, 2)) * share).sum()) for values in (whole, *alone)
+        )
+        error = float(torch.tensor(each, dtype=torch.float64).std()) / sqrt(blocks)
+        limits[split] = EntropyLimit(mean, error)
+    return limits
+
+
+@torch.no_grad()
+def unsound_chain(model: ChainModel, data: ChainObservations, ensemble: Ensemble) -> list[int]:
+    """Replicas whose rollouts miss the training data by more than its own sampling noise allows.
+
+    Args:
+        model: trained, with its gauge frozen.
+        data: what it was trained on.
+        ensemble: where `data` came from, for the sampling noise.
+
+    Returns:
+        Indices of the replicas to be trained again.
+    """
+    noise = 100 * float(ensemble.standard_error().norm() / data.mean.norm())
+    alpha = model.encode(data)
+    begin = (data.mean[:, 0], alpha[:, :, 0], data.times)
+    strain, *_ = model.predict(*begin, data.external_force, "force")
+    bad = []
+    for index, path in enumerate(strain):
+        sound = bool(torch.isfinite(path).all())
+        if not (sound and relative_error(path, data.mean) <= SOUND * noise):
+            bad.append(index)
+    return bad
+
+
+def train_chain(
+    ensemble: Ensemble,
+    seeds: Sequence[int],
+    study: str,
+    recipe: Recipe = CHAIN_RECIPE,
+    start: Recipe = CHAIN_START,
+    folder: Path | None = None,
+    sigmoids: int = 2,
+) -> tuple[ChainModel, Tensor, list[int]]:
+    """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
+
+    Some draws end in a poor minimum, which one-step windows show long before the long ones are paid
+    for: every seed is drawn `CANDIDATES` times (from seed, seed + 1000, ...), all are trained with
+    `start`, and the one with the lowest loss over its last 100 steps goes on with `recipe`.
+
+    Args:
+        ensemble: the training ensemble.
+        seeds: one for each replica.
+        study: a key of `CHAIN_STUDIES`.
+        recipe, start: of the long training and of the short one.
+        folder: where checkpoints are kept while training runs; none if not given.
+        sigmoids: d of the flow.
+
+    Returns:
+        The model, the loss history of both trainings one after the other, as `training.train` gives
+        it, and for each seed the draw that went on, counted from 0.
+
+    Raises:
+        ValueError: unknown study.
+        TrainingError: a loss term is not finite, or a rollout misses its training data by more than
+            `SOUND` times the sampling noise.
+    """
+    decoder = CHAIN_STUDIES[choice("study", study, CHAIN_STUDIES)][1]
+    data = observe_chain(ensemble)
+
+    def kept(name: str) -> Path | None:
+        return None if folder is None else folder / f"checkpoint-{name}.safetensors"
+
+    drawn = [seed + AGAIN * n for n in range(CANDIDATES) for seed in seeds]
+    many = ChainModel(drawn, decoder, sigmoids)
+    first = train(many, data, start, kept("start"))
+    weights = torch.tensor(start.weights, dtype=first.dtype)
+    loss = (first[-10:].mean(0) * weights[:, None]).sum(0).unflatten(0, (CANDIDATES, -1))
+    chosen = loss.argmin(0).tolist()
+    model = ChainModel(seeds, decoder, sigmoids)
+    places = [len(chosen) * draw + index for index, draw in enumerate(chosen)]
+    for index, place in enumerate(places):
+        copy_replica(model, index, many, place)
+    second = train(model, data, recipe, kept("long"))
+    poor = unsound_chain(model, data, ensemble)
+    if poor:
+        bad = [model.seeds[index] for index in poor]
+        raise TrainingError(
+            f"seeds {bad} miss their training data by over {SOUND:g} times its sampling noise; try "
+            "more steps, more candidates or a lower learning rate"
+        )
+    return model, torch.cat([first[:, :, places], second]), chosen

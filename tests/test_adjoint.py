@@ -1,0 +1,134 @@
+"""The fused rollout and its adjoint against PyTorch's own differentiation, weight by weight."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ibvonns.adjoint import chain_rollout
+from ibvonns.networks import generators
+from ibvonns.onsager import ChainPotentials
+
+
+def problem(
+    replicas: int, trajectories: int, springs: int, internal: int, window: int, seed: int
+) -> tuple[Tensor, ...]:
+    """Random first states, forces, velocities and steps."""
+    rng = torch.Generator().manual_seed(seed)
+    draw = {"generator": rng, "dtype": torch.float64}
+    strain = 1 + torch.randn(trajectories, springs, **draw)  # type: ignore[call-overload]
+    alpha = torch.randn(replicas, trajectories, springs, internal, **draw)  # type: ignore[call-overload]
+    force, velocity = 0.01 * torch.randn(2, trajectories, window, **draw)  # type: ignore[call-overload]
+    steps = 0.005 + 0.01 * torch.rand(window, **draw)  # type: ignore[call-overload]
+    return strain, alpha, force, velocity, steps
+
+
+def made(
+    replicas: int,
+    internal: int = 1,
+    energy: tuple[int, ...] = (20, 20),
+    power: tuple[int, ...] = (20, 20),
+) -> ChainPotentials:
+    """Potentials with random weights and the scales of the paper's chain."""
+    law = ChainPotentials(generators(range(replicas)), 0.01, energy, power, internal)
+    law.set_scales((1.2, 0.6), 0.006, 0.02)
+    return law
+
+
+def gradients(
+    law: ChainPotentials, inputs: tuple[Tensor | None, ...], backend: str
+) -> list[Tensor]:
+    """Results, then gradients by alpha and by each weight, of a random weighted sum of them."""
+    strain, alpha, *rest = inputs
+    assert alpha is not None
+    alpha = alpha.clone().requires_grad_()
+    results = chain_rollout(law, strain, alpha, *rest, backend)  # type: ignore[arg-type,call-arg]
+    rng = torch.Generator().manual_seed(1)
+    total = sum(
+        (part * torch.randn(part.shape, generator=rng, dtype=part.dtype)).sum() for part in results
+    )
+    wanted = [alpha, *law.parameters()]
+    slopes = torch.autograd.grad(total, wanted, materialize_grads=True)  # type: ignore[arg-type]
+    return [*(part.detach() for part in results), *slopes]
+
+
+width = st.integers(1, 9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(2, 12), st.integers(1, 3)),
+    energy=st.tuples(width, width),
+    power=st.tuples(width, width),
+    window=st.sampled_from((1, 2, 7)),
+    seed=st.integers(0, 1000),
+    moved=st.booleans(),
+)
+def test_gradients_are_those_of_the_reference(
+    sizes: tuple[int, int, int, int],
+    energy: tuple[int, int],
+    power: tuple[int, int],
+    window: int,
+    seed: int,
+    moved: bool,
+) -> None:
+    law = made(sizes[0], sizes[3], energy, power)
+    strain, alpha, force, velocity, steps = problem(*sizes, window, seed)
+    inputs = (strain, alpha, force, velocity if moved else None, steps)
+    ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
+    for one, other in zip(ours, expected, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+
+
+@pytest.mark.parametrize("window", [30, 300])
+def test_long_windows_agree_too(window: int) -> None:
+    law, inputs = made(2), problem(2, 3, 10, 1, window, 5)
+    ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).norm() <= 1e-9 * other.norm().clamp_min(1e-6)
+
+
+def test_finite_differences_agree() -> None:
+    law, inputs = made(1), problem(1, 2, 4, 1, 5, 3)
+    strain, alpha, *rest = inputs
+
+    def total(alpha: Tensor) -> Tensor:
+        parts = chain_rollout(law, strain, alpha, *rest)  # type: ignore[arg-type]
+        return torch.cat([part.flatten() for part in parts]).square().sum()
+
+    moved = alpha.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(total(moved), moved)
+    along = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0), dtype=alpha.dtype)
+    h = 1e-5
+    measured = (total(alpha + h * along) - total(alpha - h * along)) / (2 * h)
+    assert float((slope * along).sum()) == pytest.approx(float(measured.detach()), rel=1e-7)
+
+
+def test_one_thread_and_two_give_the_same_numbers() -> None:
+    law, inputs = made(2), problem(2, 20, 10, 1, 7, 5)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(gradients(law, inputs, "fast"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_nan_comes_through() -> None:
+    """The loss must show it: `train` then names the seed."""
+    law, (strain, alpha, *rest) = made(2), problem(2, 2, 3, 1, 2, 0)
+    with torch.no_grad():
+        next(law.dissipation_network.parameters())[1] = float("nan")
+    strains, *_ = chain_rollout(law, strain, alpha, *rest)  # type: ignore[arg-type]
+    assert torch.isfinite(strains[0]).all() and torch.isnan(strains[1]).any()
+
+
+def test_other_depths_go_the_reference_way() -> None:
+    law, inputs = made(1, energy=(5,)), problem(1, 2, 3, 1, 2, 0)
+    for one, other in zip(*(gradients(law, inputs, b) for b in ("fast", "reference")), strict=True):
+        assert torch.equal(one, other)
