@@ -17,6 +17,7 @@ from ibvonns.validation import choice, count, finite, increasing, positive, shap
 __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
 
 DECODERS = ("mixture", "flow")
+SHIFT = 0.05  # in strain, of `ChainModel.drift`
 GAUGE_EVERY = 10  # steps between two times on which the gauge of alpha is measured
 
 
@@ -100,7 +101,7 @@ class ChainModel(nn.Module):
     """
 
     observes = ChainObservations
-    terms = ("density", "strain", "internal", "drive")  # of the loss, in the order of the weights
+    terms = ("density", "drift", "strain", "internal", "drive")  # of the loss, as its weights
 
     def __init__(self, seeds: Sequence[int], decoder: str = "mixture", sigmoids: int = 2):
         super().__init__()
@@ -151,6 +152,15 @@ class ChainModel(nn.Module):
         parts = self.encoder.measure_gauge(gauge, data.mean[:, fixed].flatten())
         offset, scale = (part[:, :, None, None] for part in parts)
         return (raw[:, :, place[len(fixed) :]] - offset) / scale
+
+    def drift(self, rows: Density) -> Tensor:
+        """Mean square change of alpha, in its deviation over these rows, per unit of strain.
+
+        By how much alpha follows a shift of a whole ensemble, which the strain already tells; shape
+        (replicas,).
+        """
+        spread = self.encoder.raw(rows).var(1, unbiased=False, keepdim=True)
+        return (self.encoder.drift(rows, SHIFT).square() / spread).mean((1, 2))
 
     @torch.no_grad()
     def freeze(self, data: ChainObservations) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 
 import torch
@@ -102,6 +102,11 @@ def roll_out(model: ChainModel, data: ChainObservations, alpha: Tensor | None = 
     )
 
 
+def _error(prediction: Tensor, truth: Tensor) -> float:
+    """`relative_error`, or infinity where a rollout has run away."""
+    return relative_error(prediction, truth) if bool(prediction.isfinite().all()) else inf
+
+
 @torch.no_grad()
 def chain_errors(
     model: ChainModel, data: Mapping[str, Ensemble], prefix: str
@@ -132,14 +137,16 @@ def chain_errors(
         for boundary in ("force", "velocity"):
             name = f"{split}-{boundary}"
             errors[f"{prefix}-strain-{name}"] = [
-                relative_error(row, seen.mean) for row in paths.strain[boundary]
+                _error(row, seen.mean) for row in paths.strain[boundary]
             ]
             pairs = list(zip(paths.alpha[boundary], alpha, strict=True))
-            gauge_free[f"{prefix}-alpha-{name}"] = [gauge_free_error(*pair) for pair in pairs]
+            gauge_free[f"{prefix}-alpha-{name}"] = [
+                gauge_free_error(*pair) if bool(pair[0].isfinite().all()) else inf for pair in pairs
+            ]
             raw = zip(*map(model.encoder.ungauged, (paths.alpha[boundary], alpha)), strict=True)
-            errors[f"{prefix}-alpha-{name}"] = [relative_error(*pair) for pair in raw]
+            errors[f"{prefix}-alpha-{name}"] = [_error(*pair) for pair in raw]
         errors[f"{prefix}-force-{split}-velocity"] = [
-            relative_error(row, seen.external_force) for row in paths.external_force
+            _error(row, seen.external_force) for row in paths.external_force
         ]
     return errors, gauge_free
 

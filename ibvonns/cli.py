@@ -22,7 +22,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds to train, counted from 0.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -43,7 +46,7 @@ def main(
 @app.command()
 def reproduce(
     study: Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")],
-    seeds: Seeds = 5,
+    seeds: Seeds = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results; a cache if not given.")
     ] = None,
@@ -58,10 +61,10 @@ def reproduce(
         raise typer.BadParameter(str(error)) from None
     console = Console()
     console.print(table(scored_rows(metrics)))
-    print(
-        f"trained {seeds} seeds in {metrics['training_seconds']} s, attempts {metrics['attempts']}"
-    )
-    print(f"wrote {(out or study_folder(study, seeds)) / 'metrics.json'}")
+    number = len(metrics["seeds"])
+    print(f"trained {number} seeds in {metrics['training_seconds']} s")
+    print(f"attempts, or draw that was chosen: {metrics['attempts']}")
+    print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
 
 
 @app.command()
@@ -69,7 +72,7 @@ def scoreboard(
     study: Annotated[
         str | None, typer.Option(help="One study; all that can be trained if not given.")
     ] = None,
-    seeds: Seeds = 5,
+    seeds: Seeds = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the rows as a JSON list instead of a table.")
     ] = False,

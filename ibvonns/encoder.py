@@ -64,6 +64,17 @@ class Encoder(nn.Module):
         """rho(<h>) before the gauge: (replicas, rows, internal), from compressed ensembles."""
         return self.rho(density.expectation(self.features(density.grid)))
 
+    def drift(self, density: Density, shift: float) -> Tensor:
+        """Change of the raw alpha per length when whole ensembles are shifted.
+
+        A central difference over `shift` either way; shape (replicas, rows, internal).
+        """
+        moved = [
+            self.rho(density.expectation(self.features(density.grid + step)))
+            for step in (shift, -shift)
+        ]
+        return (moved[0] - moved[1]) / (2 * shift)
+
     def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`.
 

@@ -175,15 +175,15 @@ class ChainPotentials(nn.Module):
         self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
         both = 1 + internal
         self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden)
-        # softplus of it, in units of the scales: 1 at first. The network's own part starts ten
-        # times smaller, so that training starts from plain friction: beyond the forces of the
-        # data, that is what remains.
+        # softplus of it, in units of the scales. That of g_v starts above any that is likely, and
+        # the network's own part ten times smaller than usual: a sum of both can only come down to
+        # plain friction through the mobility, which goes on beyond the forces of the data, where
+        # the network's part does not.
         last = cast(PositiveLinear, self.dissipation_network.mix[-1])
         with torch.no_grad():
             last.free.sub_(math.log(10))
-        unit = math.log(math.expm1(1.0))
-        start = torch.full((len(rngs), 1, both), unit, dtype=torch.float64)
-        self.mobility = nn.Parameter(start)
+        first = torch.tensor([5.0] + internal * [1.0], dtype=torch.float64)
+        self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))
         self.register_buffer("strain_scale", torch.tensor([0.0, 1.0], dtype=torch.float64))
         self.register_buffer("force_scale", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("velocity_scale", torch.tensor(1.0, dtype=torch.float64))

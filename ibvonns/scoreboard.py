@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from ibvonns.metrics import summary
-from ibvonns.studies import load_metrics, reproduce, study_folder
+from ibvonns.studies import SEEDS, load_metrics, reproduce, study_folder
 from ibvonns.validation import choice
 
 __all__ = ["markdown", "published", "rounded", "score", "score_errors", "scored_rows", "table"]
@@ -78,16 +78,17 @@ def scored_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return score_errors(metrics["study"], metrics["errors"], metrics["gauge_free"], metrics)
 
 
-def score(study: str, seeds: int = 5, out: str | None = None) -> list[dict[str, Any]]:
+def score(study: str, seeds: int | None = None, out: str | None = None) -> list[dict[str, Any]]:
     """Scored rows of a study, from stored results if they are of this very code, else trained now.
 
     Args:
         study: a member of `STUDIES`.
-        seeds: how many seeds.
+        seeds: how many seeds; as many as the book trains if not given.
         out: a folder that `reproduce` wrote; the cache if not given.
     """
     if out is not None:
         return scored_rows(load_metrics(f"{out}/metrics.json"))
+    seeds = SEEDS[choice("study", study, SEEDS)] if seeds is None else seeds
     path = study_folder(study, seeds) / "metrics.json"
     # the folder's name holds the key of recipe, seeds and source: what is there is not stale
     metrics = load_metrics(path) if path.exists() else reproduce(study, seeds)

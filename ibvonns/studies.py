@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from ibvonns.chain_model import ChainModel
+from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.chain_studies import (
     CHAIN_STUDIES,
     INDEPENDENT,
@@ -31,14 +31,16 @@ from ibvonns.metrics import gauge_free_error, relative_error
 from ibvonns.model import Observations, TrapModel, observe
 from ibvonns.networks import copy_replica
 from ibvonns.systems.trap import VELOCITIES, Trap
-from ibvonns.training import CHAIN_RECIPE, Recipe, TrainingError, train
+from ibvonns.training import CHAIN_RECIPE, DENSITY_RECIPE, Recipe, TrainingError, train
 from ibvonns.validation import choice, count
 
 __all__ = [
+    "SEEDS",
     "STUDIES",
     "TrapErrors",
     "chain_limits",
     "exact_trap_errors",
+    "flow_likelihoods",
     "load_metrics",
     "recipe_of",
     "reproduce",
@@ -51,7 +53,8 @@ __all__ = [
     "unsound",
 ]
 
-STUDIES = ("trap", *CHAIN_STUDIES)
+SEEDS = {"trap": 5, **dict.fromkeys(CHAIN_STUDIES, 3)}  # how many the book trains
+STUDIES = tuple(SEEDS)
 RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
@@ -286,17 +289,62 @@ def study_folder(study: str, seeds: int, recipe: Recipe | None = None, data_seed
     return user_cache_path("ibvonns") / f"{study}-{key[:16]}"
 
 
+def _cached(name: str, parts: Sequence[object], compute: Callable[[], dict[str, Any]]) -> Any:
+    """What `compute` gives, from the cache if this very library has computed it before."""
+    key = hashlib.sha256(repr((name, *parts, _library_digest(), torch.__version__)).encode())
+    path = user_cache_path("ibvonns") / f"{name}-{key.hexdigest()[:16]}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(path, compute())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def chain_limits(data_seed: int = 0) -> dict[str, EntropyLimit]:
-    """`entropy_limit` of the paper's chain, from the cache if this very code has computed it."""
-    key = hashlib.sha256(f"{_library_digest()} {torch.__version__} {data_seed}".encode())
-    path = user_cache_path("ibvonns") / f"chain-entropy-{key.hexdigest()[:16]}.json"
-    if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {split: EntropyLimit(**entry) for split, entry in stored.items()}
-    limits = entropy_limit(seed=data_seed + INDEPENDENT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(path, {split: asdict(limit) for split, limit in limits.items()})
-    return limits
+    """`entropy_limit` of the paper's chain, from ensembles of their own; kept in the cache."""
+
+    def compute() -> dict[str, Any]:
+        limits = entropy_limit(seed=data_seed + INDEPENDENT)
+        return {split: asdict(limit) for split, limit in limits.items()}
+
+    stored = _cached("chain-entropy", [data_seed], compute)
+    return {split: EntropyLimit(**entry) for split, entry in stored.items()}
+
+
+def flow_likelihoods(
+    sigmoids: Sequence[int] = (1, 2, 4, 8), data_seed: int = 0
+) -> dict[int, dict[str, float]]:
+    """NLL of flows of several sizes, encoder and decoder trained alone; kept in the cache.
+
+    Args:
+        sigmoids: d of each flow.
+        data_seed: of `chain_data`.
+
+    Returns:
+        For each d the NLL on "train" and "test", in nats per strain.
+
+    Raises:
+        ValueError: a d below 1.
+    """
+    for number in sigmoids:
+        count("sigmoids", number)
+
+    def compute() -> dict[str, Any]:
+        data = chain_data(seed=data_seed)
+        seen = {split: observe_chain(data[split]) for split in ("train", "test")}
+        found: dict[str, Any] = {}
+        for number in sigmoids:
+            model = ChainModel([0], "flow", number)
+            train(model, seen["train"], DENSITY_RECIPE)
+            found[str(number)] = {}
+            with torch.no_grad():
+                for split, part in seen.items():
+                    alpha = model.encode(part).flatten(1, 3)
+                    nll = model.nll(part.density, part.mean.flatten(), alpha)
+                    found[str(number)][split] = float(nll)
+        return found
+
+    stored = _cached("flow-likelihoods", [list(sigmoids), data_seed], compute)
+    return {int(number): values for number, values in stored.items()}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -328,7 +376,7 @@ def load_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def reproduce(
     study: str,
-    seeds: int = 5,
+    seeds: int | None = None,
     out: str | os.PathLike[str] | None = None,
     recipe: Recipe | None = None,
     data_seed: int = 0,
@@ -339,7 +387,7 @@ def reproduce(
 
     Args:
         study: a member of `STUDIES`.
-        seeds: how many seeds, from 0.
+        seeds: how many seeds, from 0; as many as the book trains if not given.
         out: folder for the results; the cache of `study_folder` if not given.
 
     Returns:
@@ -348,10 +396,10 @@ def reproduce(
 
     Raises:
         ValueError: unknown study or no seeds.
-        TrainingError: see `train_trap`.
+        TrainingError: see `train_trap` and `train_chain`.
     """
     choice("study", study, STUDIES)
-    count("seeds", seeds)
+    seeds = count("seeds", SEEDS[study] if seeds is None else seeds)
     recipe = recipe or recipe_of(study)
     folder = Path(out) if out is not None else study_folder(study, seeds, recipe, data_seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -410,12 +458,15 @@ def _run_chain(
     return model, scores
 
 
-def result(study: str, seeds: int) -> tuple[TrapModel | ChainModel, Tensor | None, dict[str, Any]]:
+def result(
+    study: str, seeds: int | None = None
+) -> tuple[TrapModel | ChainModel, Tensor | None, dict[str, Any]]:
     """Model, loss history (of a chain) and metrics: from the cache, or trained now and cached.
 
     The folder's name holds the key of recipe, seeds, data and library source (`run_key`): what is
     there was made by this very code, and what another version made is never found.
     """
+    seeds = SEEDS[choice("study", study, STUDIES)] if seeds is None else seeds
     folder = study_folder(study, seeds)
     if not (folder / "metrics.json").exists():
         reproduce(study, seeds)

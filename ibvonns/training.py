@@ -25,7 +25,16 @@ from ibvonns.optimiser import SOAP
 from ibvonns.rollout import rollout
 from ibvonns.validation import at_least, count, positive
 
-__all__ = ["CHAIN_RECIPE", "CHAIN_START", "Phase", "Recipe", "TrainingError", "loss_terms", "train"]
+__all__ = [
+    "CHAIN_RECIPE",
+    "CHAIN_START",
+    "DENSITY_RECIPE",
+    "Phase",
+    "Recipe",
+    "TrainingError",
+    "loss_terms",
+    "train",
+]
 
 
 Model = TrapModel | ChainModel
@@ -93,9 +102,9 @@ class Recipe:
 
     Attributes:
         phases: in their order.
-        learning_rate: at its peak. It is constant while the window is 0, then falls to a thousandth
-            as a cosine. It rises anew over 50 steps wherever other weights begin to learn: the
-            optimiser first has to see their gradients.
+        learning_rate: at its peak. It is constant while the window is 0, if other windows follow,
+            then falls to a thousandth as a cosine. It rises anew over 50 steps wherever other
+            weights begin to learn: the optimiser first has to see their gradients.
         weights: of the terms of the model's loss, in the order of `terms`; each is dimensionless.
         checkpoint_every: steps between two checkpoints.
         clip: a replica's gradient is shortened to so many times its usual norm, a running mean; or
@@ -143,12 +152,13 @@ class Recipe:
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
         alone = sum(phase.steps for phase in self.phases if phase.window == 0)
+        alone = 0 if alone == self.steps else alone
         if step < alone:
             return self.learning_rate
         since = begin = alone
         held = None
         for phase in self.phases:  # where the stretch of phases that hold, or do not, began
-            if phase.window and begin <= step:
+            if (phase.window or not alone) and begin <= step:
                 since = since if phase.hold == held else begin
                 held = phase.hold
                 begin += phase.steps
@@ -163,15 +173,26 @@ class Recipe:
 
 # The chain's. A first, short training of several draws of each seed tells good minima from poor
 # ones (`chain_studies.train_chain`); the best goes on with long windows.
-_CHAIN_WEIGHTS = (0.5, 1.0, 0.3, 30.0)
 CHAIN_START = Recipe(
-    (Phase(0, 150), Phase(1, 250, hold=True), Phase(1, 400)), weights=_CHAIN_WEIGHTS, clip=3.0
-)
-CHAIN_RECIPE = Recipe(
-    (Phase(6, 150, 15), Phase(20, 300, 8), Phase(60, 500, 4), Phase(150, 300, 2)),
-    weights=_CHAIN_WEIGHTS,
+    (Phase(0, 150), Phase(1, 250, hold=True), Phase(1, 400)),
+    weights=(0.5, 0.01, 1.0, 0.3, 30.0),
     clip=3.0,
 )
+CHAIN_RECIPE = Recipe(
+    (
+        Phase(6, 100, 15),
+        Phase(20, 250, 8),
+        Phase(60, 500, 4),
+        Phase(150, 350, 2),
+        Phase(300, 60, 1),
+    ),
+    learning_rate=1.2e-2,
+    weights=(0.5, 0.01, 1.0, 0.6, 30.0),
+    clip=3.0,
+)
+# encoder and decoder alone, with nothing else asked of alpha
+DENSITY_RECIPE = Recipe((Phase(0, 800),), learning_rate=3e-2, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
+FREE = 20  # steps from which on half of the chain's windows leave the end to F_ex
 
 
 @singledispatch
@@ -238,10 +259,13 @@ def _(
     starts: Tensor,
     held: Tensor | None = None,
 ) -> Tensor:
-    r"""The chain's, Eqs. (51)-(53), and one for the pulled end.
+    r"""The chain's, Eqs. (51)-(53), and two more.
 
     - density, Eq. (51): mean negative log-likelihood in nats per strain, over every 50th time while
-      the rest of the loss is there, over every 15th before.
+      the rest of the loss is there, over every 30th before.
+    - drift: mean square change of alpha, in its deviation, per unit of strain when a whole ensemble
+      is shifted. The strain tells the place of a density, and alpha is for its shape: one that
+      follows the place, too, goes astray where a pull turns back.
     - strain, Eq. (52), by the particles' positions, whose noise is independent from one to the
       next: mean square of the rolled-out position less the recorded one after j = 1..window steps,
       divided by j dt^2 and the square of the velocity scale. The noise of j steps adds up to a
@@ -251,40 +275,46 @@ def _(
       recorded v_n, over the square of the velocity scale. A relation between records with no noise
       of its own: it is what makes F_ex follow from v_n later.
 
-    The end is moved as recorded and F_ex is as recorded (`ChainPotentials.both_given`).
+    F_ex is as recorded. The end moves as recorded, or, in every other draw of windows of `FREE`
+    steps or more, as F_ex drives it: the error that this feeds back must be trained, too.
     """
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     if held is None:
-        every = 50 if window else 15
+        every = 50 if window else 30
         some = torch.arange(int(starts[0]) % every, len(data.times), every, device=starts.device)
         wanted, place = torch.unique(torch.cat([some, times.flatten()]), return_inverse=True)
         alpha = model.standardised(data, wanted)
         rows = Density(data.density.grid, data.density.weights[:, some])
         of_rows = alpha[:, :, place[: len(some)]].flatten(1, 3)
         nll = model.nll(rows, data.mean[:, some].flatten(), of_rows)
+        drift = model.drift(rows)
         if window == 0 or not torch.isfinite(nll).all():
-            return torch.stack([nll, *[0 * nll] * 3])
+            return torch.stack([nll, drift, *[0 * nll] * 3])
         inner = alpha[:, :, place[len(some) :]].unflatten(2, times.shape).flatten(1, 2)
     else:
         inner, nll = held[:, :, times].flatten(1, 2), held.new_zeros(len(held))
+        drift = nll
     strain, force, velocity = (
         part[:, times].flatten(0, 1) for part in (data.mean, data.external_force, data.velocity)
     )
     law, steps = model.potentials, torch.diff(data.times[: window + 1])
+    free = window >= FREE and int(starts[0]) % 2 == 1
+    moves = None if free else velocity[:, 1:]
     strains, states, ends = chain_rollout(
-        law, strain[:, 0], inner[:, :, 0], force[:, :-1], velocity[:, 1:], steps
+        law, strain[:, 0], inner[:, :, 0], force[:, :-1], moves, steps
     )
     clock = (steps.cumsum(0) * steps[0]).sqrt()[:, None]
     missed = (strains - strain[:, 1:]).cumsum(-1)[..., :-1] / clock
     missed = data.natural_length / law.velocity_scale * missed
-    drift = (states - inner[:, :, 1:]) / clock[..., None]
+    astray = (states - inner[:, :, 1:]) / clock[..., None]
     unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
     driven = ends[..., 0] - velocity[:, 0]  # at the recorded state
     return torch.stack(
         [
             nll,
+            drift,
             missed.square().mean((1, 2, 3)),
-            (drift / unit).square().mean((1, 2, 3, 4)),
+            (astray / unit).square().mean((1, 2, 3, 4)),
             (driven / law.velocity_scale).square().mean(1),
         ]
     )

@@ -1,5 +1,7 @@
 """The chain's model: its gauge, its rollouts at both end conditions, its likelihood."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -35,7 +37,7 @@ def test_alpha_is_standardised_in_the_frozen_gauge(
     alpha = model.encode(observed)
     assert alpha.shape == (2, 2, 301, 10, 1)
     assert torch.allclose(alpha, model.standardised(observed), rtol=0, atol=1e-12)
-    rows = alpha.flatten(1)
+    rows = alpha[:, :, ::10].flatten(1)  # the times on which the gauge is measured
     assert rows.mean(1).abs().max() < 1e-12
     assert (rows.std(1, unbiased=False) - 1).abs().max() < 1e-12
 
@@ -103,3 +105,31 @@ def test_a_model_of_ten_springs_runs_chains_of_other_sizes(model: ChainModel, sp
     velocity = torch.full((1, 4), 0.05, dtype=torch.float64)
     path, _, force = model.predict(strain, alpha, times, velocity, "velocity")
     assert path.shape == (2, 1, 4, springs) and bool(force.isfinite().all())
+
+
+def test_drift_is_the_slope_of_alpha_along_a_shift(
+    model: ChainModel, observed: ChainObservations
+) -> None:
+    some = Density(observed.density.grid, observed.density.weights[:, ::50])
+    step = 1e-4
+    moved = [Density(some.grid + sign * step, some.weights) for sign in (1, -1)]
+    raw = [model.encoder.raw(rows) for rows in moved]
+    slope = (raw[0] - raw[1]) / (2 * step)
+    assert torch.allclose(model.encoder.drift(some, step), slope, rtol=1e-6, atol=1e-9)
+    spread = model.encoder.raw(some).var(1, unbiased=False)
+    expected = (slope.square().mean(1) / spread)[:, 0]
+    assert torch.allclose(model.drift(some), expected, rtol=0.01)
+
+
+def test_what_is_saved_is_loaded_bit_by_bit(model: ChainModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.safetensors")
+    again = ChainModel.load(tmp_path / "model.safetensors")
+    assert again.seeds == [0, 1] and type(again.decoder) is type(model.decoder)
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_alpha_of_some_times_is_that_of_all(model: ChainModel, observed: ChainObservations) -> None:
+    wanted = torch.tensor([7, 3, 250, 3])
+    alpha = model.standardised(observed)[:, :, wanted]
+    assert torch.allclose(model.standardised(observed, wanted), alpha, rtol=0, atol=1e-12)

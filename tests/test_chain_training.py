@@ -13,7 +13,9 @@ from ibvonns.ensemble import Density
 from ibvonns.systems.chain import Chain
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 
-TINY = Recipe((Phase(0, 15), Phase(1, 15, 5), Phase(4, 6, 2)), 1e-2, (1.0, 1.0, 0.3, 30.0), 4)
+TINY = Recipe(
+    (Phase(0, 15), Phase(1, 15, 5), Phase(4, 6, 2)), 1e-2, (1.0, 0.025, 1.0, 0.3, 30.0), 4
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def test_recorded_states_leave_no_strain_and_no_internal_term(
 
     monkeypatch.setattr(training, "chain_rollout", recorded)
     terms = loss_terms(model, observed, window, starts)
-    assert terms.shape == (4, 2)
-    assert terms[1:3].abs().max() < 1e-20
-    assert (terms[3] > 0).all()
+    assert terms.shape == (5, 2)
+    assert terms[2:4].abs().max() < 1e-20
+    assert (terms[4] > 0).all()
 
 
 def test_a_miss_counts_by_its_window(
@@ -61,23 +63,24 @@ def test_a_miss_counts_by_its_window(
         result = (strain, torch.zeros(1, 2, window, 10, 1).double(), torch.zeros(1, 2, window))
         monkeypatch.setattr(training, "chain_rollout", lambda *_, result=result: result)
         terms = loss_terms(model, observed, window, torch.tensor([10])).detach()
-        values.append(float(terms[1, 0]))
+        values.append(float(terms[2, 0]))
     unit = 0.01 * 0.01 / 0.01 / float(model.potentials.velocity_scale)
     assert values == pytest.approx([unit**2, unit**2 / 4 / 4], rel=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["mixture", "flow"])
 def test_density_and_drive_terms_fall(observed: ChainObservations, decoder: str) -> None:
-    model = ChainModel([0], decoder)
-    recipe = Recipe((Phase(0, 40), Phase(1, 120, 20)), 1.5e-2, (1.0, 1.0, 0.3, 30.0))
+    model = ChainModel([0, 1, 2], decoder)
+    recipe = Recipe((Phase(0, 80), Phase(1, 120, 20)), 1.5e-2, (1.0, 0.025, 1.0, 0.3, 30.0))
     model.set_scales(observed)
     starts = torch.arange(0, 300, 11)
     before = loss_terms(model, observed, 1, starts).detach()
     history = train(model, observed, recipe)
     after = loss_terms(model, observed, 1, starts).detach()
-    assert history.shape == (16, 4, 1)
-    assert (after[0] < before[0] - 0.3).all()
-    assert (after[3] < before[3] / 10).all()  # strain: 100 realisations are mostly noise
+    assert history.shape == (20, 5, 3)
+    # a draw may be stuck in a poor minimum: `train_chain` chooses among three
+    assert (after[0] < before[0] - 0.3).sum() >= 2
+    assert (after[4] < before[4] / 10).all()  # strain: 100 realisations are mostly noise
 
 
 def test_broken_run_goes_on_to_the_same_weights(
