@@ -120,13 +120,14 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
     lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[1:]))]
     for row in rows:
-        unit = row["unit"]
-        sign = "≈" if unit == "%" else ""
+        unit, chain = row["unit"], not row["id"].startswith("trap")
+        sign = "≈" if unit == "%" or chain else ""
+        taken = "≈" if chain and row["quantity"] == "alpha" else ""  # a floor seen by the encoder
         median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
         free = f"≈{rounded(row['gauge_free']['median'], unit)}" if "gauge_free" in row else ""
         floor, limit = (rounded(row[name], unit) for name in ("floor", "limit"))
         ours = f"{sign}{median} [{low}, {high}]"
-        lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, floor, limit))
+        lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, taken + floor, limit))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -141,7 +141,7 @@ def trap_errors(
     """The errors that the paper reports, for each replica.
 
     The realisations are compressed to a grid so fine that alpha is that of the realisations
-    themselves to 1e-5, hundreds of times below every error (chapter 3 compares the two).
+    themselves to 1e-5, far below every error (chapter 3 compares the two).
 
     f and phi are compared with the analytic potentials, Eqs. (25), (26), at the states of the data;
     F_ex and alpha are rolled out from the encoded initial state.
