@@ -143,7 +143,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         drawn.add_row(row["id"], f"{row['published']:g}", *ours)
     drawn.caption = (
         f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative "
-        "L2 error in %. Floor: the exact theory against the same samples. Limit: the best that a "
-        "model may expect."
+        "L2 error in %. Floor: what the samples' noise leaves to a perfect theory. Limit: the "
+        "best that a model may expect, where it is known."
     )
     return drawn
