@@ -191,7 +191,7 @@ CHAIN_RECIPE = Recipe(
     clip=3.0,
 )
 # encoder and decoder alone, with nothing else asked of alpha
-DENSITY_RECIPE = Recipe((Phase(0, 800),), learning_rate=3e-2, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
+DENSITY_RECIPE = Recipe((Phase(0, 1500),), learning_rate=3e-2, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
 FREE = 20  # steps from which on half of the chain's windows leave the end to F_ex
 
 
@@ -419,7 +419,8 @@ def train(
         usual = tensors["usual"]
     held: Tensor | None = None
     weights = torch.tensor(recipe.weights, dtype=data.mean.dtype, device=data.mean.device)
-    with _progress(recipe.steps, first, f"Training {len(model.seeds)} seeds") as bar:
+    label = f"Training {len(model.seeds)} seeds"
+    with torch.enable_grad(), _progress(recipe.steps, first, label) as bar:
         for step in range(first, recipe.steps):
             phase = recipe.phase_at(step)
             # each step draws from its own generator, so that a resumed run draws the same
