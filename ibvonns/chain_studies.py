@@ -45,9 +45,8 @@ def chain_data(
 ) -> dict[str, Ensemble]:
     """The chain's ensembles: "train" (9 lengths), "test" (the 8 between them) and "sine".
 
-    "sine" is the sinusoidal protocol of Figs. 14 and 19, from L_tot = 20 natural lengths, and an
-    independent draw. The lengths are the paper's 0.12 to 0.28 for its ten springs of 0.01, and in
-    proportion for any other chain; so are the pulled distances.
+    "sine" is the sinusoidal protocol of Figs. 14 and 19, from L_tot = 0.20, and an independent draw.
+    Lengths and pulled distances are the paper's, whatever the chain.
 
     Args:
         chain: the paper's if not given.
@@ -278,7 +277,7 @@ def unsound_chain(model: ChainModel, data: ChainObservations, ensemble: Ensemble
         ensemble: where `data` came from, for the sampling noise.
 
     Returns:
-        Indices of the replicas to be trained again.
+        Indices of the replicas that do.
     """
     noise = 100 * float(ensemble.standard_error().norm() / data.mean.norm())
     alpha = model.encode(data)

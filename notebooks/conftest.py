@@ -14,6 +14,8 @@ from typing import Any
 from nbval.plugin import IPyNbCell
 
 os.environ["PYTHONHASHSEED"] = "0"  # sets print in one order
+# as execute.py; and two kernels of two threads each on two cores take several times as long
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["IBVONNS_PROGRESS"] = "off"  # a progress bar is no output
 

@@ -136,6 +136,8 @@ def main(names: list[str]) -> int:
         return 2
     # Read by the kernels: sets print in one order; a debugger's notice stays off the terminal.
     os.environ["PYTHONHASHSEED"] = "0"
+    # one thread: sums keep their order, whatever the machine's number of cores
+    os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     os.environ["IBVONNS_PROGRESS"] = "off"  # this program shows its own
     for number, name in enumerate(wanted, 1):
