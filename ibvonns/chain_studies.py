@@ -45,8 +45,8 @@ def chain_data(
 ) -> dict[str, Ensemble]:
     """The chain's ensembles: "train" (9 lengths), "test" (the 8 between them) and "sine".
 
-    "sine" is the sinusoidal protocol of Figs. 14 and 19, from L_tot = 0.20, and an independent draw.
-    Lengths and pulled distances are the paper's, whatever the chain.
+    "sine" is the sinusoidal protocol of Figs. 14 and 19, from L_tot = 0.20, and an independent
+    draw. Lengths and pulled distances are the paper's, whatever the chain.
 
     Args:
         chain: the paper's if not given.
