@@ -36,7 +36,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
+from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
 from ibvonns.networks import softplus
@@ -47,64 +49,107 @@ __all__ = ["chain_rollout"]
 
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
-BLOCK = 8  # trajectories whose sites share the lanes of a block
+LANES = 128  # sites that are stepped together, about: their numbers fit into the nearest memory
+PAD = 32  # lanes are filled up to a multiple, which leaves no remainder to the vectorised loops
 
 
-# Coefficients of exp(-x / 256), and of artanh(t) / t in powers of t^2.
-E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11 = (
-    (-1 / 256) ** k / math.factorial(k) for k in range(12)
-)
-L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15 = (
-    1 / (2 * k + 1) for k in range(16)
-)
+def _series(terms: int) -> list[float]:
+    """Coefficients in q = t^2 of log((1 + t) / (1 - t)) / t, for t in [0, 1/3], highest first."""
+
+    def ratio(u: Any) -> Any:  # u from -1 to 1 is q from 0 to 1/9
+        t = np.sqrt((1 + u) / 18)
+        return 2 * np.arctanh(t) / t
+
+    fit = Chebyshev.interpolate(ratio, terms - 1).convert(kind=Polynomial)
+    return [float(c) for c in fit(Polynomial([-1, 18])).coef[::-1]]
 
 
-@njit(fastmath=FAST, error_model="numpy", inline="always")
-def _decay(p: float) -> float:
-    """exp(-|p|), cut at 40: a short series at p / 256, squared eight times; no branch, no table."""
-    x = p if p >= 0 else -p
-    x = x if x < 40.0 else 40.0  # NaN becomes 40 here, but stays in what is made of p
-    x2 = x * x
-    x4 = x2 * x2
-    e = (E0 + E1 * x) + (E2 + E3 * x) * x2
-    e += ((E4 + E5 * x) + (E6 + E7 * x) * x2) * x4
-    e += ((E8 + E9 * x) + (E10 + E11 * x) * x2) * (x4 * x4)
-    e *= e
-    e *= e
-    e *= e
-    e *= e
-    e *= e
-    e *= e
-    e *= e
-    return e * e
+def _scalar_functions(
+    real: Any, whole: Any, bias: int, shift: int, terms: int, doublings: int, logs: int, low: float
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """exp(-|p|), cut at `low`, and log(1 + e) for e in [0, 1]; no branch, no table, no call.
+
+    The exponential is a series in what is left of the exponent after whole powers of 2, which are
+    put into the bits of the number; squared `doublings` times, so that few terms do. NaN in p is
+    lost here, but stays in what is made of p.
+    """
+    zero, half, two, cut = real(0), real(0.5), real(2), real(low)
+    powers = [2.0 ** (-doublings * k) / math.factorial(k) for k in range(terms)]
+    powers = tuple(real(c) for c in reversed(powers))  # type: ignore[assignment]
+    series = tuple(real(c) for c in _series(logs))
+    log2e = real(1 / math.log(2))
+    large, small = real(0.693359375), real(math.log(2) - 0.693359375)
+
+    def decay(p: Any) -> Any:
+        x = -p if p >= zero else p
+        x = x if x > cut else cut
+        n = np.int32(x * log2e - half)
+        k = real(n)
+        rest = (x - k * large) - k * small
+        e = zero
+        for c in powers:
+            e = e * rest + c
+        for _ in range(doublings):
+            e *= e
+        return e * whole((whole(n) + whole(bias)) << whole(shift)).view(real)
+
+    def log_1p(p: Any) -> Any:
+        t = p / (two + p)
+        q = t * t
+        value = zero
+        for c in series:
+            value = value * q + c
+        return value * t
+
+    return decay, log_1p
+
+
+SCALARS = {
+    types.float32: _scalar_functions(np.float32, np.int32, 127, 23, 7, 0, 4, -80.0),
+    types.float64: _scalar_functions(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
+}
+INLINE: Any = {"fastmath": FAST, "error_model": "numpy", "forceinline": True}
+
+
+def _decay(p: Any) -> Any:
+    """exp(-|p|)."""
+    raise NotImplementedError
+
+
+def _log_1p(p: Any) -> Any:
+    """log(1 + p), p from 0 to 1."""
+    raise NotImplementedError
+
+
+@overload(_decay, jit_options=INLINE)
+def _(p: Any) -> Any:
+    return SCALARS[p][0]
+
+
+@overload(_log_1p, jit_options=INLINE)
+def _(p: Any) -> Any:
+    return SCALARS[p][1]
 
 
 @njit(fastmath=FAST, error_model="numpy")
 def _sigmoid(p: Any, slope: Any) -> None:
     """slope = sigmoid(p)."""
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            e = _decay(p[i, j])
-            slope[i, j] = (1.0 if p[i, j] >= 0 else e) / (1.0 + e)
+    zero, one = p.dtype.type(0), p.dtype.type(1)
+    p, slope = p.reshape(-1), slope.reshape(-1)
+    for j in range(p.shape[0]):
+        e = _decay(p[j])
+        slope[j] = (one if p[j] >= zero else e) / (one + e)
 
 
 @njit(fastmath=FAST, error_model="numpy")
 def _activate(p: Any, value: Any, slope: Any) -> None:
-    """value = softplus(p), slope = sigmoid(p); log(1 + e) is 2 artanh(e / (2 + e))."""
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            x = p[i, j]
-            e = _decay(x)
-            inverse = 1.0 / ((1.0 + e) * (2.0 + e))
-            t = e * (1.0 + e) * inverse
-            q = t * t
-            q2 = q * q
-            q4 = q2 * q2
-            low = ((L0 + L1 * q) + (L2 + L3 * q) * q2) + ((L4 + L5 * q) + (L6 + L7 * q) * q2) * q4
-            high = (L8 + L9 * q) + (L10 + L11 * q) * q2
-            high += ((L12 + L13 * q) + (L14 + L15 * q) * q2) * q4
-            value[i, j] = (0.0 if x < 0 else x) + 2.0 * t * (low + high * (q4 * q4))
-            slope[i, j] = (1.0 if x >= 0 else e) * (2.0 + e) * inverse
+    """value = softplus(p), slope = sigmoid(p)."""
+    zero, one = p.dtype.type(0), p.dtype.type(1)
+    p, value, slope = p.reshape(-1), value.reshape(-1), slope.reshape(-1)
+    for j in range(p.shape[0]):
+        e = _decay(p[j])
+        value[j] = (zero if p[j] < zero else p[j]) + _log_1p(e)
+        slope[j] = (one if p[j] >= zero else e) / (one + e)
 
 
 @njit(fastmath=FAST)
@@ -112,18 +157,25 @@ def _forward(weight: Any, x: Any, out: Any) -> None:
     """out += W^T x, for W (inputs, outputs), x (inputs, lanes), out (outputs, lanes)."""
     inputs, outputs = weight.shape
     lanes = x.shape[1]
-    for o in range(outputs):
-        i = 0
-        while i + 4 <= inputs:
+    for o in range(0, outputs - 1, 2):  # two rows at once: each x is read half as often
+        p = o + 1
+        for i in range(0, inputs - 3, 4):
             a, b, c, d = weight[i, o], weight[i + 1, o], weight[i + 2, o], weight[i + 3, o]
+            e, f, g, h = weight[i, p], weight[i + 1, p], weight[i + 2, p], weight[i + 3, p]
             for j in range(lanes):
-                out[o, j] += a * x[i, j] + b * x[i + 1, j] + c * x[i + 2, j] + d * x[i + 3, j]
-            i += 4
-        while i < inputs:
-            a = weight[i, o]
+                u, v, w, y = x[i, j], x[i + 1, j], x[i + 2, j], x[i + 3, j]
+                out[o, j] += a * u + b * v + c * w + d * y
+                out[p, j] += e * u + f * v + g * w + h * y
+        for i in range(inputs - inputs % 4, inputs):
+            a, b = weight[i, o], weight[i, p]
             for j in range(lanes):
                 out[o, j] += a * x[i, j]
-            i += 1
+                out[p, j] += b * x[i, j]
+    if outputs % 2:
+        for i in range(inputs):
+            a = weight[i, outputs - 1]
+            for j in range(lanes):
+                out[outputs - 1, j] += a * x[i, j]
 
 
 @njit(fastmath=FAST)
@@ -136,57 +188,48 @@ def _affine(weight: Any, bias: Any, x: Any, out: Any) -> None:
 
 
 @njit(fastmath=FAST)
-def _backward(weight: Any, y: Any, out: Any) -> None:
-    """out += W y, for W (inputs, outputs), y (outputs, lanes), out (inputs, lanes)."""
-    inputs, outputs = weight.shape
-    lanes = y.shape[1]
-    for i in range(inputs):
-        o = 0
-        while o + 4 <= outputs:
-            a, b, c, d = weight[i, o], weight[i, o + 1], weight[i, o + 2], weight[i, o + 3]
-            for j in range(lanes):
-                out[i, j] += a * y[o, j] + b * y[o + 1, j] + c * y[o + 2, j] + d * y[o + 3, j]
-            o += 4
-        while o < outputs:
-            a = weight[i, o]
-            for j in range(lanes):
-                out[i, j] += a * y[o, j]
-            o += 1
-
-
-@njit(fastmath=FAST)
 def _outer(x: Any, y: Any, bar: Any) -> None:
     """bar += x y^T, summed over lanes: the derivative by W of a product W^T x."""
     inputs, lanes = x.shape
     outputs = y.shape[0]
-    for i in range(inputs):
-        o = 0
-        while o + 4 <= outputs:
-            a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    zero = x.dtype.type(0)
+    for i in range(0, inputs - 1, 2):
+        k = i + 1
+        for o in range(0, outputs - 3, 4):
+            a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for j in range(lanes):
-                v = x[i, j]
-                a += v * y[o, j]
-                b += v * y[o + 1, j]
-                c += v * y[o + 2, j]
-                d += v * y[o + 3, j]
+                u, v = x[i, j], x[k, j]
+                p, q, r, s = y[o, j], y[o + 1, j], y[o + 2, j], y[o + 3, j]
+                a += u * p
+                b += u * q
+                c += u * r
+                d += u * s
+                e += v * p
+                f += v * q
+                g += v * r
+                h += v * s
             bar[i, o] += a
             bar[i, o + 1] += b
             bar[i, o + 2] += c
             bar[i, o + 3] += d
-            o += 4
-        while o < outputs:
-            a = 0.0
+            bar[k, o] += e
+            bar[k, o + 1] += f
+            bar[k, o + 2] += g
+            bar[k, o + 3] += h
+    for i in range(inputs):  # what is left: an odd row, up to three columns
+        odd = inputs % 2 == 1 and i == inputs - 1
+        for o in range(0 if odd else outputs - outputs % 4, outputs):
+            a = zero
             for j in range(lanes):
                 a += x[i, j] * y[o, j]
             bar[i, o] += a
-            o += 1
 
 
 @njit(fastmath=FAST)
 def _total(y: Any, bar: Any) -> None:
     """bar += y summed over lanes: the derivative by a bias."""
     for o in range(y.shape[0]):
-        a = 0.0
+        a = y.dtype.type(0)
         for j in range(y.shape[1]):
             a += y[o, j]
         bar[0, o] += a
@@ -253,13 +296,13 @@ def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
     for o in range(a2.shape[0]):
         for j in range(a2.shape[1]):
             a2[o, j] = w3[o, 0] * s2[o, j]
-    c1[:] = 0.0
-    _backward(w2, a2, c1)
+    c1[:] = 0
+    _forward(w2.T, a2, c1)
     for i in range(a1.shape[0]):
         for j in range(a1.shape[1]):
             a1[i, j] = c1[i, j] * s1[i, j]
-    slope[:] = 0.0
-    _backward(w1, a1, slope)
+    slope[:] = 0
+    _forward(w1.T, a1, slope)
 
 
 @njit(fastmath=FAST)
@@ -269,33 +312,33 @@ def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, 
     w1_bar, b1_bar, w2_bar, b2_bar, w3_bar = bar
     _, _, x1, s1, s2, c1, a1, a2 = mem
     a1_bar, c1_bar, a2_bar, p2_bar, x1_bar = tmp
-    a1_bar[:] = 0.0
+    a1_bar[:] = 0
     _forward(w1, g_bar, a1_bar)
     _outer(g_bar, a1, w1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             c1_bar[i, j] = a1_bar[i, j] * s1[i, j]
     _outer(c1_bar, a2, w2_bar)
-    a2_bar[:] = 0.0
+    a2_bar[:] = 0
     _forward(w2, c1_bar, a2_bar)
     for o in range(a2.shape[0]):
-        total = 0.0
+        total = a2.dtype.type(0)
         for j in range(a2.shape[1]):
             s = s2[o, j]
             total += a2_bar[o, j] * s
-            p2_bar[o, j] = a2_bar[o, j] * w3[o, 0] * s * (1.0 - s)
+            p2_bar[o, j] = a2_bar[o, j] * w3[o, 0] * (s - s * s)
         w3_bar[o, 0] += total
     _outer(x1, p2_bar, w2_bar)
     _total(p2_bar, b2_bar)
-    x1_bar[:] = 0.0
-    _backward(w2, p2_bar, x1_bar)
+    x1_bar[:] = 0
+    _forward(w2.T, p2_bar, x1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             s = s1[i, j]
-            c1_bar[i, j] = x1_bar[i, j] * s + a1_bar[i, j] * c1[i, j] * s * (1.0 - s)
+            c1_bar[i, j] = x1_bar[i, j] * s + a1_bar[i, j] * c1[i, j] * (s - s * s)
     _outer(z, c1_bar, w1_bar)
     _total(c1_bar, b1_bar)
-    _backward(w1, c1_bar, z_bar)
+    _forward(w1.T, c1_bar, z_bar)
 
 
 @njit(fastmath=FAST)
@@ -341,15 +384,15 @@ def _convex(
     for o in range(e2.shape[0]):
         for j in range(e2.shape[1]):
             e2[o, j] = mix[o, 0] * gate2[o, j] * t2[o, j]
-    c1[:] = 0.0
-    _backward(first[9], e2, c1)
+    c1[:] = 0
+    _forward(first[9].T, e2, c1)
     for i in range(e1.shape[0]):
         for j in range(e1.shape[1]):
             e1[i, j] = c1[i, j] * gate1[i, j] * t1[i, j]
-    q1[:] = 0.0
-    q2[:] = 0.0
-    _backward(first[6], e1, q1)
-    _backward(second[6], e2, q2)
+    q1[:] = 0
+    q2[:] = 0
+    _forward(first[6].T, e1, q1)
+    _forward(second[6].T, e2, q2)
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             out[k, j] += sign * (q1[k, j] * scale1[k, j] + q2[k, j] * scale2[k, j])
@@ -385,8 +428,8 @@ def _convex_adjoint(
             q2_bar[k, j] = bar * scale2[k, j]
     _outer(q1_bar, e1, first_bar[6])
     _outer(q2_bar, e2, second_bar[6])
-    e1_bar[:] = 0.0
-    e2_bar[:] = 0.0
+    e1_bar[:] = 0
+    e2_bar[:] = 0
     _forward(first[6], q1_bar, e1_bar)
     _forward(second[6], q2_bar, e2_bar)
     for i in range(c1.shape[0]):
@@ -395,32 +438,32 @@ def _convex_adjoint(
             gate1_bar[i, j] += e1_bar[i, j] * c1[i, j] * t1[i, j]
             # the part of u1-bar that comes from the slope t1 = sigmoid(u1)
             t = t1[i, j]
-            u1_bar[i, j] = e1_bar[i, j] * c1[i, j] * gate1[i, j] * t * (1.0 - t)
+            u1_bar[i, j] = e1_bar[i, j] * c1[i, j] * gate1[i, j] * (t - t * t)
     _outer(c1_bar, e2, first_bar[9])
     _forward(first[9], c1_bar, e2_bar)
     for o in range(e2.shape[0]):
-        total = 0.0
+        total = e2.dtype.type(0)
         for j in range(e2.shape[1]):
             t = t2[o, j]
             total += e2_bar[o, j] * gate2[o, j] * t
             gate2_bar[o, j] += e2_bar[o, j] * mix[o, 0] * t
-            u2_bar[o, j] = e2_bar[o, j] * mix[o, 0] * gate2[o, j] * t * (1.0 - t)
+            u2_bar[o, j] = e2_bar[o, j] * mix[o, 0] * gate2[o, j] * (t - t * t)
             shift2_bar[o, j] += u2_bar[o, j]
         mix_bar[o, 0] += total
     _outer(gs2, u2_bar, second_bar[6])
     _outer(v1, u2_bar, first_bar[9])
-    w1_bar[:] = 0.0
-    _backward(first[9], u2_bar, w1_bar)
+    w1_bar[:] = 0
+    _forward(first[9].T, u2_bar, w1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             gate1_bar[i, j] += w1_bar[i, j] * y1[i, j]
             u1_bar[i, j] += w1_bar[i, j] * gate1[i, j] * t1[i, j]
             shift1_bar[i, j] += u1_bar[i, j]
     _outer(gs1, u1_bar, first_bar[6])
-    k1[:] = 0.0
-    k2[:] = 0.0
-    _backward(first[6], u1_bar, k1)
-    _backward(second[6], u2_bar, k2)
+    k1[:] = 0
+    k2[:] = 0
+    _forward(first[6].T, u1_bar, k1)
+    _forward(second[6].T, u2_bar, k2)
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             g_bar[k, j] += k1[k, j] * scale1[k, j] + k2[k, j] * scale2[k, j]
@@ -452,12 +495,12 @@ def _free_adjoint(
             gate1_bar[i, j] *= sg1[i, j]
     _outer(x2, gate2_bar, second_bar[7])
     _total(gate2_bar, second_bar[8])
-    x2_bar[:] = 0.0
-    _backward(second[7], gate2_bar, x2_bar)
+    x2_bar[:] = 0
+    _forward(second[7].T, gate2_bar, x2_bar)
     for o in range(x2_bar.shape[0]):
         for j in range(x2_bar.shape[1]):
             x2_bar[o, j] *= sx2[o, j]
-    x1_bar[:] = 0.0
+    x1_bar[:] = 0
     _affine_adjoint(second[0], second_bar[0], second_bar[1], x1, x2_bar, x1_bar)
     _affine_adjoint(second[2], second_bar[2], second_bar[3], x1, scale2_bar, x1_bar)
     _affine_adjoint(second[4], second_bar[4], second_bar[5], x1, shift2_bar, x1_bar)
@@ -475,34 +518,58 @@ def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any,
     """y is the bar of W^T x + b: add to those of W, b and x."""
     _outer(x, y, weight_bar)
     _total(y, bias_bar)
-    _backward(weight, y, out)
+    _forward(weight.T, y, out)
 
 
 @njit
-def _energy_memory(e1: int, e2: int, lanes: int) -> Any:
+def _energy_memory(e1: int, e2: int, lanes: int, real: Any) -> Any:
     a, b = (e1, lanes), (e2, lanes)
     return (
-        np.empty(a), np.empty(b), np.empty(a), np.empty(a),
-        np.empty(b), np.empty(a), np.empty(a), np.empty(b),
+        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(a, real),
+        np.empty(b, real), np.empty(a, real), np.empty(a, real), np.empty(b, real),
     )  # fmt: skip
 
 
 @njit
-def _free_memory(d: int, m1: int, m2: int, lanes: int) -> Any:
+def _free_memory(d: int, m1: int, m2: int, lanes: int, real: Any) -> Any:
     a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
     return (
-        np.empty(a), np.empty(b), np.empty(a), np.empty(b), np.empty(c), np.empty(c),
-        np.empty(a), np.empty(b), np.empty(a), np.empty(b), np.empty(a), np.empty(b),
+        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(b, real),
+        np.empty(c, real), np.empty(c, real), np.empty(a, real), np.empty(b, real),
+        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(b, real),
     )  # fmt: skip
 
 
 @njit
-def _convex_memory(d: int, m1: int, m2: int, lanes: int) -> Any:
+def _convex_memory(d: int, m1: int, m2: int, lanes: int, real: Any) -> Any:
     a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
     return (
-        np.empty(a), np.empty(a), np.empty(b), np.empty(a), np.empty(a), np.empty(b),
-        np.empty(a), np.empty(c), np.empty(c), np.empty(c), np.empty(c),
+        np.empty(a, real), np.empty(a, real), np.empty(b, real), np.empty(a, real),
+        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(c, real),
+        np.empty(c, real), np.empty(c, real), np.empty(c, real),
     )  # fmt: skip
+
+
+@njit
+def _adjoint_memory(
+    d: int, e1: int, e2: int, m1: int, m2: int, lanes: int, real: Any
+) -> tuple[Any, ...]:
+    """Room for the bars: of the INN, of the convex path, of the free path, of its activations."""
+    a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
+    inn = (
+        np.empty((e1, lanes), real), np.empty((e1, lanes), real), np.empty((e2, lanes), real),
+        np.empty((e2, lanes), real), np.empty((e1, lanes), real),
+    )  # fmt: skip
+    convex = (
+        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(a, real),
+        np.empty(b, real), np.empty(a, real), np.empty(c, real), np.empty(c, real),
+        np.empty(c, real), np.empty(c, real),
+    )  # fmt: skip
+    free = (
+        np.empty(c, real), np.empty(c, real), np.empty(a, real), np.empty(b, real),
+        np.empty(a, real), np.empty(b, real),
+    )  # fmt: skip
+    return inn, convex, free, (np.empty(a, real), np.empty(b, real))
 
 
 @njit(fastmath=FAST)
@@ -531,6 +598,7 @@ def _roll(
     moved: bool,
     r: int,
     low: int,
+    block: int,
 ) -> None:
     """Fill in one block of one replica.
 
@@ -540,17 +608,18 @@ def _roll(
     _, _, d, trajectories, springs = path.shape
     _, e1, e2, m1, m2 = widths
     steps = len(clock)
-    high = min(low + BLOCK, trajectories)
-    lanes = (high - low) * springs
+    high = min(low + block, trajectories)
+    sites, real, one = (high - low) * springs, flat.dtype, flat.dtype.type(1)
+    lanes = PAD * -(-sites // PAD)
     energy, first, second, mobility = _views(flat[r], d, e1, e2, m1, m2)
-    inn, free = _energy_memory(e1, e2, lanes), _free_memory(d, m1, m2, lanes)
-    convex = _convex_memory(d, m1, m2, lanes)
-    p, q = np.empty((m1, lanes)), np.empty((m2, lanes))
-    z, slope, g, rest, rate = (
-        np.empty((d, lanes)), np.empty((d, lanes)), np.empty((d, lanes)),
-        np.zeros((d, lanes)), np.empty((d, lanes)),
-    )  # fmt: skip
-    z[:] = np.ascontiguousarray(path[r, 0, :, low:high]).reshape(d, lanes)
+    inn = _energy_memory(e1, e2, lanes, real)
+    free = _free_memory(d, m1, m2, lanes, real)
+    convex = _convex_memory(d, m1, m2, lanes, real)
+    p, q = np.empty((m1, lanes), real), np.empty((m2, lanes), real)
+    c = (d, lanes)
+    z, slope, g = np.zeros(c, real), np.empty(c, real), np.zeros(c, real)
+    rest, rate = np.zeros(c, real), np.empty(c, real)
+    z[:, :sites] = np.ascontiguousarray(path[r, 0, :, low:high]).reshape(d, sites)
     for n in range(steps):
         _energy(energy, z, inn, slope)
         _forces(slope, force[n, low:high], springs, g)
@@ -558,8 +627,8 @@ def _roll(
             for j in range(lanes):
                 rate[k, j] = mobility[0, k] * g[k, j]
         _free(first, second, z, free, p, q)
-        _convex(first, second, free, g, convex, p, q, 1.0, rate)
-        _convex(first, second, free, rest, convex, p, q, -1.0, rate)
+        _convex(first, second, free, g, convex, p, q, one, rate)
+        _convex(first, second, free, rest, convex, p, q, -one, rate)
         h = clock[n] * unit
         for b in range(high - low):
             last = b * springs + springs - 1
@@ -568,12 +637,13 @@ def _roll(
                 rate[0, last] = velocity[n, low + b]
             for i in range(springs):
                 j = b * springs + i
-                below = rate[0, j - 1] if i else 0.0
-                z[0, j] += h * (rate[0, j] - below)
+                z[0, j] += h * (rate[0, j] - rate[0, j - 1] if i else rate[0, j])
         for k in range(1, d):
-            for j in range(lanes):
+            for j in range(sites):
                 z[k, j] += h * rate[k, j]
-        path[r, n + 1, :, low:high] = z.reshape(d, high - low, springs)
+        path[r, n + 1, :, low:high] = np.ascontiguousarray(z[:, :sites]).reshape(
+            d, high - low, springs
+        )
 
 
 @njit(fastmath=FAST, nogil=True, cache=True)
@@ -591,41 +661,37 @@ def _roll_back(
     start_bar: Any,
     r: int,
     low: int,
+    block: int,
 ) -> None:
     """Add the bars of the weights (one vector for each block), fill in those of the first state."""
     _, _, d, trajectories, springs = path.shape
     _, e1, e2, m1, m2 = widths
-    high = min(low + BLOCK, trajectories)
-    lanes = (high - low) * springs
+    high = min(low + block, trajectories)
+    sites, real, one = (high - low) * springs, flat.dtype, flat.dtype.type(1)
+    lanes = PAD * -(-sites // PAD)
     energy, first, second, mobility = _views(flat[r], d, e1, e2, m1, m2)
     energy_bar, first_bar, second_bar, mobility_bar = _views(flat_bar, d, e1, e2, m1, m2)
-    inn, free = _energy_memory(e1, e2, lanes), _free_memory(d, m1, m2, lanes)
-    driven, resting = _convex_memory(d, m1, m2, lanes), _convex_memory(d, m1, m2, lanes)
-    p, q = np.empty((m1, lanes)), np.empty((m2, lanes))
-    a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
-    inn_tmp = (
-        np.empty((e1, lanes)), np.empty((e1, lanes)), np.empty((e2, lanes)),
-        np.empty((e2, lanes)), np.empty((e1, lanes)),
+    inn = _energy_memory(e1, e2, lanes, real)
+    free = _free_memory(d, m1, m2, lanes, real)
+    driven = _convex_memory(d, m1, m2, lanes, real)
+    resting = _convex_memory(d, m1, m2, lanes, real)
+    inn_tmp, tmp, free_bar, xs = _adjoint_memory(d, e1, e2, m1, m2, lanes, real)
+    p, q = np.empty((m1, lanes), real), np.empty((m2, lanes), real)
+    c = (d, lanes)
+    z, g, rest, slope = np.zeros(c, real), np.zeros(c, real), np.zeros(c, real), np.empty(c, real)
+    rate, z_bar, g_bar, none = (
+        np.zeros(c, real), np.empty(c, real), np.empty(c, real), np.empty(c, real)
     )  # fmt: skip
-    tmp = (
-        np.empty(a), np.empty(b), np.empty(a), np.empty(a), np.empty(b), np.empty(a),
-        np.empty(c), np.empty(c), np.empty(c), np.empty(c),
-    )  # fmt: skip
-    free_bar = (np.empty(c), np.empty(c), np.empty(a), np.empty(b), np.empty(a), np.empty(b))
-    xs = (np.empty(a), np.empty(b))
-    z, slope, g, rest, rate, z_bar, g_bar, none, new = (
-        np.empty(c), np.empty(c), np.empty(c), np.zeros(c), np.empty(c),
-        np.empty(c), np.empty(c), np.empty(c), np.empty(c),
-    )  # fmt: skip
-    new[:] = 0.0
+    new = np.zeros(c, real)  # of the sites beyond the last, which only fill up the lanes: 0
     for n in range(len(clock) - 1, -1, -1):
-        new += np.ascontiguousarray(path_bar[r, n + 1, :, low:high]).reshape(d, lanes)
-        z[:] = np.ascontiguousarray(path[r, n, :, low:high]).reshape(d, lanes)
+        new[:, :sites] += np.ascontiguousarray(path_bar[r, n + 1, :, low:high]).reshape(d, sites)
+        z[:, :sites] = np.ascontiguousarray(path[r, n, :, low:high]).reshape(d, sites)
         _energy(energy, z, inn, slope)
         _forces(slope, force[n, low:high], springs, g)
         _free(first, second, z, free, p, q)
-        _convex(first, second, free, g, driven, p, q, 1.0, rate)
-        _convex(first, second, free, rest, resting, p, q, -1.0, rate)
+        _convex(first, second, free, g, driven, p, q, one, rate)
+        _convex(first, second, free, rest, resting, p, q, -one, rate)
+        rate[:, sites:] = 0  # from here on the bar of the rate
         h = clock[n] * unit
         for t in range(high - low):
             for i in range(springs):
@@ -637,43 +703,48 @@ def _roll_back(
                     if not moved:
                         rate[0, j] += h * new[0, j]
         for k in range(1, d):
-            for j in range(lanes):
+            for j in range(sites):
                 rate[k, j] = h * new[k, j]
         for k in range(d):
-            total = 0.0
+            total = rate.dtype.type(0)
             for j in range(lanes):
                 total += rate[k, j] * g[k, j]
                 g_bar[k, j] = mobility[0, k] * rate[k, j]
             mobility_bar[0, k] += total
         for part in free_bar:
-            part[:] = 0.0
+            part[:] = 0
         _convex_adjoint(
-            first, second, first_bar, second_bar, free, free_bar, g, driven, tmp, 1.0, rate,
+            first, second, first_bar, second_bar, free, free_bar, g, driven, tmp, one, rate,
             g_bar,
         )  # fmt: skip
-        none[:] = 0.0
+        none[:] = 0
         _convex_adjoint(
-            first, second, first_bar, second_bar, free, free_bar, rest, resting, tmp, -1.0,
+            first, second, first_bar, second_bar, free, free_bar, rest, resting, tmp, -one,
             rate, none,
         )  # fmt: skip
-        z_bar[:] = 0.0
+        z_bar[:] = 0
         _free_adjoint(first, second, first_bar, second_bar, free, free_bar, z, xs, z_bar)
         for t in range(high - low):
             for i in range(springs - 1, -1, -1):
                 j = t * springs + i
-                below = g_bar[0, j - 1] if i else 0.0
-                g_bar[0, j] = below - g_bar[0, j]
+                g_bar[0, j] = g_bar[0, j - 1] - g_bar[0, j] if i else -g_bar[0, j]
         for k in range(1, d):
             for j in range(lanes):
                 g_bar[k, j] = -g_bar[k, j]
         _energy_adjoint(energy, energy_bar, z, inn, inn_tmp, g_bar, z_bar)
         new += z_bar
-    start_bar[r, :, low:high] = new.reshape(d, high - low, springs)
+    start_bar[r, :, low:high] = np.ascontiguousarray(new[:, :sites]).reshape(d, high - low, springs)
 
 
-def _in_blocks(work: Callable[[int, int], None], replicas: int, trajectories: int) -> None:
+def _block(trajectories: int, springs: int) -> int:
+    """Trajectories in each block, as alike as can be."""
+    blocks = -(-trajectories * springs // LANES)
+    return -(-trajectories // min(blocks, trajectories))
+
+
+def _in_blocks(work: Callable[[int, int], None], replicas: int, trajectories: int, by: int) -> None:
     """Call work(replica, first trajectory) for every block, on as many threads as torch has."""
-    tasks = [(r, low) for low in range(0, trajectories, BLOCK) for r in range(replicas)]
+    tasks = [(r, low) for low in range(0, trajectories, by) for r in range(replicas)]
     if torch.get_num_threads() == 1:
         for task in tasks:
             work(*task)
@@ -683,7 +754,10 @@ def _in_blocks(work: Callable[[int, int], None], replicas: int, trajectories: in
 
 
 class _Rollout(torch.autograd.Function):
-    """Scaled states and ends of a rollout, differentiable by the weights and the first state."""
+    """Scaled states and ends of a rollout, differentiable by the weights and the first state.
+
+    In the precision of `flat` throughout; the results come back in that of `start`.
+    """
 
     @staticmethod
     def forward(
@@ -697,41 +771,48 @@ class _Rollout(torch.autograd.Function):
         widths: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
         moved = velocity is not None
-        weights, first, pull, speed = (
-            part.detach().contiguous().numpy()
-            for part in (flat, start, force, force if velocity is None else velocity)
+        weights, first, pull, speed, hours = (
+            part.detach().to(flat.dtype).contiguous().numpy()
+            for part in (flat, start, force, force if velocity is None else velocity, clock)
         )
+        real = weights.dtype.type
         replicas, d, trajectories, springs = start.shape
-        path = np.empty((replicas, len(clock) + 1, d, trajectories, springs))
+        path = np.empty((replicas, len(clock) + 1, d, trajectories, springs), real)
         path[:, 0] = first
-        ends = np.empty((replicas, len(clock), trajectories))
+        ends = np.empty((replicas, len(clock), trajectories), real)
+        shared = (pull, speed, hours, real(unit), moved)
+        by = _block(trajectories, springs)
 
         def block(r: int, low: int) -> None:
-            _roll(weights, widths, path, ends, pull, speed, clock.numpy(), unit, moved, r, low)
+            _roll(weights, widths, path, ends, *shared, r, low, by)
 
-        _in_blocks(block, replicas, trajectories)
-        ctx.kept = (weights, widths, path, pull, clock.numpy(), unit, moved)
-        return torch.from_numpy(path[:, 1:]), torch.from_numpy(ends)
+        _in_blocks(block, replicas, trajectories, by)
+        ctx.kept = (weights, widths, path, pull, hours, real(unit), moved, start.dtype)
+        return tuple(  # type: ignore[return-value]
+            torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
+        )
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        flat, widths, path, force, clock, unit, moved = ctx.kept
+        flat, widths, path, force, clock, unit, moved, dtype = ctx.kept
         path_bar = np.zeros_like(path)
         path_bar[:, 1:] = bars[0].numpy()
-        ends_bar = bars[1].contiguous().numpy()
-        replicas, _, _, trajectories, _ = path.shape
-        flat_bar = np.zeros((replicas, -(-trajectories // BLOCK), flat.shape[1]))
+        ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
+        replicas, _, _, trajectories, springs = path.shape
+        by = _block(trajectories, springs)
+        flat_bar = np.zeros((replicas, -(-trajectories // by), flat.shape[1]), path.dtype)
         start_bar = np.empty_like(path[:, 0])
 
         def block(r: int, low: int) -> None:
-            own = flat_bar[r, low // BLOCK]
+            own = flat_bar[r, low // by]
             _roll_back(
                 *(flat, widths, path, path_bar, ends_bar, force, clock, unit, moved),
-                *(own, start_bar, r, low),
+                *(own, start_bar, r, low, by),
             )
 
-        _in_blocks(block, replicas, trajectories)
-        return torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar), *[None] * 5
+        _in_blocks(block, replicas, trajectories, by)
+        slopes = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar).to(dtype)
+        return *slopes, *[None] * 5
 
 
 def _weights(law: ChainPotentials) -> Tensor:
@@ -743,7 +824,11 @@ def _weights(law: ChainPotentials) -> Tensor:
     for n in range(2):
         for affine in (power.free[n], power.scale[n], power.shift[n]):
             parts += [affine.weight, affine.bias]
-        parts += [power.drive[n].weight, power.gate[n].weight, power.gate[n].bias]
+        parts += [
+            power.gain[:, None] * power.drive[n].weight,
+            power.gate[n].weight,
+            power.gate[n].bias,
+        ]
         parts.append(power.mix[n].weight)
     parts.append(softplus(law.mobility))
     return torch.cat([part.flatten(1) for part in parts], 1)
@@ -768,9 +853,10 @@ def chain_rollout(
         velocity: v_n of each step, same shape: the end then moves by it
             (`ChainPotentials.both_given`). Or None: it moves as F_ex drives it (`force_given`).
         steps: length of each step in time, shape (steps,).
-        backend: "fast", or "reference" for PyTorch's own differentiation. What the fast one does
-            not know (networks of other than two hidden layers, another device than the processor,
-            single precision) goes the reference way by itself.
+        backend: "fast", "single" for the same in single precision, or "reference" for PyTorch's
+            own differentiation. What the fast ones do not know (networks of other than two hidden
+            layers, another device than the processor, states that are not float64) goes the
+            reference way by itself.
 
     Returns:
         strain (replicas, trajectories, steps, springs) and alpha, with one more axis, after each
@@ -787,14 +873,14 @@ def chain_rollout(
             shaped(name, part, (len(strain), len(steps)))
     depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
     known = depths == {2} and alpha.device.type == "cpu" and alpha.dtype == torch.float64
-    if choice("backend", backend, ("fast", "reference")) == "reference" or not known:
+    if choice("backend", backend, ("fast", "single", "reference")) == "reference" or not known:
         return _reference(law, strain, alpha, external_force, velocity, steps)
     hidden: list[Any] = [*law.energy_network.layers, *law.dissipation_network.free]
     widths = (alpha.shape[-1] + 1, *(layer.bias.shape[-1] for layer in hidden))
     mean, deviation = law.strain_scale
     scaled = ((strain - mean) / deviation).expand(alpha.shape[:-1])
     path, ends = _Rollout.apply(
-        _weights(law),
+        _weights(law).to(torch.float32 if backend == "single" else torch.float64),
         torch.cat([scaled[:, None], alpha.movedim(-1, 1)], 1),
         (external_force / law.force_scale).mT,
         None if velocity is None else (velocity / law.velocity_scale).mT,

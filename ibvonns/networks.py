@@ -200,6 +200,13 @@ class PICINN(nn.Module):
     `forward` and `gradient` return Eq. (12) of the paper, y(z, g) - y(z, 0) - dy/dg(z, 0) . g: zero
     with zero slope at g = 0 and, being convex, never below 0.
 
+    Args:
+        rngs: one generator for each replica.
+        free, convex: sizes of z and of g.
+        hidden: widths of the layers.
+        gain: factors by which each part of g is seen, 1 if not given. A small one leaves the same
+            functions within reach but makes the network slow to use that part.
+
     Reference: Amos, Xu, Kolter 2017; Huang et al. 2022; the paper's Eq. (12).
 
     >>> net = PICINN(generators([0]), 1, 1, (20, 20))
@@ -208,10 +215,21 @@ class PICINN(nn.Module):
     (0.0, 0.0)
     """
 
-    def __init__(self, rngs: Sequence[Generator], free: int, convex: int, hidden: Sequence[int]):
+    gain: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        free: int,
+        convex: int,
+        hidden: Sequence[int],
+        gain: Sequence[float] | None = None,
+    ):
         super().__init__()
         count("number of hidden layers", len(hidden))
         self.inputs = (free, convex)
+        gains = torch.tensor(gain or [1.0] * convex, dtype=torch.float64)
+        self.register_buffer("gain", shaped("gain", gains, (convex,)), persistent=False)
         sources = (free, *hidden[:-1])  # width of what feeds each layer's free path
         pairs = list(zip(sources, hidden, strict=True))
         self.free = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
@@ -242,7 +260,7 @@ class PICINN(nn.Module):
         scales, shifts, gates = path
         y, slopes = g, []
         for level, (scale, shift, drive) in enumerate(zip(scales, shifts, self.drive, strict=True)):
-            before = drive(g * scale) + shift
+            before = drive(self.gain * g * scale) + shift
             if level:
                 before = before + (y * gates[level - 1]) @ self._mix(level - 1)
             y = softplus(before)
@@ -253,7 +271,7 @@ class PICINN(nn.Module):
         for level in reversed(range(len(slopes))):
             adjoint = adjoint * gates[level] * slopes[level]
             drive = cast(Linear, self.drive[level])
-            gradient = gradient + (adjoint @ drive.weight.mT) * scales[level]
+            gradient = gradient + (adjoint @ drive.weight.mT) * scales[level] * self.gain
             if level:
                 adjoint = adjoint @ self._mix(level - 1).mT
         return value, gradient

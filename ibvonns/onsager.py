@@ -12,6 +12,8 @@ from ibvonns.validation import finite, positive, shaped
 
 __all__ = ["ChainPotentials", "Potentials"]
 
+FAINT = 0.1  # gain of g_v in the chain's dissipation network
+
 
 class Potentials(nn.Module):
     r"""Free energy f(chi, alpha), Eq. (11), and dual dissipation potential phi(alpha, g), Eq. (12).
@@ -174,11 +176,12 @@ class ChainPotentials(nn.Module):
         self.natural_length = positive("natural_length", natural_length)
         self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
         both = 1 + internal
-        self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden)
+        gain = [FAINT] + internal * [1.0]
+        self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden, gain)
         # softplus of it, in units of the scales. That of g_v starts above any that is likely, and
-        # the network's own part ten times smaller than usual: a sum of both can only come down to
-        # plain friction through the mobility, which goes on beyond the forces of the data, where
-        # the network's part does not.
+        # the network's own part ten times smaller than usual, with g_v faint in it: a sum of both
+        # can only come down to plain friction through the mobility, which goes on beyond the forces
+        # of the data, where the network's part does not.
         last = cast(PositiveLinear, self.dissipation_network.mix[-1])
         with torch.no_grad():
             last.free.sub_(math.log(10))

@@ -75,6 +75,8 @@ def finite(name: str, values: Tensor) -> Tensor:
         raise TypeError(f"{name} must be a torch.Tensor, but is of type {type(values).__name__}")
     if not values.dtype.is_floating_point:
         raise TypeError(f"{name} must be of a floating-point type, but is of {values.dtype}")
+    if torch.isfinite(values.detach().sum()):  # one pass; a sum may overflow, so look again
+        return values
     bad = int(values.numel() - torch.isfinite(values).sum())
     if bad:
         noun = "value" if bad == 1 else "values"

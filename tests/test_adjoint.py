@@ -90,6 +90,17 @@ def test_long_windows_agree_too(window: int) -> None:
         assert (one - other).norm() <= 1e-9 * other.norm().clamp_min(1e-6)
 
 
+@pytest.mark.parametrize("window", [1, 30, 300])
+@pytest.mark.parametrize("moved", [False, True])
+def test_single_precision_agrees_to_its_own(window: int, moved: bool) -> None:
+    law, (strain, alpha, force, velocity, steps) = made(2), problem(2, 9, 10, 1, window, 7)
+    inputs = (strain, alpha, force, velocity if moved else None, steps)
+    ours, expected = (gradients(law, inputs, backend) for backend in ("single", "reference"))
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == other.dtype == torch.float64
+        assert (one - other).norm() <= 1e-4 * other.norm().clamp_min(1e-6)
+
+
 def test_finite_differences_agree() -> None:
     law, inputs = made(1), problem(1, 2, 4, 1, 5, 3)
     strain, alpha, *rest = inputs

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from ibvonns import training
+from ibvonns.adjoint import chain_rollout
 from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
 from ibvonns.ensemble import Density
 from ibvonns.systems.chain import Chain
@@ -39,8 +41,9 @@ def test_recorded_states_leave_no_strain_and_no_internal_term(
     strain = observed.mean[:, times].flatten(0, 1).expand(2, -1, -1, -1)
     inner = alpha[:, :, times].flatten(1, 2)
 
-    def recorded(*_: object) -> tuple[Tensor, Tensor, Tensor]:
-        return strain, inner, torch.zeros(2, 6, window, dtype=torch.float64)
+    def recorded(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ends = torch.zeros(2, len(inputs[1]), len(inputs[5]), dtype=torch.float64)
+        return strain, inner, ends
 
     monkeypatch.setattr(training, "chain_rollout", recorded)
     terms = loss_terms(model, observed, window, starts)
@@ -60,12 +63,34 @@ def test_a_miss_counts_by_its_window(
         times = torch.tensor([10])[:, None] + torch.arange(1, window + 1)
         strain = observed.mean[:, times].flatten(0, 1)[None].clone()
         strain[..., -1, 0] += 0.01  # every free particle, at the last step
-        result = (strain, torch.zeros(1, 2, window, 10, 1).double(), torch.zeros(1, 2, window))
-        monkeypatch.setattr(training, "chain_rollout", lambda *_, result=result: result)
+        states = torch.zeros(1, 2, window, 10, 1).double()
+
+        def missing(*inputs: Tensor, parts: tuple[Tensor, Tensor] = (strain, states)) -> Any:
+            return *parts, torch.zeros(1, len(inputs[1]), len(inputs[5]))
+
+        monkeypatch.setattr(training, "chain_rollout", missing)
         terms = loss_terms(model, observed, window, torch.tensor([10])).detach()
         values.append(float(terms[2, 0]))
     unit = 0.01 * 0.01 / 0.01 / float(model.potentials.velocity_scale)
     assert values == pytest.approx([unit**2, unit**2 / 4 / 4], rel=1e-6)
+
+
+def test_rows_and_the_end_change_from_step_to_step(
+    observed: ChainObservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows that always start at time 0 must still see all times, and both end conditions."""
+    model, first, ends = ChainModel([0]), torch.tensor([0]), []
+    model.set_scales(observed)
+    real = chain_rollout
+
+    def seen(*inputs: Any) -> Any:
+        ends.append("free" if inputs[4] is None else "moved")
+        return real(*inputs)
+
+    monkeypatch.setattr(training, "chain_rollout", seen)
+    draws = [loss_terms(model, observed, 25, first, None, n).detach() for n in range(3)]
+    assert len({float(terms[0, 0]) for terms in draws}) == 3
+    assert ends[::2] == ["moved", "free", "free"]  # the odd ones are of the drive term
 
 
 @pytest.mark.parametrize("decoder", ["mixture", "flow"])

@@ -54,11 +54,11 @@ def test_gradient_of_inn_is_that_of_autograd(
     assert (net.gradient(z) - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
-@given(DIMENSION, DIMENSION, WIDTHS, SEEDS, FACTOR)
+@given(DIMENSION, DIMENSION, WIDTHS, SEEDS, FACTOR, st.sampled_from([0.1, 1.0, 3.0]))
 def test_gradient_of_picinn_is_that_of_autograd(
-    free: int, convex: int, hidden: list[int], seeds: list[int], factor: float
+    free: int, convex: int, hidden: list[int], seeds: list[int], factor: float, gain: float
 ) -> None:
-    net = PICINN(generators(seeds), free, convex, hidden)
+    net = PICINN(generators(seeds), free, convex, hidden, [gain] * convex)
     enlarge(net, factor)
     z = points(0, len(seeds), 5, free)
     g = points(1, len(seeds), 5, convex).requires_grad_()
@@ -126,6 +126,15 @@ def test_picinn_is_zero_with_zero_slope_at_no_force_and_never_below(
         assert (net.gradient(z, 0 * g) == 0).all()
         assert net(z, g).min() >= -1e-12 * magnitude(net, z, g)
         assert (net(z, g).max() > 0) or factor == 20.0  # a network that is large may be flat
+
+
+def test_gain_is_a_factor_of_g() -> None:
+    z, g = points(0, 1, 9, 2), points(1, 1, 9, 2)
+    plain, faint = (PICINN(generators([0]), 2, 2, (5, 4), gain) for gain in (None, [0.1, 1.0]))
+    gain = torch.tensor([0.1, 1.0], dtype=torch.float64)
+    assert torch.allclose(faint(z, g), plain(z, gain * g), rtol=1e-12)
+    with pytest.raises(ValueError, match="^gain must have shape"):
+        PICINN(generators([0]), 2, 2, (5, 4), [1.0])
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.sampled_from([1.0, 20.0]))
