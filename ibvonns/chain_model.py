@@ -107,7 +107,7 @@ class ChainModel(nn.Module):
         super().__init__()
         self.seeds, self.sigmoids = list(seeds), count("sigmoids", sigmoids)
         rngs = generators(self.seeds)
-        self.encoder = Encoder(rngs)
+        self.encoder = Encoder(rngs, reference=0.0)  # alpha vanishes where no spring is strained
         self.decoder: MixtureDecoder | FlowDecoder
         if choice("decoder", decoder, DECODERS) == "mixture":
             self.decoder = MixtureDecoder(rngs)

@@ -121,8 +121,9 @@ def chain_errors(
 
     Returns:
         Errors by the id of `published.csv`: percent, or nats per strain for likelihoods. The alpha
-        rows are in the raw gauge, that of the encoder's network, which is what the paper reports.
-        Second, the alpha rows in units of alpha's standard deviation, which no gauge shifts.
+        rows are in the raw gauge, in which alpha vanishes where no spring is strained; which zero
+        the paper's has is not said. Second, the alpha rows in units of alpha's standard deviation,
+        which no gauge shifts.
     """
     errors: Errors = {}
     gauge_free: Errors = {}

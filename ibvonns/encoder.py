@@ -25,6 +25,8 @@ class Encoder(nn.Module):
         features: widths of h after its input, the last being the number of averaged features.
         hidden: widths of rho between the features and alpha.
         internal: number of internal variables.
+        reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
+            the zero of the raw gauge is an accident of the weights.
 
     Buffers: `position` (mean and deviation of x in the training data); `offset` and `scale` (the
     gauge of each replica, as `measure_gauge` returns it).
@@ -45,8 +47,10 @@ class Encoder(nn.Module):
         features: Sequence[int] = (10, 10, 10),
         hidden: Sequence[int] = (10,),
         internal: int = 1,
+        reference: float | None = None,
     ):
         super().__init__()
+        self.reference = reference
         self.h = MLP(rngs, (1, *features))
         self.rho = MLP(rngs, (features[-1], *hidden, internal))
         self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -62,7 +66,16 @@ class Encoder(nn.Module):
 
     def raw(self, density: Density) -> Tensor:
         """rho(<h>) before the gauge: (replicas, rows, internal), from compressed ensembles."""
-        return self.rho(density.expectation(self.features(density.grid)))
+        return self._from_reference(density.expectation(self.features(density.grid)))
+
+    def _from_reference(self, averages: Tensor) -> Tensor:
+        """rho, less its value where all realisations stand at the reference position."""
+        alpha: Tensor = self.rho(averages)
+        if self.reference is None:
+            return alpha
+        here = self.features(self.position.new_tensor([self.reference]))
+        zero: Tensor = self.rho(here)
+        return alpha - zero
 
     def drift(self, density: Density, shift: float) -> Tensor:
         """Change of the raw alpha per length when whole ensembles are shifted.
@@ -121,9 +134,9 @@ class Encoder(nn.Module):
         for rows in realisations.split(count("block", block)):
             values = self.features(rows.flatten())
             averages.append(values.unflatten(1, rows.shape).mean(2))
-        return (self.rho(torch.cat(averages, 1)) - self.offset) / self.scale
+        return (self._from_reference(torch.cat(averages, 1)) - self.offset) / self.scale
 
     def ungauged(self, alpha: Tensor) -> Tensor:
-        """The network's own output for alpha of shape (replicas, ..., internal): the raw gauge."""
+        """`raw`, for alpha of shape (replicas, ..., internal): the gauge with a zero of its own."""
         axes = (len(alpha), *(1,) * (alpha.ndim - 2), -1)
         return alpha * self.scale.reshape(axes) + self.offset.reshape(axes)

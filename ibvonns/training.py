@@ -187,7 +187,7 @@ CHAIN_RECIPE = Recipe(
         Phase(300, 500, 1),
     ),
     learning_rate=1.2e-2,
-    weights=(0.3, 0.03, 1.0, 2.0, 200.0),
+    weights=(0.3, 0.2, 1.0, 2.0, 200.0),
     clip=3.0,
 )
 # encoder and decoder alone, with nothing else asked of alpha

@@ -50,6 +50,18 @@ def test_order_of_the_realisations_cannot_matter(order: list[int], seed: int) ->
     assert difference.abs().max() <= 1e-13
 
 
+def test_raw_alpha_vanishes_at_the_reference() -> None:
+    encoder = Encoder(generators(SEEDS), reference=0.3)
+    at_rest = torch.full((1, 7), 0.3, dtype=torch.float64)
+    assert encoder.ungauged(encoder.encode(at_rest)).abs().max() <= 1e-14
+    cloud = clouds(3, 50)
+    plain = Encoder(generators(SEEDS))
+    moved = encoder.encode(cloud) - plain.encode(cloud)
+    assert (moved - moved[:, :1]).abs().max() <= 1e-14  # a shift of the zero, nothing else
+    raw = encoder.ungauged(encoder.encode(cloud))
+    assert torch.allclose(encoder.raw(compress(cloud, 4001)).mean(1), raw.mean(1), atol=1e-6)
+
+
 def test_repeating_every_realisation_changes_nothing() -> None:
     cloud = clouds(4, 12)
     encoder = scaled_encoder(cloud)
