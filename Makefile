@@ -27,8 +27,8 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 
 # Both at once, on one thread each. What the cache holds was made by this very library, or it is not
 # found (chapter 5): the second call returns at once.
-seeds: $(INSTALLED) ## train the chain's seeds into the cache: a quarter of an hour, or nothing to do
-	@echo "Training the chain's seeds, if the cache has none of this library: about 17 minutes."
+seeds: $(INSTALLED) ## train the chain's seeds into the cache: ten minutes, or nothing to do
+	@echo "Training the chain's seeds, if the cache has none of this library: about 11 minutes."
 	@export OMP_NUM_THREADS=1; \
 	$(BIN)/ibvonns scoreboard --study chain-gmm --json > /dev/null & other=$$!; \
 	$(BIN)/ibvonns scoreboard --study chain-cnf --json > /dev/null; mine=$$?; \

@@ -115,16 +115,18 @@ def rounded(value: float | None, unit: str) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Scored rows as a Markdown table, for a chapter.
 
-    The sign ≈ marks numbers that vary with the processor by the scatter of training.
+    The sign ≈ marks numbers that vary with the processor by the scatter of training, ∼ those of the
+    chain's sinusoidal protocol, which are extrapolated and scatter most.
     """
     heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
     lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[1:]))]
     for row in rows:
         unit, chain = row["unit"], not row["id"].startswith("trap")
         sign = "≈" if unit == "%" or chain else ""
-        taken = "≈" if chain and row["quantity"] == "alpha" else ""  # a floor seen by the encoder
+        sign = "∼" if chain and row["split"] == "sine" else sign
+        taken = sign if chain and row["quantity"] == "alpha" else ""  # a floor seen by the encoder
         median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
-        free = f"≈{rounded(row['gauge_free']['median'], unit)}" if "gauge_free" in row else ""
+        free = f"{sign}{rounded(row['gauge_free']['median'], unit)}" if "gauge_free" in row else ""
         floor, limit = (rounded(row[name], unit) for name in ("floor", "limit"))
         ours = f"{sign}{median} [{low}, {high}]"
         lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, taken + floor, limit))

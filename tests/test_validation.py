@@ -514,7 +514,7 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         "adjoint.chain_rollout",
         lambda _: chain_rollout(LAW, SPRINGS[0], INNER_STATES, FORCE.mT, None, T2[1:], "slow"),
         ValueError,
-        "backend must be one of 'fast', 'reference', but is 'slow'",
+        "backend must be one of 'fast', 'reference', 'single', but is 'slow'",
     ),
     (
         "metrics.spacing_entropy",
