@@ -299,7 +299,7 @@ def _(
     seen = torch.arange(0, window + 1, max(1, window // 15), device=starts.device)
     visited = times[:, seen]
     if held is None:
-        every = 100 if window else 30
+        every = min(100 if window else 30, len(data.times))
         some = torch.arange(7 * step % every, len(data.times), every, device=starts.device)
         wanted, place = torch.unique(torch.cat([some, visited.flatten()]), return_inverse=True)
         alpha = model.standardised(data, wanted)
