@@ -771,7 +771,7 @@ class _Rollout(torch.autograd.Function):
         widths: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
         moved = velocity is not None
-        weights, first, pull, speed, hours = (
+        weights, first, pull, speed, lengths = (
             part.detach().to(flat.dtype).contiguous().numpy()
             for part in (flat, start, force, force if velocity is None else velocity, clock)
         )
@@ -780,14 +780,14 @@ class _Rollout(torch.autograd.Function):
         path = np.empty((replicas, len(clock) + 1, d, trajectories, springs), real)
         path[:, 0] = first
         ends = np.empty((replicas, len(clock), trajectories), real)
-        shared = (pull, speed, hours, real(unit), moved)
+        shared = (pull, speed, lengths, real(unit), moved)
         by = _block(trajectories, springs)
 
         def block(r: int, low: int) -> None:
             _roll(weights, widths, path, ends, *shared, r, low, by)
 
         _in_blocks(block, replicas, trajectories, by)
-        ctx.kept = (weights, widths, path, pull, hours, real(unit), moved, start.dtype)
+        ctx.kept = (weights, widths, path, pull, lengths, real(unit), moved, start.dtype)
         return tuple(  # type: ignore[return-value]
             torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
         )

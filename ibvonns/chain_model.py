@@ -183,9 +183,8 @@ class ChainModel(nn.Module):
             density: compressed strains, rows (...).
             strain, alpha: the states of these rows, (rows,) and (replicas, rows, internal).
         """
-        values = density.grid.expand(*alpha.shape[:2], -1)
-        logs = self.decoder.log_density(values, strain, alpha)
-        return -(density.weights.flatten(0, -2) * logs).sum(-1).mean(-1)
+        weights = density.weights.flatten(0, -2)
+        return self.decoder.nll(density.grid, weights, strain, alpha).mean(-1)
 
     def predict(
         self, strain: Tensor, alpha: Tensor, times: Tensor, known: Tensor, boundary: str

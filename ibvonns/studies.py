@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.chain_studies import (
+    AGAIN,
+    CANDIDATES,
     CHAIN_STUDIES,
     INDEPENDENT,
     EntropyLimit,
@@ -312,15 +314,18 @@ def chain_limits(data_seed: int = 0) -> dict[str, EntropyLimit]:
 
 def flow_likelihoods(
     sigmoids: Sequence[int] = (1, 2, 4, 8), data_seed: int = 0
-) -> dict[int, dict[str, float]]:
+) -> dict[int, dict[str, list[float]]]:
     """NLL of flows of several sizes, encoder and decoder trained alone; kept in the cache.
+
+    Some first weights lead to a poor minimum: `CANDIDATES` are drawn for each size.
 
     Args:
         sigmoids: d of each flow.
         data_seed: of `chain_data`.
 
     Returns:
-        For each d the NLL on "train" and "test", in nats per strain.
+        For each d the NLL of every draw on "train" and "test", in nats per strain, that with the
+        lowest on "train" first.
 
     Raises:
         ValueError: a d below 1.
@@ -333,14 +338,15 @@ def flow_likelihoods(
         seen = {split: observe_chain(data[split]) for split in ("train", "test")}
         found: dict[str, Any] = {}
         for number in sigmoids:
-            model = ChainModel([0], "flow", number)
+            model = ChainModel([AGAIN * n for n in range(CANDIDATES)], "flow", number)
             train(model, seen["train"], DENSITY_RECIPE)
-            found[str(number)] = {}
+            each: dict[str, Tensor] = {}
             with torch.no_grad():
                 for split, part in seen.items():
                     alpha = model.encode(part).flatten(1, 3)
-                    nll = model.nll(part.density, part.mean.flatten(), alpha)
-                    found[str(number)][split] = float(nll)
+                    each[split] = model.nll(part.density, part.mean.flatten(), alpha)
+            order = each["train"].argsort()
+            found[str(number)] = {split: nll[order].tolist() for split, nll in each.items()}
         return found
 
     stored = _cached("flow-likelihoods", [list(sigmoids), data_seed], compute)

@@ -191,7 +191,7 @@ CHAIN_RECIPE = Recipe(
     clip=3.0,
 )
 # encoder and decoder alone, with nothing else asked of alpha
-DENSITY_RECIPE = Recipe((Phase(0, 1500),), learning_rate=3e-2, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
+DENSITY_RECIPE = Recipe((Phase(0, 1000),), learning_rate=3e-2, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
 FREE = 20  # window from which on the chain's end is left to F_ex, in two of three steps
 
 
@@ -300,6 +300,7 @@ def _(
     visited = times[:, seen]
     if held is None:
         every = min(100 if window else 30, len(data.times))
+        # 7 has no factor in common with 30 or 100: in as many steps each row has its turn
         some = torch.arange(7 * step % every, len(data.times), every, device=starts.device)
         wanted, place = torch.unique(torch.cat([some, visited.flatten()]), return_inverse=True)
         alpha = model.standardised(data, wanted)

@@ -81,11 +81,10 @@ def test_rows_and_the_end_change_from_step_to_step(
     """Windows that always start at time 0 must still see all times, and both end conditions."""
     model, first, ends = ChainModel([0]), torch.tensor([0]), []
     model.set_scales(observed)
-    real = chain_rollout
 
     def seen(*inputs: Any) -> Any:
         ends.append("free" if inputs[4] is None else "moved")
-        return real(*inputs)
+        return chain_rollout(*inputs)
 
     monkeypatch.setattr(training, "chain_rollout", seen)
     draws = [loss_terms(model, observed, 25, first, None, n).detach() for n in range(3)]

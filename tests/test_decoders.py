@@ -129,6 +129,42 @@ def test_marginal_samples_follow_their_density(marginal: MixtureDecoder | FlowDe
         assert stats.kstest(uniform[0, point].numpy(), "uniform").pvalue > 1e-4
 
 
+def test_compressed_likelihood_is_that_of_the_density(
+    marginal: MixtureDecoder | FlowDecoder,
+) -> None:
+    """The compiled pass against `log_density`, values and gradients, also where q is tiny."""
+    marginal.requires_grad_(True)
+    rng = torch.Generator().manual_seed(3)
+    for reach in (4.0, 60.0):
+        grid = torch.linspace(-reach, reach, 50, dtype=torch.float64)
+        weights = torch.rand(9, 50, generator=rng, dtype=torch.float64)
+        weights[:, ::3] = 0
+        states = STATES.clone().requires_grad_(True)
+        logs = marginal.log_density(grid.expand(2, 9, -1), STRAIN, states)
+        found = marginal.nll(grid, weights, STRAIN, states), -(weights * logs).sum(-1)
+        assert torch.allclose(*found, rtol=1e-12, atol=0)
+        bars = torch.randn(2, 9, generator=rng, dtype=torch.float64)
+        wanted = [states, *marginal.parameters()]
+        each = [torch.autograd.grad((bars * nll).sum(), wanted) for nll in found]
+        for ours, theirs in zip(*each, strict=True):
+            assert (ours - theirs).norm() <= 1e-11 * theirs.norm()
+
+
+def test_compressed_likelihood_takes_any_number_of_threads(
+    marginal: MixtureDecoder | FlowDecoder,
+) -> None:
+    grid = torch.linspace(-4, 9, 50, dtype=torch.float64)
+    weights = torch.full((9, 50), 0.02, dtype=torch.float64)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            found.append(marginal.nll(grid, weights, STRAIN, STATES))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 def test_mean_of_the_mixture_is_the_strain() -> None:
     decoder = MixtureDecoder(generators([0, 1])).requires_grad_(False)
     logs, centres, _ = decoder(STRAIN, STATES)

@@ -27,6 +27,7 @@ from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow
 from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
+from ibvonns.likelihood import flow_nll, mixture_nll
 from ibvonns.model import TrapModel, observe
 from ibvonns.networks import INN, MLP, PICINN, Affine, Linear, PositiveLinear, generators
 from ibvonns.onsager import ChainPotentials, Potentials
@@ -337,6 +338,30 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         lambda _: MIXTURE(T2, ALPHA),
         ValueError,
         r"strain must have shape \(..., 3\), but has shape \(2,\)",
+    ),
+    (
+        "likelihood.mixture_nll",
+        lambda _: mixture_nll(numbers(4), numbers(2, 5), *3 * [numbers(1, 2, 2)]),
+        ValueError,
+        r"weights must have shape \(rows, 4\), but has shape \(2, 5\)",
+    ),
+    (
+        "likelihood.flow_nll",
+        lambda _: flow_nll(numbers(4), numbers(2, 4), *3 * [numbers(1, 3, 2)]),
+        ValueError,
+        r"log_a must have shape \(replicas, 2, 2\), but has shape \(1, 3, 2\)",
+    ),
+    (
+        "decoders.MixtureDecoder.nll",
+        lambda _: MIXTURE.nll(numbers(4), numbers(3, 2), numbers(3), ALPHA),
+        ValueError,
+        "weights must have shape",
+    ),
+    (
+        "decoders.FlowDecoder.nll",
+        lambda _: FLOW.nll(numbers(4), numbers(3, 2), numbers(3), ALPHA),
+        ValueError,
+        "weights must have shape",
     ),
     (
         "decoders.MixtureDecoder.log_density",
