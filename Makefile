@@ -13,7 +13,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test html seeds notebooks lint clean
+.PHONY: help book bench test html seeds notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 # Both at once, on one thread each. What the cache holds was made by this very library, or it is not
 # found (chapter 5): the second call returns at once.
 seeds: $(INSTALLED) ## train the chain's seeds into the cache: ten minutes, or nothing to do
-	@echo "Training the chain's seeds, if the cache has none of this library: about 11 minutes."
+	@echo "Training the chain's seeds, if the cache has none of this library: about 10 minutes."
 	@export OMP_NUM_THREADS=1; \
 	$(BIN)/ibvonns scoreboard --study chain-gmm --json > /dev/null & other=$$!; \
 	$(BIN)/ibvonns scoreboard --study chain-cnf --json > /dev/null; mine=$$?; \
@@ -37,6 +37,11 @@ seeds: $(INSTALLED) ## train the chain's seeds into the cache: ten minutes, or n
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	$(BIN)/python notebooks/execute.py
 	$(BIN)/python book/picture.py
+
+bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)
+	$(BIN)/pip install --quiet -c constraints.txt -e .[bench]
+	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
+	$(BIN)/python book/speed.py
 
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests

@@ -1,17 +1,20 @@
-r"""Fast training rollouts of the chain: one fused loop over steps and its adjoint.
+r"""The fast engine of `rollout`: one compiled loop over steps, and its adjoint.
 
-The reference is `onsager.ChainPotentials`, stepped by Euler's method under PyTorch's automatic
-differentiation. Its networks are so small that nearly all of its time goes into starting
-operations. Here the whole rollout is one compiled loop, and its gradient another.
+The reference is `onsager`, stepped by Euler's method under PyTorch's automatic differentiation. Its
+networks are so small that nearly all of its time goes into starting operations. Here the whole
+rollout is one compiled loop, and its gradient another.
 
 **Scaled variables.** With s the standardised strain, kappa = v* / (L0 std(eps)), every g in units
-of its scale and v in units of v*, one step of length h from the state (s, alpha) is
+of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is
 
     G = grad_(s, alpha) of the INN                    tension and -g_alpha
     g_v_i = G_s_{i+1} - G_s_i,  i < n,   g_v_n = F_ex - G_s_n,   g_alpha = -G_alpha
     r = R(s, alpha, g) - R(s, alpha, 0) + m o g       R: slope of the PICINN in g, m: mobilities
     s_i <- s_i + h kappa (r_v_i - r_v_{i-1}),         r_v_n being the recorded velocity, if given
     alpha <- alpha + h kappa r_alpha.
+
+The trap's is the same without neighbours: s stands for the standardised chi, which is given at all
+times and of which R knows nothing, kappa is alpha's rate scale, m = 0, and F_ex = G_s.
 
 **Adjoint.** Let (l_s, l_alpha) be the derivative of the loss by the new state. Then, from the last
 step to the first, with a bar for the derivative of the loss,
@@ -22,16 +25,19 @@ step to the first, with a bar for the derivative of the loss,
     z-bar, g-bar, weights <- transposed Jacobian of r, applied to r-bar
     G-bar_s_i = g-bar_v_{i-1} - g-bar_v_i,            G-bar_alpha = -g-bar_alpha
     z-bar, weights <- transposed Jacobian of G, applied to G-bar
-    (l_s, l_alpha) <- (l_s, l_alpha) + z-bar + bar of the rolled-out state itself.
+    (l_s, l_alpha) <- (l_s, l_alpha) + z-bar + bar of the rolled-out state itself
 
-Only the states are kept on the way forward; what happened within a step is computed once more on
-the way back. Lanes, all sites of a few trajectories, stand in the last axis of every array, so that
-each inner loop runs over contiguous numbers and is vectorised.
+and for the trap G-bar_s is the bar of F_ex.
+
+Only the states and G are kept on the way forward; what else happened within a step is computed once
+more on the way back. Lanes, the sites of a few trajectories or a tile of a long chain, stand in the
+last axis of every array, so that each inner loop runs over contiguous numbers and is vectorised.
 """
 
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,10 +48,9 @@ from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
 from ibvonns.networks import softplus
-from ibvonns.onsager import ChainPotentials
-from ibvonns.validation import choice, shaped
+from ibvonns.onsager import ChainPotentials, Potentials
 
-__all__ = ["chain_rollout"]
+__all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
 
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -135,21 +140,46 @@ def _(p: Any) -> Any:
 def _sigmoid(p: Any, slope: Any) -> None:
     """slope = sigmoid(p)."""
     zero, one = p.dtype.type(0), p.dtype.type(1)
-    p, slope = p.reshape(-1), slope.reshape(-1)
-    for j in range(p.shape[0]):
-        e = _decay(p[j])
-        slope[j] = (one if p[j] >= zero else e) / (one + e)
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            e = _decay(p[i, j])
+            slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
 
 
 @njit(fastmath=FAST, error_model="numpy")
 def _activate(p: Any, value: Any, slope: Any) -> None:
     """value = softplus(p), slope = sigmoid(p)."""
     zero, one = p.dtype.type(0), p.dtype.type(1)
-    p, value, slope = p.reshape(-1), value.reshape(-1), slope.reshape(-1)
-    for j in range(p.shape[0]):
-        e = _decay(p[j])
-        value[j] = (zero if p[j] < zero else p[j]) + _log_1p(e)
-        slope[j] = (one if p[j] >= zero else e) / (one + e)
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            e = _decay(p[i, j])
+            value[i, j] = (zero if p[i, j] < zero else p[i, j]) + _log_1p(e)
+            slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
+
+
+@njit
+def _clear(x: Any) -> None:
+    """x = 0. Loops compile sooner than assignments to slices."""
+    zero = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] = zero
+
+
+@njit(fastmath=FAST)
+def _scale(slope: Any, x: Any) -> None:
+    """x *= slope, in as many rows as slope has."""
+    for i in range(slope.shape[0]):
+        for j in range(slope.shape[1]):
+            x[i, j] *= slope[i, j]
+
+
+@njit
+def _copy(x: Any, out: Any) -> None:
+    """out = x."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j]
 
 
 @njit(fastmath=FAST)
@@ -235,55 +265,6 @@ def _total(y: Any, bar: Any) -> None:
         bar[0, o] += a
 
 
-@njit
-def _views(flat: Any, d: int, e1: int, e2: int, m1: int, m2: int) -> Any:
-    """The weight matrices in one flat vector: those of the INN, then those of the PICINN.
-
-    INN: W1 b1 W2 b2 w3. PICINN, for each of its two layers: free F f, scale A a, shift H h,
-    drive D, gate C c, mix M (positive). Last the mobilities.
-    """
-    at = 0
-    energy = (
-        flat[at : at + d * e1].reshape(d, e1),
-        flat[at + d * e1 : at + (d + 1) * e1].reshape(1, e1),
-        flat[at + (d + 1) * e1 : at + (d + 1 + e2) * e1].reshape(e1, e2),
-        flat[at + (d + 1 + e2) * e1 : at + (d + 1 + e2) * e1 + e2].reshape(1, e2),
-        flat[at + (d + 1 + e2) * e1 + e2 : at + (d + 1 + e2) * e1 + 2 * e2].reshape(e2, 1),
-    )
-    at += (d + 1 + e2) * e1 + 2 * e2
-    first, at = _layer(flat, at, d, d, m1, m2)
-    second, at = _layer(flat, at, m1, d, m2, 1)
-    return energy, first, second, flat[at : at + d].reshape(1, d)
-
-
-@njit
-def _layer(flat: Any, at: int, source: int, d: int, width: int, after: int) -> Any:
-    """Views of one layer of the PICINN, and where the next begins."""
-    a = at + source * width
-    b = a + width
-    c = b + source * d
-    e = c + d
-    f = e + source * width
-    g = f + width
-    h = g + d * width
-    k = h + width * width
-    m = k + width
-    n = m + width * after
-    layer = (
-        flat[at:a].reshape(source, width),
-        flat[a:b].reshape(1, width),
-        flat[b:c].reshape(source, d),
-        flat[c:e].reshape(1, d),
-        flat[e:f].reshape(source, width),
-        flat[f:g].reshape(1, width),
-        flat[g:h].reshape(d, width),
-        flat[h:k].reshape(width, width),
-        flat[k:m].reshape(1, width),
-        flat[m:n].reshape(width, after),
-    )
-    return layer, n
-
-
 @njit(fastmath=FAST)
 def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
     """G: slope of the INN; keeps x1, s1, s2, c1, a1, a2 in mem for the way back."""
@@ -296,12 +277,12 @@ def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
     for o in range(a2.shape[0]):
         for j in range(a2.shape[1]):
             a2[o, j] = w3[o, 0] * s2[o, j]
-    c1[:] = 0
+    _clear(c1)
     _forward(w2.T, a2, c1)
     for i in range(a1.shape[0]):
         for j in range(a1.shape[1]):
             a1[i, j] = c1[i, j] * s1[i, j]
-    slope[:] = 0
+    _clear(slope)
     _forward(w1.T, a1, slope)
 
 
@@ -312,14 +293,14 @@ def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, 
     w1_bar, b1_bar, w2_bar, b2_bar, w3_bar = bar
     _, _, x1, s1, s2, c1, a1, a2 = mem
     a1_bar, c1_bar, a2_bar, p2_bar, x1_bar = tmp
-    a1_bar[:] = 0
+    _clear(a1_bar)
     _forward(w1, g_bar, a1_bar)
     _outer(g_bar, a1, w1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             c1_bar[i, j] = a1_bar[i, j] * s1[i, j]
     _outer(c1_bar, a2, w2_bar)
-    a2_bar[:] = 0
+    _clear(a2_bar)
     _forward(w2, c1_bar, a2_bar)
     for o in range(a2.shape[0]):
         total = a2.dtype.type(0)
@@ -328,71 +309,74 @@ def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, 
             total += a2_bar[o, j] * s
             p2_bar[o, j] = a2_bar[o, j] * w3[o, 0] * (s - s * s)
         w3_bar[o, 0] += total
-    _outer(x1, p2_bar, w2_bar)
-    _total(p2_bar, b2_bar)
-    x1_bar[:] = 0
-    _forward(w2.T, p2_bar, x1_bar)
+    _clear(x1_bar)
+    _affine_adjoint(w2, w2_bar, b2_bar, x1, p2_bar, x1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             s = s1[i, j]
             c1_bar[i, j] = x1_bar[i, j] * s + a1_bar[i, j] * c1[i, j] * (s - s * s)
-    _outer(z, c1_bar, w1_bar)
-    _total(c1_bar, b1_bar)
-    _forward(w1.T, c1_bar, z_bar)
+    _affine_adjoint(w1, w1_bar, b1_bar, z, c1_bar, z_bar)
 
 
 @njit(fastmath=FAST)
-def _free(first: Any, second: Any, z: Any, mem: Any, p: Any, q: Any) -> None:
+def _free(net: Any, z: Any, mem: Any) -> None:
     """Free path of the PICINN: scales, shifts and gates of both layers, with their slopes."""
-    x1, x2, sx1, sx2, scale1, scale2, shift1, shift2, gate1, gate2, sg1, sg2 = mem
-    _affine(first[0], first[1], z, p)
-    _activate(p, x1, sx1)
-    _affine(first[2], first[3], z, scale1)
-    _affine(first[4], first[5], z, shift1)
-    _affine(first[7], first[8], x1, p)
-    _activate(p, gate1, sg1)
-    _affine(second[0], second[1], x1, q)
-    _activate(q, x2, sx2)
-    _affine(second[2], second[3], x1, scale2)
-    _affine(second[4], second[5], x1, shift2)
-    _affine(second[7], second[8], x2, q)
-    _activate(q, gate2, sg2)
+    lin1, lin2, lin3, x1, sx1, mid, smid, gate2, sg2 = mem
+    m1, m12 = x1.shape[0], mid.shape[0]
+    _affine(net[0], net[1], z, lin1)
+    _activate(lin1[:m1], x1, sx1)
+    _affine(net[2], net[3], x1, lin2)
+    _activate(lin2[:m12], mid, smid)
+    _affine(net[4], net[5], mid[m1:], lin3)
+    _activate(lin3, gate2, sg2)
+
+
+@njit
+def _parts(lin1: Any, lin2: Any, m1: int, m2: int, c: int) -> Any:
+    """Scales and shifts of both layers in the stacked outputs of `_free`, or in their bars."""
+    return (
+        lin1[m1 : m1 + c],
+        lin2[m1 + m2 : m1 + m2 + c],
+        lin1[m1 + c :],
+        lin2[m1 + m2 + c :],
+    )
 
 
 @njit(fastmath=FAST)
-def _convex(
-    first: Any, second: Any, free: Any, g: Any, mem: Any, p: Any, q: Any, sign: float, out: Any
-) -> None:
+def _convex(net: Any, free: Any, g: Any, mem: Any, p: Any, q: Any, sign: float, out: Any) -> None:
     """out += sign * slope in g of the PICINN before Eq. (12), at this g."""
-    _, _, _, _, scale1, scale2, shift1, shift2, gate1, gate2, _, _ = free
+    lin1, lin2, _, _, _, mid, _, gate2, _ = free
+    m1, m2 = p.shape[0], q.shape[0]
+    scale1, scale2, shift1, shift2 = _parts(lin1, lin2, m1, m2, g.shape[0])
+    gate1 = mid[:m1]
+    _, _, _, _, _, _, drive1, mix1, drive2, mix = net
     y1, t1, t2, v1, e1, e2, c1, gs1, gs2, q1, q2 = mem
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             gs1[k, j] = g[k, j] * scale1[k, j]
             gs2[k, j] = g[k, j] * scale2[k, j]
-    p[:] = shift1
-    _forward(first[6], gs1, p)
+    _copy(shift1, p)
+    _forward(drive1, gs1, p)
     _activate(p, y1, t1)
     for i in range(v1.shape[0]):
         for j in range(v1.shape[1]):
             v1[i, j] = y1[i, j] * gate1[i, j]
-    q[:] = shift2
-    _forward(second[6], gs2, q)
-    _forward(first[9], v1, q)
+    _copy(shift2, q)
+    _forward(drive2, gs2, q)
+    _forward(mix1, v1, q)
     _sigmoid(q, t2)
-    mix = second[9]
     for o in range(e2.shape[0]):
         for j in range(e2.shape[1]):
             e2[o, j] = mix[o, 0] * gate2[o, j] * t2[o, j]
-    c1[:] = 0
-    _forward(first[9].T, e2, c1)
+    _clear(c1)
+    _forward(mix1.T, e2, c1)
     for i in range(e1.shape[0]):
         for j in range(e1.shape[1]):
             e1[i, j] = c1[i, j] * gate1[i, j] * t1[i, j]
-    q1[:] = 0
-    q2[:] = 0
-    _forward(first[6].T, e1, q1)
-    _forward(second[6].T, e2, q2)
+    _clear(q1)
+    _clear(q2)
+    _forward(drive1.T, e1, q1)
+    _forward(drive2.T, e2, q2)
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             out[k, j] += sign * (q1[k, j] * scale1[k, j] + q2[k, j] * scale2[k, j])
@@ -400,10 +384,8 @@ def _convex(
 
 @njit(fastmath=FAST)
 def _convex_adjoint(
-    first: Any,
-    second: Any,
-    first_bar: Any,
-    second_bar: Any,
+    net: Any,
+    net_bar: Any,
     free: Any,
     free_bar: Any,
     g: Any,
@@ -414,11 +396,16 @@ def _convex_adjoint(
     g_bar: Any,
 ) -> None:
     """From sign * r_bar, the bar of `_convex`, to those of weights, free path and g (added to)."""
-    _, _, _, _, scale1, scale2, _, _, gate1, gate2, _, _ = free
-    scale1_bar, scale2_bar, shift1_bar, shift2_bar, gate1_bar, gate2_bar = free_bar
+    lin1, lin2, _, _, _, mid, _, gate2, _ = free
+    lin1_bar, lin2_bar, gate2_bar = free_bar
+    m1, m2, c = mid.shape[0] - gate2.shape[0], gate2.shape[0], g.shape[0]
+    scale1, scale2, _, _ = _parts(lin1, lin2, m1, m2, c)
+    scale1_bar, scale2_bar, shift1_bar, shift2_bar = _parts(lin1_bar, lin2_bar, m1, m2, c)
+    gate1, gate1_bar = mid[:m1], lin2_bar[:m1]
+    _, _, _, _, _, _, drive1, mix1, drive2, mix = net
+    _, _, _, _, _, _, drive1_bar, mix1_bar, drive2_bar, mix_bar = net_bar
     y1, t1, t2, v1, e1, e2, c1, gs1, gs2, q1, q2 = mem
     e1_bar, e2_bar, c1_bar, u1_bar, u2_bar, w1_bar, q1_bar, q2_bar, k1, k2 = tmp
-    mix, mix_bar = second[9], second_bar[9]
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             bar = sign * r_bar[k, j]
@@ -426,12 +413,12 @@ def _convex_adjoint(
             scale2_bar[k, j] += bar * q2[k, j]
             q1_bar[k, j] = bar * scale1[k, j]
             q2_bar[k, j] = bar * scale2[k, j]
-    _outer(q1_bar, e1, first_bar[6])
-    _outer(q2_bar, e2, second_bar[6])
-    e1_bar[:] = 0
-    e2_bar[:] = 0
-    _forward(first[6], q1_bar, e1_bar)
-    _forward(second[6], q2_bar, e2_bar)
+    _outer(q1_bar, e1, drive1_bar)
+    _outer(q2_bar, e2, drive2_bar)
+    _clear(e1_bar)
+    _clear(e2_bar)
+    _forward(drive1, q1_bar, e1_bar)
+    _forward(drive2, q2_bar, e2_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             c1_bar[i, j] = e1_bar[i, j] * gate1[i, j] * t1[i, j]
@@ -439,8 +426,8 @@ def _convex_adjoint(
             # the part of u1-bar that comes from the slope t1 = sigmoid(u1)
             t = t1[i, j]
             u1_bar[i, j] = e1_bar[i, j] * c1[i, j] * gate1[i, j] * (t - t * t)
-    _outer(c1_bar, e2, first_bar[9])
-    _forward(first[9], c1_bar, e2_bar)
+    _outer(c1_bar, e2, mix1_bar)
+    _forward(mix1, c1_bar, e2_bar)
     for o in range(e2.shape[0]):
         total = e2.dtype.type(0)
         for j in range(e2.shape[1]):
@@ -450,20 +437,20 @@ def _convex_adjoint(
             u2_bar[o, j] = e2_bar[o, j] * mix[o, 0] * gate2[o, j] * (t - t * t)
             shift2_bar[o, j] += u2_bar[o, j]
         mix_bar[o, 0] += total
-    _outer(gs2, u2_bar, second_bar[6])
-    _outer(v1, u2_bar, first_bar[9])
-    w1_bar[:] = 0
-    _forward(first[9].T, u2_bar, w1_bar)
+    _outer(gs2, u2_bar, drive2_bar)
+    _outer(v1, u2_bar, mix1_bar)
+    _clear(w1_bar)
+    _forward(mix1.T, u2_bar, w1_bar)
     for i in range(c1.shape[0]):
         for j in range(c1.shape[1]):
             gate1_bar[i, j] += w1_bar[i, j] * y1[i, j]
             u1_bar[i, j] += w1_bar[i, j] * gate1[i, j] * t1[i, j]
             shift1_bar[i, j] += u1_bar[i, j]
-    _outer(gs1, u1_bar, first_bar[6])
-    k1[:] = 0
-    k2[:] = 0
-    _forward(first[6].T, u1_bar, k1)
-    _forward(second[6].T, u2_bar, k2)
+    _outer(gs1, u1_bar, drive1_bar)
+    _clear(k1)
+    _clear(k2)
+    _forward(drive1.T, u1_bar, k1)
+    _forward(drive2.T, u2_bar, k2)
     for k in range(g.shape[0]):
         for j in range(g.shape[1]):
             g_bar[k, j] += k1[k, j] * scale1[k, j] + k2[k, j] * scale2[k, j]
@@ -472,45 +459,17 @@ def _convex_adjoint(
 
 
 @njit(fastmath=FAST)
-def _free_adjoint(
-    first: Any,
-    second: Any,
-    first_bar: Any,
-    second_bar: Any,
-    free: Any,
-    free_bar: Any,
-    z: Any,
-    tmp: Any,
-    z_bar: Any,
-) -> None:
+def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_bar: Any) -> None:
     """From the bars of scales, shifts and gates to those of the weights and of z (added to)."""
-    x1, x2, sx1, sx2, _, _, _, _, _, _, sg1, sg2 = free
-    scale1_bar, scale2_bar, shift1_bar, shift2_bar, gate1_bar, gate2_bar = free_bar
-    x1_bar, x2_bar = tmp
-    for o in range(gate2_bar.shape[0]):
-        for j in range(gate2_bar.shape[1]):
-            gate2_bar[o, j] *= sg2[o, j]
-    for i in range(gate1_bar.shape[0]):
-        for j in range(gate1_bar.shape[1]):
-            gate1_bar[i, j] *= sg1[i, j]
-    _outer(x2, gate2_bar, second_bar[7])
-    _total(gate2_bar, second_bar[8])
-    x2_bar[:] = 0
-    _forward(second[7].T, gate2_bar, x2_bar)
-    for o in range(x2_bar.shape[0]):
-        for j in range(x2_bar.shape[1]):
-            x2_bar[o, j] *= sx2[o, j]
-    x1_bar[:] = 0
-    _affine_adjoint(second[0], second_bar[0], second_bar[1], x1, x2_bar, x1_bar)
-    _affine_adjoint(second[2], second_bar[2], second_bar[3], x1, scale2_bar, x1_bar)
-    _affine_adjoint(second[4], second_bar[4], second_bar[5], x1, shift2_bar, x1_bar)
-    _affine_adjoint(first[7], first_bar[7], first_bar[8], x1, gate1_bar, x1_bar)
-    for i in range(x1_bar.shape[0]):
-        for j in range(x1_bar.shape[1]):
-            x1_bar[i, j] *= sx1[i, j]
-    _affine_adjoint(first[0], first_bar[0], first_bar[1], z, x1_bar, z_bar)
-    _affine_adjoint(first[2], first_bar[2], first_bar[3], z, scale1_bar, z_bar)
-    _affine_adjoint(first[4], first_bar[4], first_bar[5], z, shift1_bar, z_bar)
+    _, _, _, x1, sx1, mid, smid, _, sg2 = free
+    lin1_bar, lin2_bar, gate2_bar = free_bar
+    m1, m12 = x1.shape[0], mid.shape[0]
+    _scale(sg2, gate2_bar)
+    _affine_adjoint(net[4], net_bar[4], net_bar[5], mid[m1:], gate2_bar, lin2_bar[m1:m12])
+    _scale(smid, lin2_bar)
+    _affine_adjoint(net[2], net_bar[2], net_bar[3], x1, lin2_bar, lin1_bar[:m1])
+    _scale(sx1, lin1_bar)
+    _affine_adjoint(net[0], net_bar[0], net_bar[1], z, lin1_bar, z_bar)
 
 
 @njit(fastmath=FAST)
@@ -522,229 +481,260 @@ def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any,
 
 
 @njit
-def _energy_memory(e1: int, e2: int, lanes: int, real: Any) -> Any:
-    a, b = (e1, lanes), (e2, lanes)
-    return (
-        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(a, real),
-        np.empty(b, real), np.empty(a, real), np.empty(a, real), np.empty(b, real),
-    )  # fmt: skip
+def _load(full: Any, first: int, count: int, part: Any) -> None:
+    """A tile of sites into lanes."""
+    for k in range(full.shape[0]):
+        for j in range(count):
+            part[k, j] = full[k, first + j]
 
 
 @njit
-def _free_memory(d: int, m1: int, m2: int, lanes: int, real: Any) -> Any:
-    a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
-    return (
-        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(b, real),
-        np.empty(c, real), np.empty(c, real), np.empty(a, real), np.empty(b, real),
-        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(b, real),
-    )  # fmt: skip
-
-
-@njit
-def _convex_memory(d: int, m1: int, m2: int, lanes: int, real: Any) -> Any:
-    a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
-    return (
-        np.empty(a, real), np.empty(a, real), np.empty(b, real), np.empty(a, real),
-        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(c, real),
-        np.empty(c, real), np.empty(c, real), np.empty(c, real),
-    )  # fmt: skip
-
-
-@njit
-def _adjoint_memory(
-    d: int, e1: int, e2: int, m1: int, m2: int, lanes: int, real: Any
-) -> tuple[Any, ...]:
-    """Room for the bars: of the INN, of the convex path, of the free path, of its activations."""
-    a, b, c = (m1, lanes), (m2, lanes), (d, lanes)
-    inn = (
-        np.empty((e1, lanes), real), np.empty((e1, lanes), real), np.empty((e2, lanes), real),
-        np.empty((e2, lanes), real), np.empty((e1, lanes), real),
-    )  # fmt: skip
-    convex = (
-        np.empty(a, real), np.empty(b, real), np.empty(a, real), np.empty(a, real),
-        np.empty(b, real), np.empty(a, real), np.empty(c, real), np.empty(c, real),
-        np.empty(c, real), np.empty(c, real),
-    )  # fmt: skip
-    free = (
-        np.empty(c, real), np.empty(c, real), np.empty(a, real), np.empty(b, real),
-        np.empty(a, real), np.empty(b, real),
-    )  # fmt: skip
-    return inn, convex, free, (np.empty(a, real), np.empty(b, real))
+def _store(part: Any, first: int, count: int, full: Any) -> None:
+    """Lanes back into their sites."""
+    for k in range(full.shape[0]):
+        for j in range(count):
+            full[k, first + j] = part[k, j]
 
 
 @njit(fastmath=FAST)
-def _forces(slope: Any, force: Any, springs: int, g: Any) -> None:
-    """g of every lane from G and F_ex; lanes are trajectory by trajectory, spring by spring."""
-    for b in range(force.shape[0]):
-        for i in range(springs):
-            j = b * springs + i
-            above = slope[0, j + 1] if i + 1 < springs else force[b]
-            g[0, j] = above - slope[0, j]
-    for k in range(1, g.shape[0]):
-        for j in range(g.shape[1]):
-            g[k, j] = -slope[k, j]
+def _forces(slope: Any, force: Any, first: int, count: int, springs: int, g: Any) -> None:
+    """g of a tile from G of all sites and from F_ex; sites go trajectory by trajectory."""
+    for k in range(g.shape[0]):
+        for j in range(count):
+            g[k, j] = -slope[slope.shape[0] - g.shape[0] + k, first + j]
+    if springs:
+        for j in range(count):
+            s = first + j
+            g[0, j] += force[s // springs] if (s + 1) % springs == 0 else slope[0, s + 1]
 
 
 @njit(fastmath=FAST, nogil=True, cache=True)
 def _roll(
-    flat: Any,
-    widths: Any,
+    weights: Any,
+    room: Any,
     path: Any,
+    slopes: Any,
     ends: Any,
     force: Any,
     velocity: Any,
     clock: Any,
     unit: float,
     moved: bool,
-    r: int,
+    springs: int,
     low: int,
-    block: int,
+    high: int,
 ) -> None:
-    """Fill in one block of one replica.
+    """Fill in the trajectories low to high of one replica.
 
-    path: states (replicas, steps + 1, d, trajectories, springs), with the first ones given.
-    ends: the law's v_n at each step, (replicas, steps, trajectories).
+    path: states (steps + 1, d, sites), with the first ones given and, for the trap, every chi.
+    slopes: G, (steps, d, sites). ends: the law's own v_n at each step, (steps, trajectories).
     """
-    _, _, d, trajectories, springs = path.shape
-    _, e1, e2, m1, m2 = widths
-    steps = len(clock)
-    high = min(low + block, trajectories)
-    sites, real, one = (high - low) * springs, flat.dtype, flat.dtype.type(1)
-    lanes = PAD * -(-sites // PAD)
-    energy, first, second, mobility = _views(flat[r], d, e1, e2, m1, m2)
-    inn = _energy_memory(e1, e2, lanes, real)
-    free = _free_memory(d, m1, m2, lanes, real)
-    convex = _convex_memory(d, m1, m2, lanes, real)
-    p, q = np.empty((m1, lanes), real), np.empty((m2, lanes), real)
-    c = (d, lanes)
-    z, slope, g = np.zeros(c, real), np.empty(c, real), np.zeros(c, real)
-    rest, rate = np.zeros(c, real), np.empty(c, real)
-    z[:, :sites] = np.ascontiguousarray(path[r, 0, :, low:high]).reshape(d, sites)
-    for n in range(steps):
-        _energy(energy, z, inn, slope)
-        _forces(slope, force[n, low:high], springs, g)
-        for k in range(d):
-            for j in range(lanes):
-                rate[k, j] = mobility[0, k] * g[k, j]
-        _free(first, second, z, free, p, q)
-        _convex(first, second, free, g, convex, p, q, one, rate)
-        _convex(first, second, free, rest, convex, p, q, -one, rate)
+    energy, power, mobility = weights
+    inn, free, (driven, resting), (z, g, zero, slope, rate), (p, q) = room
+    c, one, per = g.shape[0], clock.dtype.type(1), max(springs, 1)
+    d, lanes = z.shape
+    skip = d - c
+    both, signs = (g, zero), (one, -one)
+    for n in range(len(clock)):
         h = clock[n] * unit
-        for b in range(high - low):
-            last = b * springs + springs - 1
-            ends[r, n, low + b] = rate[0, last]
-            if moved:
-                rate[0, last] = velocity[n, low + b]
-            for i in range(springs):
-                j = b * springs + i
-                z[0, j] += h * (rate[0, j] - rate[0, j - 1] if i else rate[0, j])
-        for k in range(1, d):
-            for j in range(sites):
-                z[k, j] += h * rate[k, j]
-        path[r, n + 1, :, low:high] = np.ascontiguousarray(z[:, :sites]).reshape(
-            d, high - low, springs
-        )
+        for at in range(low * per, high * per, lanes):
+            number = min(lanes, high * per - at)
+            _load(path[n], at, number, z)
+            _energy(energy, z, inn, slope)
+            _store(slope, at, number, slopes[n])
+        for at in range(low * per, high * per, lanes):
+            number = min(lanes, high * per - at)
+            _load(path[n], at, number, z)
+            _forces(slopes[n], force[n], at, number, springs, g)
+            for k in range(c):
+                for j in range(lanes):
+                    rate[k, j] = mobility[0, k] * g[k, j]
+            _free(power, z[skip:], free)
+            for way in range(2):
+                _convex(power, free, both[way], driven, p, q, signs[way], rate)
+            for k in range(c):
+                for j in range(number):
+                    path[n + 1, skip + k, at + j] = rate[k, j]
+        if springs:
+            for b in range(low, high):
+                last = (b + 1) * springs - 1
+                ends[n, b] = path[n + 1, 0, last]
+                if moved:
+                    path[n + 1, 0, last] = velocity[n, b]
+                for s in range(last, last + 1 - springs, -1):
+                    path[n + 1, 0, s] -= path[n + 1, 0, s - 1]
+        for k in range(skip, d):
+            for s in range(low * per, high * per):
+                path[n + 1, k, s] = path[n, k, s] + h * path[n + 1, k, s]
 
 
 @njit(fastmath=FAST, nogil=True, cache=True)
 def _roll_back(
-    flat: Any,
-    widths: Any,
+    weights: Any,
+    weights_bar: Any,
+    room: Any,
+    room_bar: Any,
+    full_bar: Any,
     path: Any,
+    slopes: Any,
     path_bar: Any,
     ends_bar: Any,
     force: Any,
     clock: Any,
     unit: float,
     moved: bool,
-    flat_bar: Any,
-    start_bar: Any,
-    r: int,
+    springs: int,
     low: int,
-    block: int,
+    high: int,
 ) -> None:
-    """Add the bars of the weights (one vector for each block), fill in those of the first state."""
-    _, _, d, trajectories, springs = path.shape
-    _, e1, e2, m1, m2 = widths
-    high = min(low + block, trajectories)
-    sites, real, one = (high - low) * springs, flat.dtype, flat.dtype.type(1)
-    lanes = PAD * -(-sites // PAD)
-    energy, first, second, mobility = _views(flat[r], d, e1, e2, m1, m2)
-    energy_bar, first_bar, second_bar, mobility_bar = _views(flat_bar, d, e1, e2, m1, m2)
-    inn = _energy_memory(e1, e2, lanes, real)
-    free = _free_memory(d, m1, m2, lanes, real)
-    driven = _convex_memory(d, m1, m2, lanes, real)
-    resting = _convex_memory(d, m1, m2, lanes, real)
-    inn_tmp, tmp, free_bar, xs = _adjoint_memory(d, e1, e2, m1, m2, lanes, real)
-    p, q = np.empty((m1, lanes), real), np.empty((m2, lanes), real)
-    c = (d, lanes)
-    z, g, rest, slope = np.zeros(c, real), np.zeros(c, real), np.zeros(c, real), np.empty(c, real)
-    rate, z_bar, g_bar, none = (
-        np.zeros(c, real), np.empty(c, real), np.empty(c, real), np.empty(c, real)
-    )  # fmt: skip
-    new = np.zeros(c, real)  # of the sites beyond the last, which only fill up the lanes: 0
+    """Add to the bars of the weights; leave those of the first states in full_bar[0]."""
+    energy, power, mobility = weights
+    energy_bar, power_bar, mobility_bar = weights_bar
+    inn, free, mems, (z, g, zero, slope, rate), (p, q) = room
+    inn_tmp, tmp, free_bar, (z_bar, g_bar, none) = room_bar
+    new, all_z_bar, all_g_bar = full_bar  # bars of all sites of these trajectories
+    c, one, per = g.shape[0], clock.dtype.type(1), max(springs, 1)
+    d, lanes = z.shape
+    skip, begin, end = d - c, low * per, high * per
+    both, signs, g_bars = (g, zero), (one, -one), (g_bar, none)
+    _clear(new)
     for n in range(len(clock) - 1, -1, -1):
-        new[:, :sites] += np.ascontiguousarray(path_bar[r, n + 1, :, low:high]).reshape(d, sites)
-        z[:, :sites] = np.ascontiguousarray(path[r, n, :, low:high]).reshape(d, sites)
-        _energy(energy, z, inn, slope)
-        _forces(slope, force[n, low:high], springs, g)
-        _free(first, second, z, free, p, q)
-        _convex(first, second, free, g, driven, p, q, one, rate)
-        _convex(first, second, free, rest, resting, p, q, -one, rate)
-        rate[:, sites:] = 0  # from here on the bar of the rate
         h = clock[n] * unit
-        for t in range(high - low):
-            for i in range(springs):
-                j = t * springs + i
-                if i + 1 < springs:
-                    rate[0, j] = h * (new[0, j] - new[0, j + 1])
-                else:
-                    rate[0, j] = ends_bar[r, n, low + t]
-                    if not moved:
-                        rate[0, j] += h * new[0, j]
-        for k in range(1, d):
-            for j in range(sites):
-                rate[k, j] = h * new[k, j]
-        for k in range(d):
-            total = rate.dtype.type(0)
-            for j in range(lanes):
-                total += rate[k, j] * g[k, j]
-                g_bar[k, j] = mobility[0, k] * rate[k, j]
-            mobility_bar[0, k] += total
-        for part in free_bar:
-            part[:] = 0
-        _convex_adjoint(
-            first, second, first_bar, second_bar, free, free_bar, g, driven, tmp, one, rate,
-            g_bar,
-        )  # fmt: skip
-        none[:] = 0
-        _convex_adjoint(
-            first, second, first_bar, second_bar, free, free_bar, rest, resting, tmp, -one,
-            rate, none,
-        )  # fmt: skip
-        z_bar[:] = 0
-        _free_adjoint(first, second, first_bar, second_bar, free, free_bar, z, xs, z_bar)
-        for t in range(high - low):
-            for i in range(springs - 1, -1, -1):
-                j = t * springs + i
-                g_bar[0, j] = g_bar[0, j - 1] - g_bar[0, j] if i else -g_bar[0, j]
-        for k in range(1, d):
-            for j in range(lanes):
-                g_bar[k, j] = -g_bar[k, j]
-        _energy_adjoint(energy, energy_bar, z, inn, inn_tmp, g_bar, z_bar)
-        new += z_bar
-    start_bar[r, :, low:high] = np.ascontiguousarray(new[:, :sites]).reshape(d, high - low, springs)
+        for k in range(skip, d):
+            for s in range(begin, end):
+                new[k, s] += path_bar[n + 1, k, s]
+        for at in range(begin, end, lanes):
+            number = min(lanes, end - at)
+            _load(path[n], at, number, z)
+            _forces(slopes[n], force[n], at, number, springs, g)
+            _free(power, z[skip:], free)
+            for way in range(2):
+                _convex(power, free, both[way], mems[way], p, q, signs[way], rate)
+            _clear(rate)  # from here on its bar; lanes beyond the last site stay 0
+            for k in range(c):
+                for j in range(number):
+                    rate[k, j] = h * new[skip + k, at + j]
+            if springs:
+                for j in range(number):
+                    s = at + j
+                    if (s + 1) % springs:
+                        rate[0, j] -= h * new[0, s + 1]
+                    else:
+                        rate[0, j] = ends_bar[n, s // springs] + (
+                            zero[0, 0] if moved else rate[0, j]
+                        )
+            for k in range(c):
+                total = zero[0, 0]
+                for j in range(lanes):
+                    total += rate[k, j] * g[k, j]
+                    g_bar[k, j] = mobility[0, k] * rate[k, j]
+                mobility_bar[0, k] += total
+            _clear(none)
+            for part in free_bar:
+                _clear(part)
+            for way in range(2):
+                _convex_adjoint(
+                    power, power_bar, free, free_bar, both[way], mems[way], tmp, signs[way], rate,
+                    g_bars[way],
+                )  # fmt: skip
+            _clear(z_bar)
+            _free_adjoint(power, power_bar, free, free_bar, z[skip:], z_bar[skip:])
+            _store(z_bar, at, number, all_z_bar)
+            _store(g_bar, at, number, all_g_bar)
+        for at in range(begin, end, lanes):
+            number = min(lanes, end - at)
+            _load(path[n], at, number, z)
+            _load(all_z_bar, at, number, z_bar)
+            _energy(energy, z, inn, slope)
+            _clear(slope)  # from here on its bar
+            for k in range(c):
+                for j in range(number):
+                    slope[skip + k, j] = -all_g_bar[k, at + j]
+            for j in range(number):
+                s = at + j
+                if springs == 0:
+                    slope[0, j] = ends_bar[n, s]
+                elif s % springs:
+                    slope[0, j] += all_g_bar[0, s - 1]
+            _energy_adjoint(energy, energy_bar, z, inn, inn_tmp, slope, z_bar)
+            for k in range(skip, d):
+                for j in range(number):
+                    new[k, at + j] += z_bar[k, j]
 
 
-def _block(trajectories: int, springs: int) -> int:
-    """Trajectories in each block, as alike as can be."""
-    blocks = -(-trajectories * springs // LANES)
-    return -(-trajectories // min(blocks, trajectories))
+Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
 
 
-def _in_blocks(work: Callable[[int, int], None], replicas: int, trajectories: int, by: int) -> None:
-    """Call work(replica, first trajectory) for every block, on as many threads as torch has."""
-    tasks = [(r, low) for low in range(0, trajectories, by) for r in range(replicas)]
+@dataclass(frozen=True)
+class Widths:
+    """Sizes of a law's networks: state, forces, hidden layers of the INN and of the PICINN."""
+
+    state: int
+    forces: int
+    energy: tuple[int, int]
+    power: tuple[int, int]
+
+    def views(self, flat: Any) -> Arrays:
+        """The weight matrices in one flat vector.
+
+        INN: W1 b1 W2 b2 w3. PICINN: what z feeds (free, scale and shift of layer 1, side by side),
+        what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate),
+        each a W and a b; then drive D and mix M (positive) of both layers. Last the mobilities.
+        """
+        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
+        stacked = [(c, 2 * m1 + c), (m1, m1 + 2 * m2 + c), (m2, m2)]
+        groups = [[(d, e1), (1, e1), (e1, e2), (1, e2), (e2, 1)]]
+        groups.append([shape for rows, out in stacked for shape in ((rows, out), (1, out))])
+        groups[-1] += [(c, m1), (m1, m2), (c, m2), (m2, 1)]
+        parts: list[list[Any]] = []
+        at = 0
+        for group in [*groups, [(1, c)]]:
+            parts.append([])
+            for rows, columns in group:
+                parts[-1].append(flat[at : at + rows * columns].reshape(rows, columns))
+                at += rows * columns
+        *networks, (mobility,) = (tuple(part) for part in parts)
+        return *networks, mobility
+
+    def room(self, lanes: int, real: Any, back: bool) -> tuple[Arrays, Arrays]:
+        """Memory for one step of the loop, and for its way back."""
+        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
+
+        def make(*heights: int) -> Arrays:
+            return tuple(np.zeros((height, lanes), real) for height in heights)
+
+        forth = (
+            make(e1, e2, e1, e1, e2, e1, e1, e2),
+            make(2 * m1 + c, m1 + 2 * m2 + c, m2, m1, m1, m1 + m2, m1 + m2, m2, m2),
+            tuple(make(m1, m1, m2, m1, m1, m2, m1, c, c, c, c) for _ in range(2)),
+            make(d, c, c, d, c),
+            make(m1, m2),
+        )
+        if not back:
+            return forth, ()
+        return forth, (
+            make(e1, e1, e2, e2, e1),
+            make(m1, m2, m1, m1, m2, m1, c, c, c, c),
+            make(2 * m1 + c, m1 + 2 * m2 + c, m2),
+            make(d, c, c),
+        )
+
+
+def _blocks(trajectories: int, springs: int, replicas: int) -> list[tuple[int, int]]:
+    """First and last trajectory of each block, alike in size, at least one for each thread."""
+    number = -(-trajectories * max(springs, 1) // LANES)
+    number = min(max(number, -(-torch.get_num_threads() // replicas)), trajectories)
+    cuts = [trajectories * n // number for n in range(number + 1)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def _lanes(low: int, high: int, springs: int) -> int:
+    """Lanes that a block needs at once."""
+    return PAD * -(-min((high - low) * max(springs, 1), LANES) // PAD)
+
+
+def _in_blocks(work: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
+    """Call work(*task) for every task, on as many threads as torch has."""
     if torch.get_num_threads() == 1:
         for task in tasks:
             work(*task)
@@ -754,7 +744,7 @@ def _in_blocks(work: Callable[[int, int], None], replicas: int, trajectories: in
 
 
 class _Rollout(torch.autograd.Function):
-    """Scaled states and ends of a rollout, differentiable by the weights and the first state.
+    """`fused_rollout`, differentiable by the weights and the first state.
 
     In the precision of `flat` throughout; the results come back in that of `start`.
     """
@@ -768,147 +758,125 @@ class _Rollout(torch.autograd.Function):
         velocity: Tensor | None,
         clock: Tensor,
         unit: float,
-        widths: tuple[int, ...],
+        springs: int,
+        widths: Widths,
     ) -> tuple[Tensor, Tensor]:
         moved = velocity is not None
         weights, first, pull, speed, lengths = (
             part.detach().to(flat.dtype).contiguous().numpy()
             for part in (flat, start, force, force if velocity is None else velocity, clock)
         )
-        real = weights.dtype.type
-        replicas, d, trajectories, springs = start.shape
-        path = np.empty((replicas, len(clock) + 1, d, trajectories, springs), real)
+        real, steps = weights.dtype.type, len(clock)
+        replicas, d, sites = start.shape
+        path = np.empty((replicas, steps + 1, d, sites), real)
         path[:, 0] = first
-        ends = np.empty((replicas, len(clock), trajectories), real)
-        shared = (pull, speed, lengths, real(unit), moved)
-        by = _block(trajectories, springs)
+        if springs == 0:
+            path[:, :, 0] = pull
+        slopes = np.empty((replicas, steps, d, sites), real)
+        ends = np.empty((replicas, steps, sites // springs), real) if springs else slopes[:, :, 0]
+        shared: Arrays = (pull, speed, lengths, real(unit), moved, springs)
+        blocks = _blocks(sites // max(springs, 1), springs, replicas)
 
-        def block(r: int, low: int) -> None:
-            _roll(weights, widths, path, ends, *shared, r, low, by)
+        def block(r: int, low: int, high: int) -> None:
+            room, _ = widths.room(_lanes(low, high, springs), real, False)
+            parts = path[r], slopes[r], ends[r] if springs else path[r, :, 0]
+            inputs: Arrays = (widths.views(weights[r]), room, *parts, *shared, low, high)
+            _roll(*inputs)
 
-        _in_blocks(block, replicas, trajectories, by)
-        ctx.kept = (weights, widths, path, pull, lengths, real(unit), moved, start.dtype)
+        _in_blocks(block, [(r, *span) for span in blocks for r in range(replicas)])
+        ctx.kept = (weights, widths, path, slopes, shared, blocks, start.dtype)
         return tuple(  # type: ignore[return-value]
             torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
         )
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        flat, widths, path, force, clock, unit, moved, dtype = ctx.kept
+        flat, widths, path, slopes, shared, blocks, dtype = ctx.kept
+        force, _, clock, unit, moved, springs = shared
         path_bar = np.zeros_like(path)
         path_bar[:, 1:] = bars[0].numpy()
         ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
-        replicas, _, _, trajectories, springs = path.shape
-        by = _block(trajectories, springs)
-        flat_bar = np.zeros((replicas, -(-trajectories // by), flat.shape[1]), path.dtype)
-        start_bar = np.empty_like(path[:, 0])
+        replicas, _, d, sites = path.shape
+        flat_bar = np.zeros((replicas, len(blocks), flat.shape[1]), path.dtype)
+        start_bar = np.zeros_like(path[:, 0])
 
-        def block(r: int, low: int) -> None:
-            own = flat_bar[r, low // by]
-            _roll_back(
-                *(flat, widths, path, path_bar, ends_bar, force, clock, unit, moved),
-                *(own, start_bar, r, low, by),
-            )
+        def block(r: int, number: int) -> None:
+            low, high = blocks[number]
+            room = widths.room(_lanes(low, high, springs), path.dtype, True)
+            full = tuple(np.zeros((n, sites), path.dtype) for n in (d, d, widths.forces))
+            bars = widths.views(flat[r]), widths.views(flat_bar[r, number]), *room, full
+            records = path[r], slopes[r], path_bar[r], ends_bar[r]
+            inputs: Arrays = (*bars, *records, force, clock, unit, moved, springs, low, high)
+            _roll_back(*inputs)
+            here = slice(low * max(springs, 1), high * max(springs, 1))
+            start_bar[r, :, here] = full[0][:, here]
 
-        _in_blocks(block, replicas, trajectories, by)
-        slopes = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar).to(dtype)
-        return *slopes, *[None] * 5
+        _in_blocks(block, [(r, n) for n in range(len(blocks)) for r in range(replicas)])
+        by_weights, by_start = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar)
+        return by_weights, by_start.to(dtype), *[None] * 6
 
 
-def _weights(law: ChainPotentials) -> Tensor:
-    """All weights of the law, those that must be positive made so, in the order of `_views`."""
+def fused_weights(law: Potentials | ChainPotentials) -> tuple[Widths, Tensor]:
+    """Sizes of a law, and all its weights, those that must be positive made so: (replicas, all).
+
+    `Widths.views` finds the matrices in a row.
+    """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
     parts = [part for layer in energy.layers for part in (layer.weight, layer.bias)]
     parts.append(energy.last.weight)
+    for group in (
+        (power.free[0], power.scale[0], power.shift[0]),
+        (power.gate[0], power.free[1], power.scale[1], power.shift[1]),
+        (power.gate[1],),
+    ):
+        parts += [torch.cat([part.weight for part in group], 2)]
+        parts += [torch.cat([part.bias for part in group], 2)]
     for n in range(2):
-        for affine in (power.free[n], power.scale[n], power.shift[n]):
-            parts += [affine.weight, affine.bias]
-        parts += [
-            power.gain[:, None] * power.drive[n].weight,
-            power.gate[n].weight,
-            power.gate[n].bias,
-        ]
-        parts.append(power.mix[n].weight)
-    parts.append(softplus(law.mobility))
-    return torch.cat([part.flatten(1) for part in parts], 1)
+        parts += [power.gain[:, None] * power.drive[n].weight, power.mix[n].weight]
+    if isinstance(law, ChainPotentials):
+        parts.append(softplus(law.mobility))
+    else:
+        parts.append(parts[0].new_zeros(len(parts[0]), 1, power.inputs[1]))
+    hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
+    inputs = law.energy_network.inputs, law.dissipation_network.inputs[1]
+    widths = Widths(*inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))
+    return widths, torch.cat([part.flatten(1) for part in parts], 1)
 
 
-def chain_rollout(
-    law: ChainPotentials,
-    strain: Tensor,
-    alpha: Tensor,
-    external_force: Tensor,
+def fuses(law: Any, alpha: Tensor) -> bool:
+    """Whether the loop knows such a law and such states: two hidden layers, float64, processor."""
+    if not isinstance(law, Potentials | ChainPotentials):
+        return False
+    depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
+    return depths == {2} and alpha.device.type == "cpu" and alpha.dtype == torch.float64
+
+
+def fused_rollout(
+    law: Potentials | ChainPotentials,
+    start: Tensor,
+    force: Tensor,
     velocity: Tensor | None,
-    steps: Tensor,
-    backend: str = "fast",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Euler rollouts of a chain with F_ex known, differentiable by the weights and by alpha.
+    clock: Tensor,
+    unit: float,
+    springs: int,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """Rollouts in scaled variables by the compiled loop; `rollout` has the public functions.
 
     Args:
-        law: its potentials.
-        strain: first strains, shape (trajectories, springs).
-        alpha: first internal variables, shape (replicas, trajectories, springs, internal).
-        external_force: F_ex of each step, shape (trajectories, steps).
-        velocity: v_n of each step, same shape: the end then moves by it
-            (`ChainPotentials.both_given`). Or None: it moves as F_ex drives it (`force_given`).
-        steps: length of each step in time, shape (steps,).
-        backend: "fast", "single" for the same in single precision, or "reference" for PyTorch's
-            own differentiation. What the fast ones do not know (networks of other than two hidden
-            layers, another device than the processor, states that are not float64) goes the
-            reference way by itself.
+        law: potentials of which `fuses` is true.
+        start: first states, shape (replicas, d, sites): strains or chi, then alpha.
+        force: F_ex of each step, (steps, trajectories); for the trap chi, (steps + 1, sites).
+        velocity: v_n of each step, or None where F_ex drives the end.
+        clock: length of each step, shape (steps,).
+        unit: kappa of the module's docstring.
+        springs: of a trajectory; 0 for the trap.
+        dtype: precision of the loop.
 
     Returns:
-        strain (replicas, trajectories, steps, springs) and alpha, with one more axis, after each
-        step, and the law's own v_n at the beginning of each, (replicas, trajectories, steps).
-
-    Raises:
-        ValueError: wrong shape, or an unknown backend.
+        States after each step (replicas, steps, d, sites), and the law's own v_n, or F_ex for the
+        trap, at the beginning of each, (replicas, steps, trajectories).
     """
-    shaped("alpha", alpha, ("replicas", "trajectories", "springs", "internal"))
-    shaped("strain", strain, alpha.shape[1:3])
-    shaped("steps", steps, ("steps",))
-    for name, part in (("external_force", external_force), ("velocity", velocity)):
-        if part is not None:
-            shaped(name, part, (len(strain), len(steps)))
-    depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
-    known = depths == {2} and alpha.device.type == "cpu" and alpha.dtype == torch.float64
-    if choice("backend", backend, ("fast", "single", "reference")) == "reference" or not known:
-        return _reference(law, strain, alpha, external_force, velocity, steps)
-    hidden: list[Any] = [*law.energy_network.layers, *law.dissipation_network.free]
-    widths = (alpha.shape[-1] + 1, *(layer.bias.shape[-1] for layer in hidden))
-    mean, deviation = law.strain_scale
-    scaled = ((strain - mean) / deviation).expand(alpha.shape[:-1])
-    path, ends = _Rollout.apply(
-        _weights(law).to(torch.float32 if backend == "single" else torch.float64),
-        torch.cat([scaled[:, None], alpha.movedim(-1, 1)], 1),
-        (external_force / law.force_scale).mT,
-        None if velocity is None else (velocity / law.velocity_scale).mT,
-        steps,
-        float(law.velocity_scale / law.natural_length / deviation),
-        widths,
-    )  # path: (replicas, steps, 1 + internal, trajectories, springs)
-    strains = mean + deviation * path[:, :, 0].transpose(1, 2)
-    return strains, path[:, :, 1:].permute(0, 3, 1, 4, 2), law.velocity_scale * ends.mT
-
-
-def _reference(
-    law: ChainPotentials,
-    strain: Tensor,
-    alpha: Tensor,
-    external_force: Tensor,
-    velocity: Tensor | None,
-    steps: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    now = strain.expand(alpha.shape[:-1])
-    strains, alphas, ends = [], [], []
-    for n, step in enumerate(steps.tolist()):
-        if velocity is None:
-            rate, change, end = law.force_given(now, alpha, external_force[:, n])
-        else:
-            rate, change, end = law.both_given(now, alpha, external_force[:, n], velocity[:, n])
-        now, alpha = now + step * rate, alpha + step * change
-        strains.append(now)
-        alphas.append(alpha)
-        ends.append(end)
-    return torch.stack(strains, 2), torch.stack(alphas, 2), torch.stack(ends, 2)
+    widths, flat = fused_weights(law)
+    return _Rollout.apply(flat.to(dtype), start, force, velocity, clock, unit, springs, widths)

@@ -18,7 +18,6 @@ __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
 
 DECODERS = ("mixture", "flow")
 SHIFT = 0.05  # in strain, of `ChainModel.drift`
-GAUGE_EVERY = 10  # steps between two times on which the gauge of alpha is measured
 
 
 @dataclass(frozen=True)
@@ -130,28 +129,8 @@ class ChainModel(nn.Module):
         )
 
     def standardised(self, data: ChainObservations, times: Tensor | None = None) -> Tensor:
-        """alpha of the training data with its gauge measured afresh; differentiable.
-
-        The gauge is measured on every tenth time, the same ones at every step. Only they and the
-        wanted times are encoded.
-
-        Args:
-            data: the training observations.
-            times: indices of the wanted times, shape (wanted,); all if not given.
-
-        Returns:
-            Shape (replicas, conditions, wanted, springs, internal).
-        """
-        number = len(data.times)
-        fixed = torch.arange(0, number, GAUGE_EVERY, device=data.mean.device)
-        wanted = torch.arange(number, device=fixed.device) if times is None else times
-        needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
-        some = Density(data.density.grid, data.density.weights[:, needed])
-        raw = self.encoder.raw(some).unflatten(1, (len(data.mean), len(needed), -1))
-        gauge = raw[:, :, place[: len(fixed)]].flatten(1, 3)
-        parts = self.encoder.measure_gauge(gauge, data.mean[:, fixed].flatten())
-        offset, scale = (part[:, :, None, None] for part in parts)
-        return (raw[:, :, place[len(fixed) :]] - offset) / scale
+        """`Encoder.standardised`: (replicas, conditions, times, springs, internal)."""
+        return self.encoder.standardised(data.density, data.mean, times)
 
     def drift(self, rows: Density) -> Tensor:
         """Mean square change of alpha, in its deviation over these rows, per unit of strain.
@@ -162,15 +141,9 @@ class ChainModel(nn.Module):
         spread = self.encoder.raw(rows).var(1, unbiased=False, keepdim=True)
         return (self.encoder.drift(rows, SHIFT).square() / spread).mean((1, 2))
 
-    @torch.no_grad()
     def freeze(self, data: ChainObservations) -> None:
         """Store the gauge of alpha."""
-        fixed = slice(None, None, GAUGE_EVERY)
-        rows = Density(data.density.grid, data.density.weights[:, fixed])
-        means = data.mean[:, fixed].flatten()
-        offset, scale = self.encoder.measure_gauge(self.encoder.raw(rows), means)
-        self.encoder.offset.copy_(offset)
-        self.encoder.scale.copy_(scale)
+        self.encoder.freeze(data.density, data.mean)
 
     def encode(self, data: ChainObservations) -> Tensor:
         """alpha, shape (replicas, conditions, times, springs, internal), in the frozen gauge."""

@@ -1,4 +1,4 @@
-"""The command line: `ibvonns reproduce` and `ibvonns scoreboard`."""
+"""The command line: `ibvonns reproduce`, `ibvonns scoreboard` and `ibvonns bench`."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,8 @@ def reproduce(
     console = Console()
     console.print(table(scored_rows(metrics)))
     number = len(metrics["seeds"])
-    print(f"trained {number} seeds in {metrics['training_seconds']} s")
+    seconds = metrics["training_seconds"]
+    print(f"trained {number} seeds in {seconds} s, rollouts by the compiled loop")
     print(f"attempts, or draw that was chosen: {metrics['attempts']}")
     print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
 
@@ -93,6 +94,24 @@ def scoreboard(
         print(json.dumps(rows, indent=1))
     else:
         Console().print(table(rows))
+
+
+@app.command()
+def bench(
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, the shortest counts.")] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all measurements as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Measure the engines against the reference and, where installed, against other libraries."""
+    from ibvonns import bench as benchmarks  # imports nothing that other commands need
+
+    found = benchmarks.bench(repeats)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        for part in benchmarks.tables(found):
+            Console().print(part)
 
 
 if __name__ == "__main__":

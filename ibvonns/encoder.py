@@ -9,7 +9,9 @@ from ibvonns.ensemble import Density
 from ibvonns.networks import MLP
 from ibvonns.validation import count, finite, shaped
 
-__all__ = ["Encoder"]
+__all__ = ["GAUGE_EVERY", "Encoder"]
+
+GAUGE_EVERY = 10  # steps between two times on which the gauge of alpha is measured
 
 
 class Encoder(nn.Module):
@@ -106,6 +108,40 @@ class Encoder(nn.Module):
         orientation = torch.where(trend < 0, -1.0, 1.0).to(raw.dtype)
         scale = centred.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
         return offset, orientation * scale
+
+    def standardised(self, density: Density, means: Tensor, times: Tensor | None = None) -> Tensor:
+        """alpha of the training data with its gauge measured afresh; differentiable.
+
+        The gauge is measured on every tenth time, the same ones at every step: on others from step
+        to step it would jitter. Only they and the wanted times are encoded.
+
+        Args:
+            density: rows (conditions, times, ...).
+            means: mean positions of the rows, shape (conditions, times, ...).
+            times: indices of the wanted times, shape (wanted,); all if not given.
+
+        Returns:
+            Shape (replicas, conditions, wanted, ..., internal).
+        """
+        number = means.shape[1]
+        fixed = torch.arange(0, number, GAUGE_EVERY, device=means.device)
+        wanted = torch.arange(number, device=means.device) if times is None else times
+        needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
+        some = means[:, needed]
+        raw = self.raw(Density(density.grid, density.weights[:, needed])).unflatten(1, some.shape)
+        gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
+        offset, scale = self.measure_gauge(gauge, means[:, fixed].flatten())
+        axes = (len(raw), *(1,) * means.ndim, -1)
+        return (raw[:, :, place[len(fixed) :]] - offset.reshape(axes)) / scale.reshape(axes)
+
+    @torch.no_grad()
+    def freeze(self, density: Density, means: Tensor) -> None:
+        """Store the gauge, as `standardised` measures it."""
+        fixed = slice(None, None, GAUGE_EVERY)
+        raw = self.raw(Density(density.grid, density.weights[:, fixed]))
+        offset, scale = self.measure_gauge(raw, means[:, fixed].flatten())
+        self.offset.copy_(offset)
+        self.scale.copy_(scale)
 
     def forward(self, density: Density) -> Tensor:
         """alpha, shape (replicas, rows, internal), from compressed ensembles."""

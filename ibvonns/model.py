@@ -117,23 +117,14 @@ class TrapModel(nn.Module):
             rate_scale=float(rate.square().mean().sqrt()),
         )
 
-    def standardised(self, data: Observations) -> Tensor:
-        """alpha of the training data with its gauge measured afresh; differentiable.
-
-        Returns:
-            Shape (replicas, conditions, times, internal); mean 0 and deviation 1 over the data.
-        """
-        raw = self.encoder.raw(data.density)
-        offset, scale = self.encoder.measure_gauge(raw, data.mean.flatten())
-        return ((raw - offset) / scale).unflatten(1, data.mean.shape)
+    def standardised(self, data: Observations, times: Tensor | None = None) -> Tensor:
+        """`Encoder.standardised` of these observations: (replicas, conditions, times, internal)."""
+        return self.encoder.standardised(data.density, data.mean, times)
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
         """Store the gauge of alpha and the zero of f, which is at the mean initial state."""
-        raw = self.encoder.raw(data.density)
-        offset, scale = self.encoder.measure_gauge(raw, data.mean.flatten())
-        self.encoder.offset.copy_(offset)
-        self.encoder.scale.copy_(scale)
+        self.encoder.freeze(data.density, data.mean)
         start = self.encode(data)[:, :, 0].mean(1, keepdim=True)
         self.potentials.set_reference(data.controls[:, 0].mean(), start)
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Generator, Tensor, nn
 
-from ibvonns.adjoint import chain_rollout
 from ibvonns.chain_model import ChainModel, ChainObservations
 from ibvonns.decoders import gaussian_nll
+from ibvonns.encoder import GAUGE_EVERY
 from ibvonns.ensemble import Density, load_tensors, save_tensors
 from ibvonns.model import Observations, TrapModel
 from ibvonns.optimiser import SOAP
-from ibvonns.rollout import rollout
+from ibvonns.rollout import chain_rollout, rollout
 from ibvonns.validation import at_least, count, positive
 
 __all__ = [
@@ -237,26 +237,29 @@ def _(
     - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
       the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
 
-    Every time is encoded at every step, few as the windows may be: the gauge of alpha, measured on
-    a sample of them, would jitter by more than the errors that are left at the end.
+    The density is compared at every tenth time, on which the gauge is measured, too: at other times
+    from step to step the gauge would jitter by more than the errors that are left at the end.
     """
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
+    gauged = torch.arange(0, len(data.times), GAUGE_EVERY, device=starts.device)
     if held is None:
-        alpha = model.standardised(data)
-        mean, deviation = model.decoder(alpha.flatten(1, 2))
-        nll = gaussian_nll(mean, deviation, data.mean.flatten(), data.variance.flatten()).mean(-1)
+        wanted, place = torch.unique(torch.cat([gauged, times.flatten()]), return_inverse=True)
+        alpha = model.standardised(data, wanted)
+        mean, deviation = model.decoder(alpha[:, :, place[: len(gauged)]].flatten(1, 2))
+        sampled = data.mean[:, gauged].flatten(), data.variance[:, gauged].flatten()
+        nll = gaussian_nll(mean, deviation, *sampled).mean(-1)
+        target = alpha[:, :, place[len(gauged) :]].unflatten(2, times.shape)
     else:
-        alpha, nll = held, held.new_zeros(len(held))
+        target, nll = held[:, :, times], held.new_zeros(len(held))
     if window == 0 or not torch.isfinite(nll).all():  # `train` then says which seed
         return torch.stack([nll, 0 * nll, 0 * nll])
     controls = data.controls[:, times]  # (conditions, starts, window + 1)
-    target = alpha[:, :, times]  # (replicas, conditions, starts, window + 1, internal)
     force = model.external_force(controls[..., 1:].flatten(1), target[..., 1:, :].flatten(2, 3))
     error = force - data.external_force[:, times[:, 1:]].flatten(1)
     force_term = error.square().mean((1, 2)) / data.external_force.var()
     clock = data.times[: window + 1] - data.times[0]
     initial = target[..., 0, :].flatten(1, 2)
-    path = rollout(model.potentials.evolution, controls.flatten(0, 1), initial, clock)
+    path = rollout(model.potentials, controls.flatten(0, 1), initial, clock, "single")
     drift = (path - target.flatten(1, 2))[:, :, 1:] / clock[1:, None]
     internal_term = drift.square().mean((1, 2, 3)) / model.potentials.rate_scale**2
     return torch.stack([nll, force_term, internal_term])

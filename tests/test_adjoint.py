@@ -1,4 +1,4 @@
-"""The fused rollout and its adjoint against PyTorch's own differentiation, weight by weight."""
+"""The compiled rollout and its adjoint against PyTorch's own differentiation, weight by weight."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibvonns.adjoint import chain_rollout
 from ibvonns.networks import generators
-from ibvonns.onsager import ChainPotentials
+from ibvonns.onsager import ChainPotentials, Potentials
+from ibvonns.rollout import chain_rollout, rollout
 
 
 def problem(
@@ -61,7 +61,7 @@ width = st.integers(1, 9)
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(2, 12), st.integers(1, 3)),
     energy=st.tuples(width, width),
     power=st.tuples(width, width),
-    window=st.sampled_from((1, 2, 7)),
+    window=st.sampled_from((1, 2, 7, 30)),
     seed=st.integers(0, 1000),
     moved=st.booleans(),
 )
@@ -83,11 +83,62 @@ def test_gradients_are_those_of_the_reference(
 
 
 @pytest.mark.parametrize("window", [30, 300])
-def test_long_windows_agree_too(window: int) -> None:
-    law, inputs = made(2), problem(2, 3, 10, 1, window, 5)
+@pytest.mark.parametrize("internal", [1, 2, 3])
+@pytest.mark.parametrize("moved", [False, True])
+def test_long_windows_agree_too(window: int, internal: int, moved: bool) -> None:
+    law = made(2, internal)
+    strain, alpha, force, velocity, steps = problem(2, 3, 10, internal, window, 5)
+    inputs = (strain, alpha, force, velocity if moved else None, steps)
     ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
     for one, other in zip(ours, expected, strict=True):
-        assert (one - other).norm() <= 1e-9 * other.norm().clamp_min(1e-6)
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_chains_longer_than_the_lanes_agree(moved: bool) -> None:
+    law = made(1)
+    strain, alpha, force, velocity, steps = problem(1, 2, 301, 1, 3, 5)
+    inputs = (strain, alpha, force, velocity if moved else None, steps)
+    ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 140), st.integers(1, 3)),
+    energy=st.tuples(width, width),
+    power=st.tuples(width, width),
+    window=st.sampled_from((1, 7, 30)),
+    seed=st.integers(0, 1000),
+)
+def test_the_traps_gradients_are_those_of_the_reference(
+    sizes: tuple[int, int, int],
+    energy: tuple[int, int],
+    power: tuple[int, int],
+    window: int,
+    seed: int,
+) -> None:
+    replicas, trajectories, internal = sizes
+    law = Potentials(generators(range(replicas)), energy, power, internal)
+    law.set_scales((1.5, 0.8), 2.0, 0.7)
+    rng = torch.Generator().manual_seed(seed)
+    draw = {"generator": rng, "dtype": torch.float64}
+    chi = torch.randn(trajectories, window + 1, **draw)  # type: ignore[call-overload]
+    first = torch.randn(replicas, trajectories, internal, **draw)  # type: ignore[call-overload]
+    times = torch.rand(window + 1, **draw).cumsum(0) / 50  # type: ignore[call-overload]
+    bar = torch.randn(replicas, trajectories, window + 1, internal, **draw)  # type: ignore[call-overload]
+    found = {}
+    for backend in ("reference", "fast", "single"):
+        start = first.clone().requires_grad_()
+        path = rollout(law, chi, start, times, backend)
+        wanted = [start, *law.parameters()]
+        slopes = torch.autograd.grad((path * bar).sum(), wanted, materialize_grads=True)
+        found[backend] = [path.detach(), *slopes]
+    for backend, allowed in (("fast", 1e-10), ("single", 1e-3)):
+        for one, other in zip(found[backend], found["reference"], strict=True):
+            assert one.shape == other.shape and one.dtype == torch.float64
+            assert (one - other).norm() <= allowed * other.norm().clamp_min(1e-6)
 
 
 @pytest.mark.parametrize("window", [1, 30, 300])
@@ -117,7 +168,21 @@ def test_finite_differences_agree() -> None:
     assert float((slope * along).sum()) == pytest.approx(float(measured.detach()), rel=1e-7)
 
 
-def test_one_thread_and_two_give_the_same_numbers() -> None:
+def test_threads_share_one_seed_and_change_nothing_but_the_rounding() -> None:
+    law, inputs = made(1), problem(1, 9, 10, 1, 7, 5)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 20):
+            torch.set_num_threads(threads)
+            results.append(gradients(law, inputs, "fast"))
+    finally:
+        torch.set_num_threads(before)
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            assert (one - other).norm() <= 1e-13 * one.norm()
+
+
+def test_one_thread_and_two_give_the_same_numbers_where_each_has_seeds() -> None:
     law, inputs = made(2), problem(2, 20, 10, 1, 7, 5)
     before = torch.get_num_threads()
     try:

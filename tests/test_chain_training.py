@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ibvonns import training
-from ibvonns.adjoint import chain_rollout
 from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
 from ibvonns.ensemble import Density
+from ibvonns.rollout import chain_rollout
 from ibvonns.systems.chain import Chain
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import ibvonns
 from ibvonns import (
+    bench,
     chain_studies,
     metrics,
     protocols,
@@ -22,7 +23,6 @@ from ibvonns import (
     training,
     validation,
 )
-from ibvonns.adjoint import chain_rollout
 from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow
 from ibvonns.encoder import Encoder
@@ -32,7 +32,7 @@ from ibvonns.model import TrapModel, observe
 from ibvonns.networks import INN, MLP, PICINN, Affine, Linear, PositiveLinear, generators
 from ibvonns.onsager import ChainPotentials, Potentials
 from ibvonns.optimiser import SOAP
-from ibvonns.rollout import rollout
+from ibvonns.rollout import chain_rollout, rollout
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.training import Phase, Recipe
@@ -340,6 +340,12 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         r"strain must have shape \(..., 3\), but has shape \(2,\)",
     ),
     (
+        "bench.bench",
+        lambda _: bench.bench(repeats=0),
+        ValueError,
+        "repeats must be a whole number of at least 1, but is 0",
+    ),
+    (
         "likelihood.mixture_nll",
         lambda _: mixture_nll(numbers(4), numbers(2, 5), *3 * [numbers(1, 2, 2)]),
         ValueError,
@@ -524,19 +530,25 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         "known must be finite",
     ),
     (
-        "adjoint.chain_rollout",
+        "rollout.rollout",
+        lambda _: rollout(POTENTIALS, numbers(2, 2), numbers(1, 2, 1), T2, "slow"),
+        ValueError,
+        "backend must be one of 'fast', 'reference', 'single', but is 'slow'",
+    ),
+    (
+        "rollout.chain_rollout",
         lambda _: chain_rollout(LAW, numbers(2, 3), INNER_STATES[0], FORCE.mT, None, T2[1:]),
         ValueError,
         "alpha must have shape",
     ),
     (
-        "adjoint.chain_rollout",
+        "rollout.chain_rollout",
         lambda _: chain_rollout(LAW, numbers(2, 3), INNER_STATES, numbers(2, 2), None, T2[1:]),
         ValueError,
         "external_force must have shape",
     ),
     (
-        "adjoint.chain_rollout",
+        "rollout.chain_rollout",
         lambda _: chain_rollout(LAW, SPRINGS[0], INNER_STATES, FORCE.mT, None, T2[1:], "slow"),
         ValueError,
         "backend must be one of 'fast', 'reference', 'single', but is 'slow'",
@@ -1047,6 +1059,17 @@ EXEMPT = {
     "chain_studies.roll_out": "chain_model.ChainModel.predict checks",
     "chain_studies.unsound_chain": "chain_model.ChainModel.predict checks",
     "chain_model.ChainModel.set_scales": "onsager.ChainPotentials.set_scales checks each scale",
+    "adjoint.fuses": NOTHING,
+    "adjoint.fused_weights": TRUSTED,
+    "adjoint.Widths": NOTHING,
+    "adjoint.Widths.views": TRUSTED,
+    "adjoint.Widths.room": TRUSTED,
+    "bench.tables": TRUSTED,
+    "adjoint.fused_rollout": TRUSTED,
+    "encoder.Encoder.standardised": TRUSTED,
+    "encoder.Encoder.freeze": TRUSTED,
+    "encoder.GAUGE_EVERY": NOTHING,
+    "rollout.BACKENDS": NOTHING,
     "chain_model.ChainModel.standardised": TRUSTED,
     "chain_model.ChainModel.freeze": TRUSTED,
     "chain_model.ChainModel.encode": TRUSTED,

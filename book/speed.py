@@ -1,0 +1,58 @@
+"""Draw the page on speed from measurements: `python book/speed.py`, run by `make bench`.
+
+`book/bench.json` is what `ibvonns bench --json` printed; the page's table and picture follow from
+it, so that `make html` needs no measurement.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from ibvonns.plots import use_style
+
+HERE = Path(__file__).resolve().parent
+
+
+def engines(found: dict[str, Any]) -> str:
+    """The engines' table in markdown, and below it the simulation's."""
+    lines = [
+        "| system | engine | threads | ms | to the reference | first call, s |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in found["gradient"]:
+        if "missing" in row:
+            lines.append(f"| {row['system']} | {row['engine']} | | not measured | | |")
+            continue
+        first = f"{row['first']:.2g}" if "first" in row else ""
+        lines.append(
+            f"| {row['system']} | {row['engine']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
+            f"| {row['ratio']:.2g} | {first} |"
+        )
+    lines += ["", "| simulation of the chain | particle-steps per second |", "|---|--:|"]
+    for row in found["simulation"]:
+        lines.append(f"| {row['engine']} | {row['particle_steps_per_second'] / 1e6:.3g} million |")
+    return "\n".join(lines) + "\n"
+
+
+def growth(found: dict[str, Any], target: Path) -> None:
+    """Time against springs, steps, seeds and realisations, on logarithmic axes."""
+    use_style()
+    fig, ax = plt.subplots()
+    for of in ("springs", "steps", "seeds", "realisations"):
+        rows = [row for row in found["growth"] if row["of"] == of]
+        numbers = [row["number"] for row in rows]
+        ax.loglog(numbers, [1e3 * row["seconds"] for row in rows], label=of)
+    ax.loglog([10, 1e4], [1, 1e3], ":", color="0.5", marker="", label="in proportion")
+    ax.set(xlabel="number", ylabel="time (ms)")
+    ax.legend()
+    draft = target.with_suffix(".tmp")
+    fig.savefig(draft, format="png", dpi=150)
+    draft.replace(target)
+
+
+if __name__ == "__main__":
+    measured = json.loads((HERE / "bench.json").read_text(encoding="utf-8"))
+    (HERE / "speed_table.md").write_text(engines(measured), encoding="utf-8")
+    growth(measured, HERE / "images" / "growth.png")
