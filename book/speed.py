@@ -25,7 +25,7 @@ def engines(found: dict[str, Any]) -> str:
         if "missing" in row:
             lines.append(f"| {row['system']} | {row['engine']} | | not measured | | |")
             continue
-        first = f"{row['first']:.2g}" if "first" in row else ""
+        first = f"{row['first']:.1f}" if "first" in row else ""
         lines.append(
             f"| {row['system']} | {row['engine']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
             f"| {row['ratio']:.2g} | {first} |"
@@ -43,8 +43,8 @@ def growth(found: dict[str, Any], target: Path) -> None:
     for of in ("springs", "steps", "seeds", "realisations"):
         rows = [row for row in found["growth"] if row["of"] == of]
         numbers = [row["number"] for row in rows]
-        ax.loglog(numbers, [1e3 * row["seconds"] for row in rows], label=of)
-    ax.loglog([10, 1e4], [1, 1e3], ":", color="0.5", marker="", label="in proportion")
+        ax.loglog(numbers, [1e3 * row["seconds"] for row in rows], marker="o", ms=3, label=of)
+    ax.loglog([10, 1e4], [1, 1e3], "-", color="0.75", lw=0.8, marker="", label="in proportion")
     ax.set(xlabel="number", ylabel="time (ms)")
     ax.legend()
     draft = target.with_suffix(".tmp")

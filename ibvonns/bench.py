@@ -53,8 +53,10 @@ def _law(system: str, seeds: int = 1, dtype: torch.dtype = torch.float64) -> Any
     return law.to(dtype)
 
 
-def _inputs(system: str, sites: int, steps: int, seeds: int, dtype: torch.dtype) -> tuple[Any, ...]:
-    """First states and records: 11 pulls of the trap, or 9 (one, if it is long) of the chain."""
+def _inputs(
+    system: str, sites: int, steps: int, seeds: int, dtype: torch.dtype, pulls: int = 9
+) -> tuple[Any, ...]:
+    """First states and records: 11 pulls of the trap, or so many of the chain."""
     rng = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -63,7 +65,6 @@ def _inputs(system: str, sites: int, steps: int, seeds: int, dtype: torch.dtype)
     times = STEP * torch.arange(steps + 1, dtype=dtype)
     if system == "trap":
         return 1 + 0.3 * draw(11, steps + 1), draw(seeds, 11, 1), times
-    pulls = 9 if sites <= 10 else 1
     force = 0.006 * draw(pulls, steps)
     return 1 + 0.3 * draw(pulls, sites), draw(seeds, pulls, sites, 1), force, times.diff()
 
@@ -75,9 +76,10 @@ def gradient_work(
     steps: int = 300,
     seeds: int = 1,
     dtype: torch.dtype = torch.float64,
+    pulls: int = 9,
 ) -> Work:
     """One full gradient by one of our engines."""
-    law, inputs = _law(system, seeds, dtype), _inputs(system, sites, steps, seeds, dtype)
+    law, inputs = _law(system, seeds, dtype), _inputs(system, sites, steps, seeds, dtype, pulls)
     weights = list(law.parameters())
 
     def work() -> list[Tensor]:
@@ -339,7 +341,7 @@ def growth_rows(repeats: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with _threads(1):
         for springs in (10, 30, 100, 300, 1000, 3000, 10_000):
-            work = gradient_work("chain", "single", sites=springs, steps=30)
+            work = gradient_work("chain", "single", sites=springs, steps=30, pulls=1)
             work()
             rows.append({"of": "springs", "number": springs, "seconds": _best(work, repeats)})
         for steps in (10, 30, 100, 300, 1000):
@@ -349,10 +351,9 @@ def growth_rows(repeats: int) -> list[dict[str, Any]]:
             work = gradient_work("chain", "single", steps=100, seeds=seeds)
             rows.append({"of": "seeds", "number": seeds, "seconds": _best(work, repeats)})
         for realisations in (20, 200, 2000):
-            chain = Chain()
-            seconds = _best(
-                partial(chain.simulate_paper, lengths=(0.2,), realisations=realisations), 1
-            )
+            draw = partial(Chain().simulate_paper, lengths=(0.2,), realisations=realisations)
+            draw()
+            seconds = _best(draw, repeats)
             rows.append({"of": "realisations", "number": realisations, "seconds": seconds})
     return rows
 
