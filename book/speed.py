@@ -18,17 +18,18 @@ HERE = Path(__file__).resolve().parent
 def engines(found: dict[str, Any]) -> str:
     """The engines' table in markdown, and below it the simulation's."""
     lines = [
-        "| system | engine | threads | ms | to the reference | first call, s |",
-        "|---|---|--:|--:|--:|--:|",
+        "| system | engine | threads | ms | to the reference | first call, s | memory, MiB |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
     for row in found["gradient"]:
         if "missing" in row:
-            lines.append(f"| {row['system']} | {row['engine']} | | not measured | | |")
+            lines.append(f"| {row['system']} | {row['engine']} | | not measured | | | |")
             continue
         first = f"{row['first']:.1f}" if "first" in row else ""
+        memory = f"{row['memory']:.0f}" if "memory" in row else ""
         lines.append(
             f"| {row['system']} | {row['engine']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
-            f"| {row['ratio']:.2g} | {first} |"
+            f"| {row['ratio']:.2g} | {first} | {memory} |"
         )
     lines += ["", "| simulation of the chain | particle-steps per second |", "|---|--:|"]
     for row in found["simulation"]:

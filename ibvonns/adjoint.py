@@ -55,7 +55,7 @@ __all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 LANES = 128  # sites that are stepped together, about: their numbers fit into the nearest memory
-PAD = 32  # lanes are filled up to a multiple, which leaves no remainder to the vectorised loops
+PAD = 8  # lanes are filled up to a multiple, which leaves no remainder to the vectorised loops
 
 
 def _series(terms: int) -> list[float]:

@@ -5,11 +5,14 @@ gradient of the sum of its squares by every weight. Peers are taken where the op
 is installed. Random weights do: no branch depends on them.
 """
 
+import ctypes
+import gc
 import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -270,6 +273,28 @@ def _best(work: Work, repeats: int) -> float:
     return shortest
 
 
+def _peak_memory(work: Work) -> float:
+    """MiB that a run needs at most beyond what was there before it; NaN where Linux is not.
+
+    Linux forgets a process's peak on request; memory that was freed before is handed back first.
+    """
+    status, forget = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def read(name: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1])
+
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        forget.write_text("5")
+        before = read("VmRSS")
+        work()
+        return (read("VmHWM") - before) / 1024
+    except (OSError, AttributeError):
+        return math.nan
+
+
 def floor_seconds(system: str, steps: int = 300) -> float:
     """Arithmetic alone: three times the forward products, at the rate of a large matrix product."""
     law = _law(system, dtype=torch.float32)
@@ -327,6 +352,7 @@ def gradient_rows(repeats: int) -> list[dict[str, Any]]:
                         "seconds": seconds,
                         "ratio": seconds / base,
                         "first": first,
+                        "memory": _peak_memory(work),
                     }
                 )
         rows.append(
@@ -341,7 +367,7 @@ def growth_rows(repeats: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with _threads(1):
         for springs in (10, 30, 100, 300, 1000, 3000, 10_000):
-            work = gradient_work("chain", "single", sites=springs, steps=30, pulls=1)
+            work = gradient_work("chain", "single", sites=springs, steps=100, pulls=1)
             work()
             rows.append({"of": "springs", "number": springs, "seconds": _best(work, repeats)})
         for steps in (10, 30, 100, 300, 1000):
@@ -410,13 +436,16 @@ def bench(repeats: int = 5) -> dict[str, Any]:
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """What `bench` returned, as tables for a terminal."""
-    engines = Table("system", "engine", "threads", "ms", "to reference", "first call, s")
+    engines = Table(
+        "system", "engine", "threads", "ms", "to reference", "first call, s", "peak memory, MiB"
+    )
     for row in found["gradient"]:
         if "missing" in row:
             engines.add_row(row["system"], row["engine"], "", row["missing"])
             continue
         texts = [f"{1e3 * row['seconds']:.3g}", f"{row['ratio']:.2g}"]
         texts.append(f"{row['first']:.2g}" if "first" in row else "")
+        texts.append(f"{row['memory']:.3g}" if "memory" in row else "")
         engines.add_row(row["system"], row["engine"], str(row["threads"]), *texts)
     growth = Table("growth with", "number", "ms", "us each")
     for row in found["growth"]:

@@ -1,6 +1,7 @@
 """The command line: `ibvonns reproduce`, `ibvonns scoreboard` and `ibvonns bench`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,8 @@ def main(
     ] = False,
 ) -> None:
     """Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("ibvonns").setLevel(logging.INFO)  # which engine runs
 
 
 @app.command()
@@ -63,7 +66,7 @@ def reproduce(
     console.print(table(scored_rows(metrics)))
     number = len(metrics["seeds"])
     seconds = metrics["training_seconds"]
-    print(f"trained {number} seeds in {seconds} s, rollouts by the compiled loop")
+    print(f"trained {number} seeds in {seconds} s")
     print(f"attempts, or draw that was chosen: {metrics['attempts']}")
     print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
 

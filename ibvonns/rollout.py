@@ -6,7 +6,9 @@ on the processor; "single" is the same loop in single precision. Gradients agree
 reference's to 1e-10, in single precision to 1e-5.
 """
 
+import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,6 +21,24 @@ __all__ = ["BACKENDS", "chain_rollout", "rollout"]
 
 Evolution = Callable[[Tensor, Tensor], Tensor]
 BACKENDS = ("fast", "single", "reference")
+
+
+@cache
+def _say(level: int, message: str) -> None:
+    """Tell the log, once in a process, which engine runs."""
+    logging.getLogger("ibvonns").log(level, message)
+
+
+def _fast(backend: str, law: object, alpha: Tensor) -> bool:
+    """Whether the compiled loop is asked for and knows this law; says once which engine runs."""
+    if choice("backend", backend, BACKENDS) == "reference":
+        return False
+    if not fuses(law, alpha):
+        _say(logging.WARNING, "Rollouts by the reference engine: the compiled loop needs potentials"
+             " of two hidden layers in float64 on the processor.")  # fmt: skip
+        return False
+    _say(logging.INFO, "Rollouts by the compiled loop; its first use on a machine compiles it.")
+    return True
 
 
 def rollout(
@@ -41,7 +61,7 @@ def rollout(
         initial: alpha at the first time, shape (..., trajectories, internal).
         times: shape (times,), strictly increasing.
         backend: "fast", "single" or "reference". What the fast ones do not know goes the reference
-            way by itself.
+            way by itself; the logger "ibvonns" says once which engine runs.
 
     Returns:
         alpha, shape (..., trajectories, times, internal); the first entry is `initial`.
@@ -58,8 +78,9 @@ def rollout(
     increasing("times", times)
     shaped("controls", finite("controls", controls), ("trajectories", len(times)))
     shaped("initial", finite("initial", initial), ("...", len(controls), "internal"))
-    fast = choice("backend", backend, BACKENDS) != "reference" and initial.ndim == 3
-    if isinstance(evolution, Potentials) and fast and fuses(evolution, initial):
+    choice("backend", backend, BACKENDS)
+    batched = initial.ndim == 3
+    if isinstance(evolution, Potentials) and batched and _fast(backend, evolution, initial):
         mean, deviation = evolution.control
         chi = ((controls - mean) / deviation).T
         path, _ = fused_rollout(
@@ -124,7 +145,7 @@ def chain_rollout(
     for name, part in (("external_force", external_force), ("velocity", velocity)):
         if part is not None:
             shaped(name, part, (len(strain), len(steps)))
-    if choice("backend", backend, BACKENDS) == "reference" or not fuses(law, alpha):
+    if not _fast(backend, law, alpha):
         return _chain_reference(law, strain, alpha, external_force, velocity, steps)
     mean, deviation = law.strain_scale
     scaled = ((strain - mean) / deviation).expand(alpha.shape[:-1])

@@ -6,9 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ibvonns.chain_model import ChainModel, observe_chain
+from ibvonns.model import TrapModel, observe
 from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials, Potentials
 from ibvonns.rollout import chain_rollout, rollout
+from ibvonns.systems.chain import Chain
+from ibvonns.systems.trap import Trap
+from ibvonns.training import Phase, Recipe, train
 
 
 def problem(
@@ -101,6 +106,50 @@ def test_chains_longer_than_the_lanes_agree(moved: bool) -> None:
     inputs = (strain, alpha, force, velocity if moved else None, steps)
     ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
     for one, other in zip(ours, expected, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+
+
+@pytest.fixture(scope="module")
+def chain() -> tuple[ChainModel, tuple[Tensor, ...]]:
+    """A chain's law after some training, and first states, F_ex, v_n and steps of its data."""
+    data = observe_chain(Chain().simulate_paper(lengths=(0.14, 0.2, 0.26), realisations=200))
+    model = ChainModel([0, 1])
+    phases = (Phase(0, 40), Phase(1, 60, 10), Phase(30, 10, 2))
+    train(model, data, Recipe(phases, weights=(0.3, 0.2, 1.0, 2.0, 200.0), clip=3.0))
+    alpha = model.encode(data)[:, :, 0].detach()
+    records = data.external_force[:, :-1], data.velocity[:, 1:]
+    return model, (data.mean[:, 0], alpha, *records, torch.diff(data.times))
+
+
+@pytest.mark.parametrize("window", [1, 7, 30, 300])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_trained_chains_gradients_are_those_of_the_reference(
+    chain: tuple[ChainModel, tuple[Tensor, ...]], window: int, moved: bool
+) -> None:
+    model, (strain, alpha, force, velocity, steps) = chain
+    pulled = force[:, :window], velocity[:, :window] if moved else None, steps[:window]
+    found = {
+        backend: gradients(model.potentials, (strain, alpha, *pulled), backend)
+        for backend in ("fast", "single", "reference")
+    }
+    for backend, allowed in (("fast", 1e-10), ("single", 1e-2)):
+        for one, other in zip(found[backend], found["reference"], strict=True):
+            assert (one - other).norm() <= allowed * other.norm().clamp_min(1e-6)
+
+
+@pytest.mark.parametrize("window", [1, 7, 30, 300])
+def test_a_trained_traps_gradients_are_those_of_the_reference(window: int) -> None:
+    data = observe(Trap().simulate_paper("oscillating", (0.4, 1.2), 200))
+    model = TrapModel([0, 1])
+    train(model, data, Recipe((Phase(0, 30), Phase(1, 100, 10), Phase(30, 10, 2))))
+    times, chi = data.times[: window + 1], data.controls[:, : window + 1]
+    first = model.encode(data)[:, :, 0].detach()
+    wanted = list(model.potentials.parameters())
+    slopes = [
+        torch.autograd.grad(rollout(model.potentials, chi, first, times, backend).sum(), wanted)
+        for backend in ("fast", "reference")
+    ]
+    for one, other in zip(*slopes, strict=True):
         assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
 
 

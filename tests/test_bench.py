@@ -1,6 +1,7 @@
 """The benchmarks run, and every peer computes what is measured."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ def test_floor_is_below_what_is_measured() -> None:
     fast = bench.gradient_work("chain", "single", steps=20)
     fast()
     assert 0 < bench.floor_seconds("chain", 20) < bench.floor_seconds("chain", 300)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+def test_peak_memory_is_that_of_the_run() -> None:
+    assert 60 < bench._peak_memory(lambda: torch.ones(8 * 1024**2, dtype=torch.float64)) < 80
+    assert bench._peak_memory(lambda: None) < 10
 
 
 @pytest.mark.parametrize("system", ["chain", "trap"])
