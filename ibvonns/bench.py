@@ -80,9 +80,12 @@ def gradient_work(
     seeds: int = 1,
     dtype: torch.dtype = torch.float64,
     pulls: int = 9,
+    device: str = "cpu",
 ) -> Work:
-    """One full gradient by one of our engines."""
-    law, inputs = _law(system, seeds, dtype), _inputs(system, sites, steps, seeds, dtype, pulls)
+    """One full gradient by one of our engines; the lengths of the steps stay on the processor."""
+    law = _law(system, seeds, dtype).to(device)
+    *records, lengths = _inputs(system, sites, steps, seeds, dtype, pulls)
+    inputs = (*(part.to(device) for part in records), lengths)
     weights = list(law.parameters())
 
     def work() -> list[Tensor]:
@@ -362,6 +365,46 @@ def gradient_rows(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _captured(work: Work) -> Work:
+    """The same work as one CUDA graph: recorded once, then replayed without Python."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):  # allocations and autograd's own setting up are not to be recorded
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def gpu_rows(repeats: int, device: str = "cuda", steps: int = 300) -> list[dict[str, Any]]:
+    """The chain's gradient by the reference engine, 1, 8 and 64 seeds in one batch, on a GPU.
+
+    Seconds for each seed, with and without CUDA graphs; no row where there is no GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        return []
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    rows: list[dict[str, Any]] = []
+    for seeds in (1, 8, 64):
+        work = gradient_work("chain", "reference", steps=steps, seeds=seeds, device=device)
+        works = [("reference", work)]
+        if device == "cuda":
+            works.append(("reference, CUDA graph", _captured(work)))
+        for engine, one in works:
+
+            def whole(one: Work = one) -> None:
+                one()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+            whole()
+            seconds = _best(whole, repeats) / seeds
+            rows.append({"device": name, "engine": engine, "seeds": seeds, "seconds": seconds})
+    return rows
+
+
 def growth_rows(repeats: int) -> list[dict[str, Any]]:
     """How the fast engine's time grows with springs, steps and seeds, on one thread."""
     rows: list[dict[str, Any]] = []
@@ -417,7 +460,7 @@ def simulation_rows(realisations: int = 2000) -> list[dict[str, Any]]:
 
 
 def bench(repeats: int = 5) -> dict[str, Any]:
-    """All measurements: "gradient", "growth", "simulation" and the "machine".
+    """All measurements: "gradient", "gpu", "growth", "simulation" and the "machine".
 
     Args:
         repeats: of each measurement, of which the shortest counts.
@@ -429,6 +472,7 @@ def bench(repeats: int = 5) -> dict[str, Any]:
     return {
         "machine": {"python": sys.version.split()[0], "torch": torch.__version__},
         "gradient": gradient_rows(repeats),
+        "gpu": gpu_rows(repeats),
         "growth": growth_rows(repeats),
         "simulation": simulation_rows(),
     }
@@ -447,6 +491,9 @@ def tables(found: dict[str, Any]) -> list[Table]:
         texts.append(f"{row['first']:.2g}" if "first" in row else "")
         texts.append(f"{row['memory']:.3g}" if "memory" in row else "")
         engines.add_row(row["system"], row["engine"], str(row["threads"]), *texts)
+    gpu = Table("device", "engine", "seeds in a batch", "ms for each")
+    for row in found["gpu"]:
+        gpu.add_row(row["device"], row["engine"], str(row["seeds"]), f"{1e3 * row['seconds']:.3g}")
     growth = Table("growth with", "number", "ms", "us each")
     for row in found["growth"]:
         each = f"{1e6 * row['seconds'] / row['number']:.3g}"
@@ -454,4 +501,4 @@ def tables(found: dict[str, Any]) -> list[Table]:
     simulation = Table("simulation", "particle-steps per second")
     for row in found["simulation"]:
         simulation.add_row(row["engine"], f"{row['particle_steps_per_second']:.3g}")
-    return [engines, growth, simulation]
+    return [engines, *([gpu] if gpu.rows else []), growth, simulation]

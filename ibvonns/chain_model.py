@@ -53,6 +53,25 @@ class ChainObservations:
         shaped("mean", finite("mean", self.mean), (*front, "springs"))
         shaped("density", self.density.weights, (*self.mean.shape, "grid"))
 
+    def every(self, stride: int) -> "ChainObservations":
+        """The same at every so many times; v_n is the mean since the time before.
+
+        Raises:
+            ValueError: a stride below 1, or one that leaves a single time.
+        """
+        if count("stride", stride) == 1:
+            return self
+        steps = (len(self.times) - 1) // stride
+        between = self.velocity[:, 1 : steps * stride + 1].unflatten(1, (steps, stride)).mean(2)
+        return ChainObservations(
+            self.times[::stride],
+            torch.cat([self.velocity[:, :1], between], 1),
+            self.external_force[:, ::stride],
+            self.mean[:, ::stride],
+            Density(self.density.grid, self.density.weights[:, ::stride]),
+            self.natural_length,
+        )
+
 
 def observe_chain(
     ensemble: Ensemble, natural_length: float = 0.01, points: int = 160

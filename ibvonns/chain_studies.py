@@ -13,7 +13,7 @@ from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import gauge_free_error, relative_error, spacing_entropy
 from ibvonns.networks import copy_replica
 from ibvonns.systems.chain import LENGTHS, Chain
-from ibvonns.training import CHAIN_RECIPE, CHAIN_START, Recipe, TrainingError, train
+from ibvonns.training import CHAIN_DRAW, CHAIN_RECIPE, CHAIN_START, Recipe, TrainingError, train
 from ibvonns.validation import choice, count
 
 __all__ = [
@@ -31,7 +31,8 @@ __all__ = [
 
 # study: (prefix of its rows in published.csv, decoder)
 CHAIN_STUDIES = {"chain-gmm": ("gmm", "mixture"), "chain-cnf": ("cnf", "flow")}
-CANDIDATES = 3  # draws of each seed of which one goes on
+CANDIDATES = 4  # draws of each seed
+ROUNDS = ((CHAIN_DRAW, 1), (CHAIN_START, 1))  # how many of them go on after each training
 AGAIN = 1000  # from one draw of a seed to the next
 FINE = 640  # grid points for the errors; training makes do with fewer
 INDEPENDENT = 10_000  # added to the data's seed for ensembles that no training has seen
@@ -297,55 +298,75 @@ def train_chain(
     seeds: Sequence[int],
     study: str,
     recipe: Recipe = CHAIN_RECIPE,
-    start: Recipe = CHAIN_START,
+    rounds: Sequence[tuple[Recipe, int]] = ROUNDS,
     folder: Path | None = None,
     sigmoids: int = 2,
+    attempts: int = 2,
 ) -> tuple[ChainModel, Tensor, list[int]]:
     """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
 
-    Some draws end in a poor minimum, which one-step windows show long before the long ones are paid
-    for: every seed is drawn `CANDIDATES` times (from seed, seed + 1000, ...), all are trained with
-    `start`, and the one with the lowest loss over its last 100 steps goes on with `recipe`.
+    Some draws end in a poor minimum, and short trainings tell them long before the long windows are
+    paid for: every seed is drawn `CANDIDATES` times (from seed, seed + 1000, ...), and after each
+    round those with the lowest loss over its last 50 steps go on. A seed that misses its training
+    data in the end by over `SOUND` times the sampling noise is drawn anew.
 
     Args:
         ensemble: the training ensemble.
         seeds: one for each replica.
         study: a key of `CHAIN_STUDIES`.
-        recipe, start: of the long training and of the short one.
+        recipe: of the long training.
+        rounds: short trainings before, each with the number of draws that go on; 1 at last.
         folder: where checkpoints are kept while training runs; none if not given.
         sigmoids: d of the flow.
+        attempts: how often a seed may be drawn anew and trained before the run is given up.
 
     Returns:
-        The model, the loss history of both trainings one after the other, as `training.train` gives
+        The model, the loss history of all trainings one after the other, as `training.train` gives
         it, and for each seed the draw that went on, counted from 0.
 
     Raises:
         ValueError: unknown study.
-        TrainingError: a loss term is not finite, or a rollout misses its training data by more than
-            `SOUND` times the sampling noise.
+        TrainingError: a loss term is not finite, or a seed misses its data after all attempts.
     """
     decoder = CHAIN_STUDIES[choice("study", study, CHAIN_STUDIES)][1]
     data = observe_chain(ensemble)
 
-    def kept(name: str) -> Path | None:
-        return None if folder is None else folder / f"checkpoint-{name}.safetensors"
+    def trained(model: ChainModel, by: Recipe, name: str) -> Tensor:
+        file = None if folder is None else folder / f"checkpoint-{name}-{seeds[0]}.safetensors"
+        return train(model, data, by, file)
 
-    drawn = [seed + AGAIN * n for n in range(CANDIDATES) for seed in seeds]
-    many = ChainModel(drawn, decoder, sigmoids)
-    first = train(many, data, start, kept("start"))
-    weights = torch.tensor(start.weights, dtype=first.dtype)
-    loss = (first[-10:].mean(0) * weights[:, None]).sum(0).unflatten(0, (CANDIDATES, -1))
-    chosen = loss.argmin(0).tolist()
-    model = ChainModel(seeds, decoder, sigmoids)
-    places = [len(chosen) * draw + index for index, draw in enumerate(chosen)]
-    for index, place in enumerate(places):
-        copy_replica(model, index, many, place)
-    second = train(model, data, recipe, kept("long"))
+    draws = [list(range(CANDIDATES)) for _ in seeds]  # of each seed, those still in the race
+    drawn = [seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)]
+    model = ChainModel(drawn, decoder, sigmoids)
+    histories: list[Tensor] = []
+    for turn, (short, kept) in enumerate(rounds):
+        found = trained(model, short, f"round-{turn}")
+        weights = torch.tensor(short.weights, dtype=found.dtype)
+        loss = (found[-5:].mean(0) * weights[:, None]).sum(0).unflatten(0, (len(draws), -1))
+        best = loss.argsort(dim=1, stable=True)[:, :kept]
+        places = (best + torch.arange(len(draws))[:, None] * loss.shape[1]).flatten().tolist()
+        draws = [[row[n] for n in go] for row, go in zip(draws, best.tolist(), strict=True)]
+        histories = [part[:, :, places] for part in [*histories, found]]
+        # a replica that came through bears its seed's name again
+        names = seeds if kept == 1 else [model.seeds[place] for place in places]
+        fewer = ChainModel(names, decoder, sigmoids)
+        for index, place in enumerate(places):
+            copy_replica(fewer, index, model, place)
+        model = fewer
+    histories.append(trained(model, recipe, "long"))
+    history, chosen = torch.cat(histories), [row[0] for row in draws]
     poor = unsound_chain(model, data, ensemble)
-    if poor:
+    if poor and attempts == 1:
         bad = [model.seeds[index] for index in poor]
         raise TrainingError(
             f"seeds {bad} miss their training data by over {SOUND:g} times its sampling noise; try "
             "more steps, more candidates or a lower learning rate"
         )
-    return model, torch.cat([first[:, :, places], second]), chosen
+    for index in poor:
+        anew = [seeds[index] + AGAIN * CANDIDATES]
+        rest = (study, recipe, rounds, folder, sigmoids, attempts - 1)
+        again, found, drawn = train_chain(ensemble, anew, *rest)
+        copy_replica(model, index, again)
+        history[:, :, index] = found[:, :, 0]
+        chosen[index] = CANDIDATES + drawn[0]
+    return model, history, chosen

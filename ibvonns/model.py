@@ -52,6 +52,24 @@ class Observations:
             )
         shaped("density", self.density.weights, (*self.controls.shape, "grid"))
 
+    def every(self, stride: int) -> "Observations":
+        """The same at every so many times.
+
+        Raises:
+            ValueError: a stride below 1.
+        """
+        if count("stride", stride) == 1:
+            return self
+        some = slice(None, None, stride)
+        return Observations(
+            self.times[some],
+            self.controls[:, some],
+            self.external_force[:, some],
+            self.mean[:, some],
+            self.variance[:, some],
+            Density(self.density.grid, self.density.weights[:, some]),
+        )
+
 
 def observe(ensemble: Ensemble, points: int = 256) -> Observations:
     """Compress an ensemble of the trap to what training needs, once and for all.

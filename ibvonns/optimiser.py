@@ -64,6 +64,10 @@ class SOAP:
         """Everything that the next step depends on, to be saved."""
         return {**self.state, "count": torch.tensor(self.count)}
 
+    def copied(self) -> dict[str, Tensor]:
+        """A copy of the state, for `put_back`."""
+        return {name: value.clone() for name, value in self.state.items()}
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `tensors` returned.
 
@@ -79,9 +83,22 @@ class SOAP:
             value.copy_(tensors[name])
         self.count = int(tensors["count"])
 
+    def put_back(self, tensors: Mapping[str, Tensor], replicas: Tensor) -> None:
+        """Take the state of some replicas, a mask of shape (replicas,), from `tensors`."""
+        for name, value in self.state.items():
+            shape = (-1, len(replicas))
+            value.unflatten(0, shape)[:, replicas] = tensors[name].unflatten(0, shape)[:, replicas]
+
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def step(
+        self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None
+    ) -> None:
         """Change the parameters by one step against their gradients.
+
+        Args:
+            gradients: one for each parameter.
+            learning_rate: of all replicas.
+            shares: of it that each replica takes, shape (replicas,); 1 if not given.
 
         Raises:
             ValueError: a gradient is not of its parameter's shape, or the rate is not above 0.
@@ -114,5 +131,7 @@ class SOAP:
             turned = left_axes.mT @ mean @ right_axes / correction
             scaled = turned / ((square / correction).sqrt() + 1e-12)
             change = learning_rate * (left_axes @ scaled @ right_axes.mT)
+            if shares is not None:
+                change *= shares.repeat(len(members))[:, None, None]
             for index, part in zip(members, change.split(shape[0]), strict=True):
                 self.parameters[index].sub_(part)

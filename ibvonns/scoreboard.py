@@ -45,7 +45,8 @@ def score_errors(
 
     Returns:
         For each published number: "id", "quantity", "split", "boundary", "unit", "published",
-        "comparable" (published, in our units), "median", "min", "max" over seeds, "floor", "limit"
+        "comparable" (published, in our units), "authors_code" (what the authors' notebook prints,
+        None if not known), "median", "min", "max" over seeds, "floor", "limit"
         (None if not known), "seeds" (how many), and for alpha "gauge_free" (median, min and max in
         units of alpha's deviation).
     """
@@ -61,6 +62,7 @@ def score_errors(
             "published": float(row["published"]),
             # the CNF's likelihoods are printed for the standardised strain (notes 1)
             "comparable": float(row["published"]) + (shift if "cnf-nll" in name else 0.0),
+            "authors_code": float(row["authors_code"]) if row["authors_code"] else None,
             "boundary": row["boundary"],
             **summary(errors[name]),
             "floor": exact["floor"][name],

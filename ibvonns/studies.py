@@ -17,7 +17,6 @@ from torch import Tensor
 from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.chain_studies import (
     AGAIN,
-    CANDIDATES,
     CHAIN_STUDIES,
     INDEPENDENT,
     EntropyLimit,
@@ -55,8 +54,9 @@ __all__ = [
     "unsound",
 ]
 
-SEEDS = {"trap": 8, **dict.fromkeys(CHAIN_STUDIES, 3)}  # how many the book trains
+SEEDS = {"trap": 8, **dict.fromkeys(CHAIN_STUDIES, 8)}  # how many the book trains
 STUDIES = tuple(SEEDS)
+FLOW_DRAWS = 3  # first weights of each flow in `flow_likelihoods`
 RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
@@ -317,7 +317,7 @@ def flow_likelihoods(
 ) -> dict[int, dict[str, list[float]]]:
     """NLL of flows of several sizes, encoder and decoder trained alone; kept in the cache.
 
-    Some first weights lead to a poor minimum: `CANDIDATES` are drawn for each size.
+    Some first weights lead to a poor minimum: `FLOW_DRAWS` are tried for each size.
 
     Args:
         sigmoids: d of each flow.
@@ -338,7 +338,7 @@ def flow_likelihoods(
         seen = {split: observe_chain(data[split]) for split in ("train", "test")}
         found: dict[str, Any] = {}
         for number in sigmoids:
-            model = ChainModel([AGAIN * n for n in range(CANDIDATES)], "flow", number)
+            model = ChainModel([AGAIN * n for n in range(FLOW_DRAWS)], "flow", number)
             train(model, seen["train"], DENSITY_RECIPE)
             each: dict[str, Tensor] = {}
             with torch.no_grad():

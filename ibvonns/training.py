@@ -26,6 +26,7 @@ from ibvonns.rollout import chain_rollout, rollout
 from ibvonns.validation import at_least, count, positive
 
 __all__ = [
+    "CHAIN_DRAW",
     "CHAIN_RECIPE",
     "CHAIN_START",
     "DENSITY_RECIPE",
@@ -53,20 +54,23 @@ class Phase:
         steps: optimiser steps.
         starts: windows drawn at each step, one from each of as many equal stretches of time.
         hold: encoder and decoder stand still, and only the potentials learn.
+        stride: recorded times to an Euler step. Above 1 a window costs less, and its law is that of
+            a coarser step: good enough to begin with.
 
     Raises:
-        ValueError: a number below 0, or no step or start.
+        ValueError: a number below 0, or no step, start or stride.
     """
 
     window: int
     steps: int
     starts: int = 30
     hold: bool = False
+    stride: int = 1
 
     def __post_init__(self) -> None:
         count("window", self.window, 0)
-        count("steps", self.steps)
-        count("starts", self.starts)
+        for name in ("steps", "starts", "stride"):
+            count(name, getattr(self, name))
 
     def draw(self, times: int, seed: int) -> Tensor:
         """First indices of one step's windows in trajectories of so many times: (starts,).
@@ -109,6 +113,8 @@ class Recipe:
         checkpoint_every: steps between two checkpoints.
         clip: a replica's gradient is shortened to so many times its usual norm, a running mean; or
             None. Where a rollout is about to run away, one draw of windows could undo the rest.
+        rescues: how often a replica whose loss or gradient is not finite is put back to where it
+            was up to 25 steps before, to go on at half of its rate; after that the run stops.
 
     Raises:
         ValueError: no phase, a learning rate that is not above 0, a negative weight, or no step
@@ -126,9 +132,11 @@ class Recipe:
     weights: tuple[float, ...] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
     clip: float | None = None
+    rescues: int = 0
 
     def __post_init__(self) -> None:
         count("number of phases", len(self.phases))
+        count("rescues", self.rescues, 0)
         if self.clip is not None:
             at_least("clip", self.clip, 1.0)
         positive("learning_rate", self.learning_rate)
@@ -171,28 +179,36 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-# The chain's. A first, short training of several draws of each seed tells good minima from poor
-# ones (`chain_studies.train_chain`); the best goes on with long windows.
+# The chain's. Some first weights lead to poor minima: a short training of encoder and decoder alone
+# tells them (`chain_studies.train_chain`). Then come windows of one step, and longer ones: at first
+# with three recorded times to an Euler step, at a third of the cost, at last with one. Half of the
+# rate ends with larger errors after as many steps.
+CHAIN_DRAW = Recipe(
+    (Phase(0, 150),), learning_rate=3e-2, weights=(1.0, 0.1, 0.0, 0.0, 0.0), checkpoint_every=50
+)
 CHAIN_START = Recipe(
-    (Phase(0, 150), Phase(1, 250, hold=True), Phase(1, 400)),
-    weights=(0.5, 0.01, 1.0, 0.3, 30.0),
+    (Phase(1, 150, 15, hold=True), Phase(1, 250, 15)),
+    weights=(0.5, 0.1, 1.0, 0.3, 30.0),
     clip=3.0,
 )
 CHAIN_RECIPE = Recipe(
     (
-        Phase(6, 100, 15),
-        Phase(20, 150, 8),
-        Phase(60, 250, 4),
-        Phase(150, 400, 2),
-        Phase(300, 500, 1),
+        Phase(6, 60, 8),
+        Phase(20, 60, 4),
+        Phase(20, 100, 4, stride=3),
+        Phase(50, 300, 2, stride=3),
+        Phase(100, 550, 1, stride=3),
+        Phase(300, 360, 1),
     ),
-    learning_rate=1.2e-2,
-    weights=(0.3, 0.2, 1.0, 2.0, 200.0),
+    learning_rate=2.6e-2,
+    weights=(2.0, 0.6, 5.0, 2.0, 200.0),
     clip=3.0,
+    rescues=4,
 )
 # encoder and decoder alone, with nothing else asked of alpha; lower rates end in poorer minima
 DENSITY_RECIPE = Recipe((Phase(0, 1000),), learning_rate=0.06, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
-FREE = 20  # window from which on the chain's end is left to F_ex, in two of three steps
+FREE = 20  # window from which on the chain's end is left to F_ex, in every other step
+ALONG = 0.06  # share of the rolled-out states in the drive term, beside the recorded ones
 
 
 @singledispatch
@@ -276,8 +292,8 @@ def _(
 ) -> Tensor:
     r"""The chain's, Eqs. (51)-(53), and two more.
 
-    - density, Eq. (51): mean negative log-likelihood in nats per strain, over every 100th time
-      while the rest of the loss is there, over every 30th before.
+    - density, Eq. (51): mean negative log-likelihood in nats per strain, at three times spread over
+      the record while the rest of the loss is there, at ten before.
     - drift: mean square change of alpha, in its deviation, per unit of strain when a whole ensemble
       is shifted. The strain tells the place of a density, and alpha is for its shape: one that
       follows the place, too, goes astray where a pull turns back.
@@ -292,18 +308,19 @@ def _(
     - drive: mean square of the v_n that F_ex drives at the recorded states of these times, less the
       recorded v_n, over the square of the velocity scale. A relation between records with no noise
       of its own: it is what makes F_ex follow from v_n later, and what keeps the end from drifting
-      where F_ex pulls it.
+      where F_ex pulls it. Where a long window moves the end as recorded, `ALONG` times the same at
+      the rolled-out states, which is the error of the F_ex that they predict.
 
-    F_ex is as recorded. The end moves as recorded or, in two of three steps with windows of `FREE`
-    or more, as F_ex drives it: the error that this feeds back must be trained, too.
+    F_ex is as recorded. The end moves as recorded or, in every other step with windows of `FREE` or
+    more, as F_ex drives it: the error that this feeds back must be trained, too.
     """
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     # alpha's error changes little from one step of a long window to the next
     seen = torch.arange(0, window + 1, max(1, window // 15), device=starts.device)
     visited = times[:, seen]
     if held is None:
-        every = min(100 if window else 30, len(data.times))
-        # 7 has no factor in common with 30 or 100: in as many steps each row has its turn
+        every = max(1, len(data.times) // (3 if window else 10))
+        # 7 has no factor in common with 30, 33 or 100: in as many steps each row has its turn
         some = torch.arange(7 * step % every, len(data.times), every, device=starts.device)
         wanted, place = torch.unique(torch.cat([some, visited.flatten()]), return_inverse=True)
         alpha = model.standardised(data, wanted)
@@ -321,9 +338,9 @@ def _(
         part[:, times].flatten(0, 1) for part in (data.mean, data.external_force, data.velocity)
     )
     law, steps = model.potentials, torch.diff(data.times[: window + 1])
-    free = window >= FREE and step % 3 > 0
+    free = window >= FREE and step % 2 > 0
     moves = None if free else velocity[:, 1:]
-    strains, states, _ = chain_rollout(
+    strains, states, ends = chain_rollout(
         law, strain[:, 0], inner[:, :, 0], force[:, :-1], moves, steps, "single"
     )
     missed, astray = strains - strain[:, 1:], states[:, :, seen[1:] - 1] - inner[:, :, 1:]
@@ -336,17 +353,21 @@ def _(
     unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
     astray = astray / clock[seen[1:] - 1, None, None] / unit
     pulled = [part[:, visited].flatten(0, 2) for part in (data.mean, data.external_force)]
-    _, _, ends = chain_rollout(
+    _, _, at_records = chain_rollout(
         *(law, pulled[0], inner.flatten(1, 2), pulled[1][:, None], None, steps[:1], "single")
     )
-    driven = (ends[..., 0] - data.velocity[:, visited].flatten()) / law.velocity_scale
+    driven = (at_records[..., 0] - data.velocity[:, visited].flatten()) / law.velocity_scale
+    drive = driven.square().mean(1)
+    if window >= FREE and not free:
+        astray_ends = (ends - velocity[:, :-1]) / law.velocity_scale
+        drive = drive + ALONG * astray_ends.square().mean((1, 2))
     return torch.stack(
         [
             nll,
             drift,
             missed.square().mean((1, 2, 3)),
             astray.square().mean((1, 2, 3, 4)),
-            driven.square().mean(1),
+            drive,
         ]
     )
 
@@ -374,9 +395,9 @@ def _fingerprint(model: Model, data: Observations | ChainObservations, recipe: R
     return digest.hexdigest()
 
 
-def _check(values: Tensor, step: int, name: str, model: Model) -> None:
-    """Stop if one of the values, one for each seed, is not finite."""
-    good = torch.isfinite(values).tolist()
+def _check(values: Tensor, step: int, name: str, model: Model, left: Tensor) -> None:
+    """Stop if one of the values, one for each seed, is not finite and no rescue is left to it."""
+    good = (torch.isfinite(values) | (left > 0)).tolist()
     if not all(good):
         bad = [seed for seed, fine in zip(model.seeds, good, strict=True) if not fine]
         raise TrainingError(
@@ -394,6 +415,9 @@ def _clipped(
     kept = torch.where(first, norm, 0.98 * usual + 0.02 * torch.minimum(norm, 5 * usual))
     share = (clip * kept / norm.clamp_min(1e-300)).clamp_max(1.0)[:, None, None]
     return [part * share for part in gradients], kept
+
+
+SAFE_EVERY = 25  # steps between two states to which a replica may be put back
 
 
 def train(
@@ -436,6 +460,7 @@ def train(
     history: list[Tensor] = []
     first = 0
     usual = torch.zeros(len(model.seeds), dtype=data.mean.dtype, device=data.mean.device)
+    left = torch.full_like(usual, recipe.rescues)
     if checkpoint is not None and Path(checkpoint).exists():
         tensors, metadata = load_tensors(checkpoint)
         if metadata.get("run") != fingerprint:
@@ -447,34 +472,49 @@ def train(
         optimiser.restore({name: tensors[f"optimiser.{name}"] for name in optimiser.tensors()})
         history = list(tensors["history"])
         first = int(tensors["step"])
-        usual = tensors["usual"]
+        usual, left = tensors["usual"], tensors["left"]
     held: Tensor | None = None
+    safe: tuple[list[Tensor], dict[str, Tensor]] | None = None
+    strides = {phase.stride for phase in recipe.phases}
+    thinned: dict[int, Any] = {stride: data.every(stride) for stride in strides}
     weights = torch.tensor(recipe.weights, dtype=data.mean.dtype, device=data.mean.device)
     label = f"Training {len(model.seeds)} seeds"
     with torch.enable_grad(), _progress(recipe.steps, first, label) as bar:
         for step in range(first, recipe.steps):
             phase = recipe.phase_at(step)
+            seen = thinned[phase.stride]
             # each step draws from its own generator, so that a resumed run draws the same
-            starts = phase.draw(len(data.times), step).to(data.mean.device)
+            starts = phase.draw(len(seen.times), step).to(data.mean.device)
             if not phase.hold:
                 held = None
             elif held is None:
-                held = model.standardised(data).detach()  # type: ignore[arg-type]
-            terms = loss_terms(model, data, phase.window, starts, held, step)
+                held = model.standardised(seen).detach()
+            terms = loss_terms(model, seen, phase.window, starts, held, step)
             for name, term in zip(model.terms, terms, strict=True):
-                _check(term, step, f"{name} term", model)
+                _check(term, step, f"{name} term", model, left)
             loss = (weights[:, None] * terms).sum()
             gradients = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
             slopes = torch.stack([gradient.sum((1, 2)) for gradient in gradients]).sum(0)
-            _check(slopes, step, "gradient", model)
+            _check(slopes, step, "gradient", model, left)
+            lost = ~(torch.isfinite(terms).all(0) & torch.isfinite(slopes))
+            if bool(lost.any()):
+                gradients = [part.masked_fill(lost[:, None, None], 0.0) for part in gradients]
+                left = left - lost.to(left.dtype)
+            elif recipe.rescues and (step % SAFE_EVERY == 0 or step % recipe.checkpoint_every == 0):
+                safe = [part.detach().clone() for part in parameters], optimiser.copied()
             if recipe.clip is not None:
                 gradients, usual = _clipped(gradients, usual, recipe.clip)
-            optimiser.step(gradients, recipe.rate_at(step))
+            shares = 0.5 ** (recipe.rescues - left) if recipe.rescues else None
+            optimiser.step(gradients, recipe.rate_at(step), shares)
+            if bool(lost.any()) and safe is not None:
+                optimiser.put_back(safe[1], lost)
+                for part, before in zip(parameters, safe[0], strict=True):
+                    part.data[lost] = before[lost]
             if step % 10 == 0:
-                history.append(terms.detach())
+                history.append(torch.where(lost, history[-1] if history else terms, terms).detach())
             bar.update(bar.task_ids[0], advance=1)
             if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
-                extra = {"history": torch.stack(history), "usual": usual}
+                extra = {"history": torch.stack(history), "usual": usual, "left": left}
                 _save_checkpoint(checkpoint, model, optimiser, extra, step + 1, fingerprint)
     model.freeze(data)  # type: ignore[arg-type]
     return torch.stack(history)

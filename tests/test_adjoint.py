@@ -1,5 +1,7 @@
 """The compiled rollout and its adjoint against PyTorch's own differentiation, weight by weight."""
 
+import logging
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.model import TrapModel, observe
 from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials, Potentials
-from ibvonns.rollout import chain_rollout, rollout
+from ibvonns.rollout import _say, chain_rollout, rollout
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.training import Phase, Recipe, train
@@ -257,3 +259,15 @@ def test_other_depths_go_the_reference_way() -> None:
     law, inputs = made(1, energy=(5,)), problem(1, 2, 3, 1, 2, 0)
     for one, other in zip(*(gradients(law, inputs, b) for b in ("fast", "reference")), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_log_says_once_which_engine_runs(caplog: pytest.LogCaptureFixture) -> None:
+    _say.cache_clear()
+    strain, alpha, force, _, steps = problem(1, 1, 3, 1, 2, 0)
+    with caplog.at_level(logging.INFO, "ibvonns"):
+        for law in (made(1), made(1, energy=(4, 4, 4)), made(1)):
+            for backend in ("fast", "single", "reference"):
+                chain_rollout(law, strain, alpha, force, None, steps, backend)
+    fast, slow = caplog.records
+    assert fast.levelname == "INFO" and "compiled loop" in fast.message
+    assert slow.levelname == "WARNING" and "reference engine" in slow.message

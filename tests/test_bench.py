@@ -21,6 +21,12 @@ def test_floor_is_below_what_is_measured() -> None:
     assert 0 < bench.floor_seconds("chain", 20) < bench.floor_seconds("chain", 300)
 
 
+def test_block_for_a_gpu_runs_on_any_device() -> None:
+    rows = bench.gpu_rows(1, "cpu", steps=2)
+    assert [row["seeds"] for row in rows] == [1, 8, 64]
+    assert torch.cuda.is_available() or bench.gpu_rows(1) == []
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
 def test_peak_memory_is_that_of_the_run() -> None:
     assert 60 < bench._peak_memory(lambda: torch.ones(8 * 1024**2, dtype=torch.float64)) < 80
@@ -56,6 +62,7 @@ def test_command_prints_tables_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
             {**row, "first": 1.0},
             {"system": "chain", "engine": "JAX", "missing": "No module named 'jax'"},
         ],
+        "gpu": [{"device": "a GPU", "engine": "reference", "seeds": 8, "seconds": 0.01}],
         "growth": [{"of": "springs", "number": 10, "seconds": 0.01}],
         "simulation": [{"engine": "ibvonns", "particle_steps_per_second": 1e7}],
     }
@@ -63,4 +70,4 @@ def test_command_prints_tables_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
     text = CliRunner().invoke(app, ["bench", "--json", "--repeats", "1"])
     assert text.exit_code == 0 and json.loads(text.output) == found
     shown = CliRunner().invoke(app, ["bench"])
-    assert shown.exit_code == 0 and "No module" in shown.output
+    assert shown.exit_code == 0 and "No module" in shown.output and "a GPU" in shown.output

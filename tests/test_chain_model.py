@@ -133,3 +133,23 @@ def test_alpha_of_some_times_is_that_of_all(model: ChainModel, observed: ChainOb
     wanted = torch.tensor([7, 3, 250, 3])
     alpha = model.standardised(observed)[:, :, wanted]
     assert torch.allclose(model.standardised(observed, wanted), alpha, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7])
+def test_thinned_observations_keep_the_records_and_the_distance(
+    observed: ChainObservations, stride: int
+) -> None:
+    few = observed.every(stride)
+    steps = len(few.times) - 1
+    assert torch.equal(few.times, observed.times[::stride])
+    for name in ("external_force", "mean"):
+        assert torch.equal(getattr(few, name), getattr(observed, name)[:, ::stride])
+    assert torch.equal(few.density.weights, observed.density.weights[:, ::stride])
+    moved = (few.velocity[:, 1:] * few.times.diff()).cumsum(1)
+    whole = (observed.velocity[:, 1:] * observed.times.diff()).cumsum(1)[:, stride - 1 :: stride]
+    assert torch.allclose(moved, whole[:, :steps], rtol=1e-12, atol=0)
+
+
+def test_thinning_says_what_it_takes(observed: ChainObservations) -> None:
+    with pytest.raises(ValueError, match="^stride must be"):
+        observed.every(0)

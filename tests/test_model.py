@@ -103,3 +103,10 @@ def test_what_is_saved_is_loaded_bit_by_bit(seen: Observations, tmp_path: Path) 
     for name, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[name])
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_thinned_observations_are_those_of_some_times(seen: Observations) -> None:
+    few = seen.every(4)
+    for name in ("controls", "external_force", "mean", "variance"):
+        assert torch.equal(getattr(few, name), getattr(seen, name)[:, ::4])
+    assert torch.equal(few.times, seen.times[::4]) and seen.every(1) is seen

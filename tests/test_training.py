@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from ibvonns import training
 from ibvonns.ensemble import load_tensors, save_tensors
 from ibvonns.model import Observations, TrapModel
+from ibvonns.optimiser import SOAP
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 
 ROOT = Path(__file__).parents[1]
@@ -274,6 +277,55 @@ def test_last_good_checkpoint_outlives_a_bad_step(
     whole, again = TrapModel([0]), TrapModel([0])
     train(whole, seen, tiny)
     train(again, seen, tiny, checkpoint)
+    assert same(weights_of(whole), weights_of(again))
+
+
+def poisoning(at: tuple[int, ...]) -> Callable[..., Tensor]:
+    """`loss_terms`, in which the second replica's last term is NaN in these steps."""
+
+    def poisoned(model: Any, data: Any, *rest: Any) -> Tensor:
+        terms = loss_terms(model, data, *rest)
+        poison = torch.ones_like(terms)
+        poison[-1, 1] = NAN if rest[-1] in at else 1.0
+        return terms * poison
+
+    return poisoned
+
+
+def test_lost_replica_is_put_back_and_goes_on_at_half_of_its_rate(
+    seen: Observations, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, saved = TrapModel([0, 1]), TrapModel([0, 1])
+    train(plain, seen, tiny)
+    monkeypatch.setattr(training, "loss_terms", poisoning((33,)))
+    rates: list[Tensor] = []
+    step = SOAP.step
+
+    def watched(self: SOAP, gradients: Any, rate: float, shares: Tensor) -> None:
+        rates.append(shares)
+        step(self, gradients, rate, shares)
+
+    monkeypatch.setattr(SOAP, "step", watched)
+    history = train(saved, seen, replace(tiny, rescues=1))
+    assert history.isfinite().all()
+    assert rates[32].tolist() == [1.0, 1.0] and rates[34].tolist() == [1.0, 0.5]
+    for one, two in zip(plain.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(one[0], two[0]) and two.isfinite().all()
+    assert not same(weights_of(plain), weights_of(saved))
+
+
+def test_rescued_run_that_is_broken_off_ends_the_same(
+    seen: Observations, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lenient, checkpoint = replace(tiny, rescues=2), tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(training, "loss_terms", poisoning((33,)))
+    whole, again = TrapModel([0, 1]), TrapModel([0, 1])
+    train(whole, seen, lenient)
+    monkeypatch.setattr(training, "loss_terms", poisoning((33, 45, 46, 47)))
+    with pytest.raises(TrainingError, match=r"^step 46: the internal term of seeds \[1\]"):
+        train(TrapModel([0, 1]), seen, lenient, checkpoint)
+    monkeypatch.setattr(training, "loss_terms", poisoning((33,)))
+    train(again, seen, lenient, checkpoint)
     assert same(weights_of(whole), weights_of(again))
 
 
