@@ -31,6 +31,11 @@ def engines(found: dict[str, Any]) -> str:
             f"| {row['system']} | {row['engine']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
             f"| {row['ratio']:.2g} | {first} | {memory} |"
         )
+    if found["gpu"]:
+        lines += ["", "| device | engine | seeds in a batch | ms for each |", "|---|---|--:|--:|"]
+    for row in found["gpu"]:
+        each = f"{1e3 * row['seconds']:.3g}"
+        lines.append(f"| {row['device']} | {row['engine']} | {row['seeds']} | {each} |")
     lines += ["", "| simulation of the chain | particle-steps per second |", "|---|--:|"]
     for row in found["simulation"]:
         lines.append(f"| {row['engine']} | {row['particle_steps_per_second'] / 1e6:.3g} million |")
