@@ -39,9 +39,12 @@ notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
 	$(BIN)/python book/picture.py
 
+# Caches of its own: the first calls compile.
 bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)
 	$(BIN)/pip install --quiet -c constraints.txt -e .[bench]
-	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
+	@fresh=$$(mktemp -d); export NUMBA_CACHE_DIR=$$fresh TORCHINDUCTOR_CACHE_DIR=$$fresh; \
+	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json; \
+	rm -rf $$fresh
 	$(BIN)/python book/speed.py
 
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
