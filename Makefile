@@ -27,8 +27,8 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 
 # Both at once, on one thread each. What the cache holds was made by this very library, or it is not
 # found (chapter 5): the second call returns at once.
-seeds: $(INSTALLED) ## train the chain's seeds into the cache: twelve minutes, or nothing to do
-	@echo "Training the chain's seeds, if the cache has none of this library: about 12 minutes."
+seeds: $(INSTALLED) ## train the chain's seeds into the cache: fourteen minutes, or nothing to do
+	@echo "Training the chain's seeds, if the cache has none of this library: about 14 minutes."
 	@export OMP_NUM_THREADS=1; \
 	$(BIN)/ibvonns scoreboard --study chain-gmm --json > /dev/null & other=$$!; \
 	$(BIN)/ibvonns scoreboard --study chain-cnf --json > /dev/null; mine=$$?; \
