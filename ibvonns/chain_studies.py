@@ -31,8 +31,7 @@ __all__ = [
 
 # study: (prefix of its rows in published.csv, decoder)
 CHAIN_STUDIES = {"chain-gmm": ("gmm", "mixture"), "chain-cnf": ("cnf", "flow")}
-CANDIDATES = 4  # draws of each seed
-ROUNDS = ((CHAIN_DRAW, 1), (CHAIN_START, 1))  # how many of them go on after each training
+CANDIDATES = 4  # draws of each seed of which one goes on
 AGAIN = 1000  # from one draw of a seed to the next
 FINE = 640  # grid points for the errors; training makes do with fewer
 INDEPENDENT = 10_000  # added to the data's seed for ensembles that no training has seen
@@ -298,27 +297,27 @@ def train_chain(
     seeds: Sequence[int],
     study: str,
     recipe: Recipe = CHAIN_RECIPE,
-    rounds: Sequence[tuple[Recipe, int]] = ROUNDS,
+    draw: Recipe = CHAIN_DRAW,
+    start: Recipe = CHAIN_START,
     folder: Path | None = None,
     sigmoids: int = 2,
     attempts: int = 2,
 ) -> tuple[ChainModel, Tensor, list[int]]:
     """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
 
-    Some draws end in a poor minimum, and short trainings tell them long before the long windows are
-    paid for: every seed is drawn `CANDIDATES` times (from seed, seed + 1000, ...), and after each
-    round those with the lowest loss over its last 50 steps go on. A seed that misses its training
-    data in the end by over `SOUND` times the sampling noise is drawn anew.
+    Some draws end in a poor minimum, and a short training tells them long before the long windows
+    are paid for: every seed is drawn `CANDIDATES` times (from seed, seed + 1000, ...), all are
+    trained with `draw`, and the one with the lowest loss over its last 50 steps goes on. A seed
+    that misses its training data in the end by over `SOUND` times the sampling noise is drawn anew.
 
     Args:
         ensemble: the training ensemble.
         seeds: one for each replica.
         study: a key of `CHAIN_STUDIES`.
-        recipe: of the long training.
-        rounds: short trainings before, each with the number of draws that go on; 1 at last.
+        recipe, draw, start: of the long training, of that of all draws, and of that in between.
         folder: where checkpoints are kept while training runs; none if not given.
         sigmoids: d of the flow.
-        attempts: how often a seed may be drawn anew and trained before the run is given up.
+        attempts: how often a seed may be trained before the run is given up.
 
     Returns:
         The model, the loss history of all trainings one after the other, as `training.train` gives
@@ -335,26 +334,19 @@ def train_chain(
         file = None if folder is None else folder / f"checkpoint-{name}-{seeds[0]}.safetensors"
         return train(model, data, by, file)
 
-    draws = [list(range(CANDIDATES)) for _ in seeds]  # of each seed, those still in the race
-    drawn = [seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)]
-    model = ChainModel(drawn, decoder, sigmoids)
-    histories: list[Tensor] = []
-    for turn, (short, kept) in enumerate(rounds):
-        found = trained(model, short, f"round-{turn}")
-        weights = torch.tensor(short.weights, dtype=found.dtype)
-        loss = (found[-5:].mean(0) * weights[:, None]).sum(0).unflatten(0, (len(draws), -1))
-        best = loss.argsort(dim=1, stable=True)[:, :kept]
-        places = (best + torch.arange(len(draws))[:, None] * loss.shape[1]).flatten().tolist()
-        draws = [[row[n] for n in go] for row, go in zip(draws, best.tolist(), strict=True)]
-        histories = [part[:, :, places] for part in [*histories, found]]
-        # a replica that came through bears its seed's name again
-        names = seeds if kept == 1 else [model.seeds[place] for place in places]
-        fewer = ChainModel(names, decoder, sigmoids)
-        for index, place in enumerate(places):
-            copy_replica(fewer, index, model, place)
-        model = fewer
-    histories.append(trained(model, recipe, "long"))
-    history, chosen = torch.cat(histories), [row[0] for row in draws]
+    many = ChainModel(
+        [seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)], decoder, sigmoids
+    )
+    first = trained(many, draw, "draw")
+    weights = torch.tensor(draw.weights, dtype=first.dtype)
+    loss = (first[-5:].mean(0) * weights[:, None]).sum(0).unflatten(0, (len(seeds), CANDIDATES))
+    chosen = loss.argmin(1).tolist()
+    places = [CANDIDATES * index + best for index, best in enumerate(chosen)]
+    model = ChainModel(seeds, decoder, sigmoids)
+    for index, place in enumerate(places):
+        copy_replica(model, index, many, place)
+    rest = [trained(model, start, "start"), trained(model, recipe, "long")]
+    history = torch.cat([first[:, :, places], *rest])
     poor = unsound_chain(model, data, ensemble)
     if poor and attempts == 1:
         bad = [model.seeds[index] for index in poor]
@@ -364,8 +356,8 @@ def train_chain(
         )
     for index in poor:
         anew = [seeds[index] + AGAIN * CANDIDATES]
-        rest = (study, recipe, rounds, folder, sigmoids, attempts - 1)
-        again, found, drawn = train_chain(ensemble, anew, *rest)
+        same = (study, recipe, draw, start, folder, sigmoids, attempts - 1)
+        again, found, drawn = train_chain(ensemble, anew, *same)
         copy_replica(model, index, again)
         history[:, :, index] = found[:, :, 0]
         chosen[index] = CANDIDATES + drawn[0]

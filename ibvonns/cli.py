@@ -65,8 +65,7 @@ def reproduce(
     console = Console()
     console.print(table(scored_rows(metrics)))
     number = len(metrics["seeds"])
-    seconds = metrics["training_seconds"]
-    print(f"trained {number} seeds in {seconds} s")
+    print(f"trained {number} seeds in {metrics['training_seconds']} s")
     print(f"attempts, or draw that was chosen: {metrics['attempts']}")
     print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
 

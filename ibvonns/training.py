@@ -208,6 +208,7 @@ CHAIN_RECIPE = Recipe(
 # encoder and decoder alone, with nothing else asked of alpha; lower rates end in poorer minima
 DENSITY_RECIPE = Recipe((Phase(0, 1000),), learning_rate=0.06, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
 FREE = 20  # window from which on the chain's end is left to F_ex, in every other step
+SAFE_EVERY = 25  # steps between two states to which a replica may be put back
 ALONG = 0.06  # share of the rolled-out states in the drive term, beside the recorded ones
 
 
@@ -328,7 +329,7 @@ def _(
         of_rows = alpha[:, :, place[: len(some)]].flatten(1, 3)
         nll = model.nll(rows, data.mean[:, some].flatten(), of_rows)
         drift = model.drift(rows)
-        if window == 0 or not torch.isfinite(nll).all():
+        if window == 0:
             return torch.stack([nll, drift, *[0 * nll] * 3])
         inner = alpha[:, :, place[len(some) :]].unflatten(2, visited.shape).flatten(1, 2)
     else:
@@ -415,9 +416,6 @@ def _clipped(
     kept = torch.where(first, norm, 0.98 * usual + 0.02 * torch.minimum(norm, 5 * usual))
     share = (clip * kept / norm.clamp_min(1e-300)).clamp_max(1.0)[:, None, None]
     return [part * share for part in gradients], kept
-
-
-SAFE_EVERY = 25  # steps between two states to which a replica may be put back
 
 
 def train(

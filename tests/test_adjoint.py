@@ -134,7 +134,7 @@ def test_a_trained_chains_gradients_are_those_of_the_reference(
         backend: gradients(model.potentials, (strain, alpha, *pulled), backend)
         for backend in ("fast", "single", "reference")
     }
-    for backend, allowed in (("fast", 1e-10), ("single", 1e-2)):
+    for backend, allowed in (("fast", 1e-10), ("single", 1e-3)):
         for one, other in zip(found[backend], found["reference"], strict=True):
             assert (one - other).norm() <= allowed * other.norm().clamp_min(1e-6)
 

@@ -29,12 +29,11 @@ from ibvonns.chain_studies import (
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import spacing_entropy
 from ibvonns.systems.chain import Chain
-from ibvonns.training import CHAIN_DRAW, CHAIN_START, Phase, Recipe, TrainingError
+from ibvonns.training import Phase, Recipe, TrainingError
 
 WEIGHTS = (0.5, 0.025, 1.0, 0.3, 30.0)
 DRAW = Recipe((Phase(0, 6),), weights=WEIGHTS)
 START = Recipe((Phase(1, 4, 3, hold=True), Phase(1, 6, 3)), weights=WEIGHTS, clip=3.0)
-ROUNDS = ((DRAW, 2), (START, 1))
 LONG = Recipe((Phase(3, 6, 2), Phase(25, 3, 1)), weights=WEIGHTS, clip=3.0, checkpoint_every=4)
 
 
@@ -139,7 +138,7 @@ def test_seed_that_misses_its_data_is_named(
 ) -> None:
     monkeypatch.setattr(chain_studies, "unsound_chain", lambda *_: [1])
     with pytest.raises(TrainingError, match=r"^seeds \[5\] miss .* sampling noise; try"):
-        train_chain(data["train"], [4, 5], "chain-gmm", LONG, ROUNDS, attempts=1)
+        train_chain(data["train"], [4, 5], "chain-gmm", LONG, DRAW, START, attempts=1)
 
 
 def test_seed_that_misses_its_data_is_drawn_anew(
@@ -147,9 +146,9 @@ def test_seed_that_misses_its_data_is_drawn_anew(
 ) -> None:
     poor = iter(([1], []))
     monkeypatch.setattr(chain_studies, "unsound_chain", lambda *_: next(poor))
-    model, history, chosen = train_chain(data["train"], [4, 5], "chain-gmm", LONG, ROUNDS)
+    model, history, chosen = train_chain(data["train"], [4, 5], "chain-gmm", LONG, DRAW, START)
     monkeypatch.setattr(chain_studies, "unsound_chain", lambda *_: [])
-    other, expected, drawn = train_chain(data["train"], [4005], "chain-gmm", LONG, ROUNDS)
+    other, expected, drawn = train_chain(data["train"], [4005], "chain-gmm", LONG, DRAW, START)
     assert model.seeds == [4, 5] and chosen[0] < 4 and chosen[1] == 4 + drawn[0]
     assert torch.equal(history[:, :, 1], expected[:, :, 0])
     for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
@@ -166,32 +165,27 @@ def test_the_draw_with_the_lowest_loss_goes_on(
         trained.append(model)
         model.set_scales(seen)
         history = torch.ones(12, 5, len(model.seeds), dtype=torch.float64)
-        if len(trained) == 1:  # encoder and decoder alone: 2004 and 4 of the first seed go on
-            history[-5:, 0, model.seeds.index(4)] = 0.9
+        if len(trained) == 1:
             history[-5:, 0, model.seeds.index(2004)] = 0.5
             history[:2, 0, model.seeds.index(1004)] = -100.0  # only the last fifty steps count
             history[-5:, 0, model.seeds.index(3005)] = 0.7
-        if len(trained) == 2:
-            history[-5:, 2, model.seeds.index(4)] = 0.8
         return history
 
     monkeypatch.setattr(chain_studies, "train", pretended)
-    rounds = ((CHAIN_DRAW, 2), (CHAIN_START, 1))
-    model, history, chosen = train_chain(data["train"], [4, 5], "chain-cnf", rounds=rounds)
-    many, some, again = trained
+    model, history, chosen = train_chain(data["train"], [4, 5], "chain-cnf")
+    many, start, long = trained
     assert many.seeds == [seed + 1000 * n for seed in (4, 5) for n in range(4)]
-    assert some.seeds == [2004, 4, 3005, 5]
-    assert again is model and model.seeds == [4, 5] and chosen == [0, 3]
-    assert history.shape == (36, 5, 2) and history[11, 0].tolist() == [0.9, 0.7]
+    assert start is model and long is model and model.seeds == [4, 5] and chosen == [2, 3]
+    assert history.shape == (36, 5, 2) and history[11, 0].tolist() == [0.5, 0.7]
     first = dict(many.named_parameters())
     for name, value in model.named_parameters():
-        assert torch.equal(value, first[name][[0, 7]]), name
+        assert torch.equal(value, first[name][[2, 7]]), name
 
 
 def test_broken_run_ends_with_the_same_weights(
     data: dict[str, Ensemble], lenient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = partial(train_chain, data["train"], [0], "chain-gmm", LONG, ROUNDS)
+    run = partial(train_chain, data["train"], [0], "chain-gmm", LONG, DRAW, START)
     whole, history, _ = run()
     calls = []
     train = chain_studies.train  # type: ignore[attr-defined]
@@ -250,7 +244,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
         def shortly(
             ensemble: Ensemble, seeds: list[int], study: str, recipe: Recipe, folder: Path
         ) -> Any:
-            return train_chain(ensemble, seeds, study, recipe, ROUNDS, folder)
+            return train_chain(ensemble, seeds, study, recipe, DRAW, START, folder)
 
         patch.setattr(studies, "train_chain", shortly)
         yield patch
