@@ -16,6 +16,9 @@ of its scale and v in units of v*, one step of length h of the chain from the st
 The trap's is the same without neighbours: s stands for the standardised chi, which is given at all
 times and of which R knows nothing, kappa is alpha's rate scale, m = 0, and F_ex = G_s.
 
+Where v_n is known instead of F_ex, each step first finds the g_v_n at which r_v_n = v_n, and so
+F_ex = g_v_n + G_s_n (`_pull`). Predictions need it; training does not, and it has no adjoint.
+
 **Adjoint.** Let (l_s, l_alpha) be the derivative of the loss by the new state. Then, from the last
 step to the first, with a bar for the derivative of the loss,
 
@@ -35,7 +38,7 @@ last axis of every array, so that each inner loop runs over contiguous numbers a
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +57,7 @@ __all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
 
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+LITTLE = 8000  # steps of a site, some milliseconds, for which no second thread is started
 LANES = 128  # sites that are stepped together, about: their numbers fit into the nearest memory
 PAD = 8  # lanes are filled up to a multiple, which leaves no remainder to the vectorised loops
 
@@ -113,7 +117,15 @@ SCALARS = {
     types.float32: _scalar_functions(np.float32, np.int32, 127, 23, 7, 0, 4, -80.0),
     types.float64: _scalar_functions(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
 }
-INLINE: Any = {"fastmath": FAST, "error_model": "numpy", "forceinline": True}
+BARE: Any = {"fastmath": FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+NUMERIC: Any = {**BARE, "error_model": "numpy"}  # divisions do not look for 0
+INLINE: Any = {**NUMERIC, "forceinline": True}
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+# called from compiled code alone: entries from Python and from C would be compiled in vain
+inner: Decorator = njit(**BARE)
+numeric: Decorator = njit(**NUMERIC)
+ENTRY: Any = {"fastmath": FAST, "nogil": True, "cache": True, "no_cfunc_wrapper": True}
+entry: Decorator = njit(**ENTRY)
 
 
 def _decay(p: Any) -> Any:
@@ -136,7 +148,7 @@ def _(p: Any) -> Any:
     return SCALARS[p][1]
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@numeric
 def _sigmoid(p: Any, slope: Any) -> None:
     """slope = sigmoid(p)."""
     zero, one = p.dtype.type(0), p.dtype.type(1)
@@ -146,7 +158,7 @@ def _sigmoid(p: Any, slope: Any) -> None:
             slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@numeric
 def _activate(p: Any, value: Any, slope: Any) -> None:
     """value = softplus(p), slope = sigmoid(p)."""
     zero, one = p.dtype.type(0), p.dtype.type(1)
@@ -157,7 +169,7 @@ def _activate(p: Any, value: Any, slope: Any) -> None:
             slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
 
 
-@njit
+@inner
 def _clear(x: Any) -> None:
     """x = 0. Loops compile sooner than assignments to slices."""
     zero = x.dtype.type(0)
@@ -166,7 +178,7 @@ def _clear(x: Any) -> None:
             x[i, j] = zero
 
 
-@njit(fastmath=FAST)
+@inner
 def _scale(slope: Any, x: Any) -> None:
     """x *= slope, in as many rows as slope has."""
     for i in range(slope.shape[0]):
@@ -174,7 +186,7 @@ def _scale(slope: Any, x: Any) -> None:
             x[i, j] *= slope[i, j]
 
 
-@njit
+@inner
 def _copy(x: Any, out: Any) -> None:
     """out = x."""
     for i in range(x.shape[0]):
@@ -182,7 +194,7 @@ def _copy(x: Any, out: Any) -> None:
             out[i, j] = x[i, j]
 
 
-@njit(fastmath=FAST)
+@inner
 def _forward(weight: Any, x: Any, out: Any) -> None:
     """out += W^T x, for W (inputs, outputs), x (inputs, lanes), out (outputs, lanes)."""
     inputs, outputs = weight.shape
@@ -208,7 +220,7 @@ def _forward(weight: Any, x: Any, out: Any) -> None:
                 out[outputs - 1, j] += a * x[i, j]
 
 
-@njit(fastmath=FAST)
+@inner
 def _affine(weight: Any, bias: Any, x: Any, out: Any) -> None:
     """out = W^T x + b, with b of shape (1, outputs)."""
     for o in range(out.shape[0]):
@@ -217,7 +229,7 @@ def _affine(weight: Any, bias: Any, x: Any, out: Any) -> None:
     _forward(weight, x, out)
 
 
-@njit(fastmath=FAST)
+@inner
 def _outer(x: Any, y: Any, bar: Any) -> None:
     """bar += x y^T, summed over lanes: the derivative by W of a product W^T x."""
     inputs, lanes = x.shape
@@ -255,7 +267,7 @@ def _outer(x: Any, y: Any, bar: Any) -> None:
             bar[i, o] += a
 
 
-@njit(fastmath=FAST)
+@inner
 def _total(y: Any, bar: Any) -> None:
     """bar += y summed over lanes: the derivative by a bias."""
     for o in range(y.shape[0]):
@@ -265,7 +277,7 @@ def _total(y: Any, bar: Any) -> None:
         bar[0, o] += a
 
 
-@njit(fastmath=FAST)
+@inner
 def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
     """G: slope of the INN; keeps x1, s1, s2, c1, a1, a2 in mem for the way back."""
     w1, b1, w2, b2, w3 = net
@@ -286,7 +298,7 @@ def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
     _forward(w1.T, a1, slope)
 
 
-@njit(fastmath=FAST)
+@inner
 def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, z_bar: Any) -> None:
     """From the bar of G to those of the weights and of z, which are added to."""
     w1, _, w2, _, w3 = net
@@ -318,7 +330,7 @@ def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, 
     _affine_adjoint(w1, w1_bar, b1_bar, z, c1_bar, z_bar)
 
 
-@njit(fastmath=FAST)
+@inner
 def _free(net: Any, z: Any, mem: Any) -> None:
     """Free path of the PICINN: scales, shifts and gates of both layers, with their slopes."""
     lin1, lin2, lin3, x1, sx1, mid, smid, gate2, sg2 = mem
@@ -331,7 +343,7 @@ def _free(net: Any, z: Any, mem: Any) -> None:
     _activate(lin3, gate2, sg2)
 
 
-@njit
+@inner
 def _parts(lin1: Any, lin2: Any, m1: int, m2: int, c: int) -> Any:
     """Scales and shifts of both layers in the stacked outputs of `_free`, or in their bars."""
     return (
@@ -342,7 +354,7 @@ def _parts(lin1: Any, lin2: Any, m1: int, m2: int, c: int) -> Any:
     )
 
 
-@njit(fastmath=FAST)
+@inner
 def _convex(net: Any, free: Any, g: Any, mem: Any, p: Any, q: Any, sign: float, out: Any) -> None:
     """out += sign * slope in g of the PICINN before Eq. (12), at this g."""
     lin1, lin2, _, _, _, mid, _, gate2, _ = free
@@ -382,7 +394,7 @@ def _convex(net: Any, free: Any, g: Any, mem: Any, p: Any, q: Any, sign: float, 
             out[k, j] += sign * (q1[k, j] * scale1[k, j] + q2[k, j] * scale2[k, j])
 
 
-@njit(fastmath=FAST)
+@inner
 def _convex_adjoint(
     net: Any,
     net_bar: Any,
@@ -458,7 +470,7 @@ def _convex_adjoint(
             scale2_bar[k, j] += k2[k, j] * g[k, j]
 
 
-@njit(fastmath=FAST)
+@inner
 def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_bar: Any) -> None:
     """From the bars of scales, shifts and gates to those of the weights and of z (added to)."""
     _, _, _, x1, sx1, mid, smid, _, sg2 = free
@@ -472,7 +484,7 @@ def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_ba
     _affine_adjoint(net[0], net_bar[0], net_bar[1], z, lin1_bar, z_bar)
 
 
-@njit(fastmath=FAST)
+@inner
 def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any, out: Any) -> None:
     """y is the bar of W^T x + b: add to those of W, b and x."""
     _outer(x, y, weight_bar)
@@ -480,7 +492,7 @@ def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any,
     _forward(weight.T, y, out)
 
 
-@njit
+@inner
 def _load(full: Any, first: int, count: int, part: Any) -> None:
     """A tile of sites into lanes."""
     for k in range(full.shape[0]):
@@ -488,7 +500,7 @@ def _load(full: Any, first: int, count: int, part: Any) -> None:
             part[k, j] = full[k, first + j]
 
 
-@njit
+@inner
 def _store(part: Any, first: int, count: int, full: Any) -> None:
     """Lanes back into their sites."""
     for k in range(full.shape[0]):
@@ -496,7 +508,7 @@ def _store(part: Any, first: int, count: int, full: Any) -> None:
             full[k, first + j] = part[k, j]
 
 
-@njit(fastmath=FAST)
+@inner
 def _forces(slope: Any, force: Any, first: int, count: int, springs: int, g: Any) -> None:
     """g of a tile from G of all sites and from F_ex; sites go trajectory by trajectory."""
     for k in range(g.shape[0]):
@@ -508,7 +520,70 @@ def _forces(slope: Any, force: Any, first: int, count: int, springs: int, g: Any
             g[0, j] += force[s // springs] if (s + 1) % springs == 0 else slope[0, s + 1]
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)
+@numeric
+def _pull(
+    power: Any,
+    mobility: Any,
+    room: Any,
+    state: Any,
+    slope: Any,
+    velocity: Any,
+    springs: int,
+    low: int,
+    high: int,
+    force: Any,
+) -> None:
+    """F_ex of trajectories low to high, for which their ends move as given; a guess is replaced.
+
+    r_v_n rises with g_v_n by a slope of at least its mobility m, so that the root of r_v_n = v lies
+    within |r_v_n - v| / m of any guess, on a known side. Secants, which halve the bracket where
+    they would leave it.
+    """
+    free, mem, (z, g, zero, base, rate), (p, q), (root, error, steep, left, right) = room
+    one, none, half = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5)
+    skip, m = z.shape[0] - g.shape[0], mobility[0, 0]
+    _clear(base)
+    for j in range(high - low):
+        last = (low + j + 1) * springs - 1
+        for k in range(z.shape[0]):
+            z[k, j] = state[k, last]
+        for k in range(g.shape[0]):
+            g[k, j] = -slope[skip + k, last]
+        g[0, j] += force[low + j]
+    _free(power, z[skip:], free)
+    _convex(power, free, zero, mem, p, q, -one, base)
+    for turn in range(100):
+        _copy(base, rate)
+        _convex(power, free, g, mem, p, q, one, rate)
+        largest = none
+        for j in range(high - low):
+            x = g[0, j]
+            wrong = rate[0, j] + m * x - velocity[low + j]
+            if turn == 0:
+                steep[0, j] = m
+                reach = abs(wrong) / m + abs(x) * g.dtype.type(1e-6)
+                left[0, j] = x - reach
+                right[0, j] = x + reach
+            elif x != root[0, j]:
+                steep[0, j] = max(m, (wrong - error[0, j]) / (x - root[0, j]))
+            if wrong < none:
+                left[0, j] = x
+            else:
+                right[0, j] = x
+            root[0, j] = x
+            error[0, j] = wrong
+            x -= wrong / steep[0, j]
+            if not left[0, j] <= x <= right[0, j]:
+                x = half * (left[0, j] + right[0, j])
+            g[0, j] = x
+            largest = max(largest, abs(x - root[0, j]) / (one + abs(x)))
+        if not largest > g.dtype.type(1e-15):
+            break
+    for j in range(high - low):
+        force[low + j] = g[0, j] + slope[0, (low + j + 1) * springs - 1]
+
+
+@entry
 def _roll(
     weights: Any,
     room: Any,
@@ -523,11 +598,15 @@ def _roll(
     springs: int,
     low: int,
     high: int,
+    ends_room: Any,
+    search: bool,
 ) -> None:
     """Fill in the trajectories low to high of one replica.
 
     path: states (steps + 1, d, sites), with the first ones given and, for the trap, every chi.
     slopes: G, (steps, d, sites). ends: the law's own v_n at each step, (steps, trajectories).
+    ends_room: memory for the ends of all chains; None where no F_ex is ever searched.
+    search: find F_ex from v_n, and write it.
     """
     energy, power, mobility = weights
     inn, free, (driven, resting), (z, g, zero, slope, rate), (p, q) = room
@@ -542,6 +621,14 @@ def _roll(
             _load(path[n], at, number, z)
             _energy(energy, z, inn, slope)
             _store(slope, at, number, slopes[n])
+        if ends_room is not None:  # of the type of the argument: costs nothing where it is None
+            if search:
+                for b in range(low, high):  # a guess: that of the step before
+                    force[n, b] = force[max(n - 1, 0), b]
+                _pull(
+                    power, mobility, ends_room, path[n], slopes[n], velocity[n], springs, low, high,
+                    force[n],
+                )  # fmt: skip
         for at in range(low * per, high * per, lanes):
             number = min(lanes, high * per - at)
             _load(path[n], at, number, z)
@@ -568,7 +655,7 @@ def _roll(
                 path[n + 1, k, s] = path[n, k, s] + h * path[n + 1, k, s]
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)
+@entry
 def _roll_back(
     weights: Any,
     weights_bar: Any,
@@ -696,6 +783,11 @@ class Widths:
         *networks, (mobility,) = (tuple(part) for part in parts)
         return *networks, mobility
 
+    def ends_room(self, lanes: int, real: Any) -> Arrays:
+        """Memory for the search of F_ex, the ends of a block's chains side by side."""
+        (_, free, (mem, _), states, sums), _ = self.room(lanes, real, False)
+        return free, mem, states, sums, tuple(np.zeros((1, lanes), real) for _ in range(5))
+
     def room(self, lanes: int, real: Any, back: bool) -> tuple[Arrays, Arrays]:
         """Memory for one step of the loop, and for its way back."""
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
@@ -733,14 +825,64 @@ def _lanes(low: int, high: int, springs: int) -> int:
     return PAD * -(-min((high - low) * max(springs, 1), LANES) // PAD)
 
 
-def _in_blocks(work: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
-    """Call work(*task) for every task, on as many threads as torch has."""
-    if torch.get_num_threads() == 1:
+def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], steps: int) -> None:
+    """Call work(*task) for every task, on as many threads as torch has, or on one if it is little.
+
+    steps: of a site in all tasks together.
+    """
+    if torch.get_num_threads() == 1 or steps < LITTLE:
         for task in tasks:
             work(*task)
         return
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         list(threads.map(lambda task: work(*task), tasks))
+
+
+def _arrays(flat: Tensor, *parts: Tensor) -> Arrays:
+    """All of them as arrays in the precision of the first."""
+    return tuple(part.detach().to(flat.dtype).contiguous().numpy() for part in (flat, *parts))
+
+
+def _run(
+    widths: Widths,
+    inputs: Arrays,
+    unit: float,
+    moved: bool,
+    springs: int,
+    search: bool = False,
+    forward_only: bool = True,
+) -> tuple[Any, Any, Any]:
+    """All replicas forward: states, G, and the law's own v_n or, if that is searched, F_ex.
+
+    inputs: weights, first states, F_ex, v_n and clock, as `fused_rollout` has them. What is run
+    forward only is one compilation for all end conditions; training does without the search.
+    """
+    weights, first, force, velocity, clock = inputs
+    real, steps = weights.dtype.type, len(clock)
+    replicas, d, sites = first.shape
+    path = np.empty((replicas, steps + 1, d, sites), real)
+    path[:, 0] = first
+    if springs == 0:
+        path[:, :, 0] = force
+    slopes = np.empty((replicas, steps, d, sites), real)
+    ends = np.empty((replicas, steps, sites // springs), real) if springs else path[:, :, 0]
+    pulls = np.zeros_like(ends) if search else None
+    blocks = _blocks(sites // max(springs, 1), springs, replicas)
+
+    def block(r: int, low: int, high: int) -> None:
+        room, _ = widths.room(_lanes(low, high, springs), real, False)
+        ends_room = widths.ends_room(_lanes(low, high, 1), real) if forward_only else None
+        pull = force if pulls is None else pulls[r]
+        inputs: Arrays = (
+            *(widths.views(weights[r]), room, path[r], slopes[r], ends[r], pull, velocity, clock),
+            *(real(unit), moved, springs, low, high, ends_room, search),
+        )
+        _roll(*inputs)
+
+    tasks = [(r, *span) for span in blocks for r in range(replicas)]
+    _in_blocks(block, tasks, replicas * steps * sites)
+    found = ends if pulls is None else pulls
+    return path, slopes, found if springs else slopes[:, :, 0]
 
 
 class _Rollout(torch.autograd.Function):
@@ -762,41 +904,22 @@ class _Rollout(torch.autograd.Function):
         widths: Widths,
     ) -> tuple[Tensor, Tensor]:
         moved = velocity is not None
-        weights, first, pull, speed, lengths = (
-            part.detach().to(flat.dtype).contiguous().numpy()
-            for part in (flat, start, force, force if velocity is None else velocity, clock)
-        )
-        real, steps = weights.dtype.type, len(clock)
-        replicas, d, sites = start.shape
-        path = np.empty((replicas, steps + 1, d, sites), real)
-        path[:, 0] = first
-        if springs == 0:
-            path[:, :, 0] = pull
-        slopes = np.empty((replicas, steps, d, sites), real)
-        ends = np.empty((replicas, steps, sites // springs), real) if springs else slopes[:, :, 0]
-        shared: Arrays = (pull, speed, lengths, real(unit), moved, springs)
-        blocks = _blocks(sites // max(springs, 1), springs, replicas)
-
-        def block(r: int, low: int, high: int) -> None:
-            room, _ = widths.room(_lanes(low, high, springs), real, False)
-            parts = path[r], slopes[r], ends[r] if springs else path[r, :, 0]
-            inputs: Arrays = (widths.views(weights[r]), room, *parts, *shared, low, high)
-            _roll(*inputs)
-
-        _in_blocks(block, [(r, *span) for span in blocks for r in range(replicas)])
-        ctx.kept = (weights, widths, path, slopes, shared, blocks, start.dtype)
+        speed = force if velocity is None else velocity
+        inputs = _arrays(flat, start, force, speed, clock)
+        path, slopes, ends = _run(widths, inputs, unit, moved, springs, forward_only=False)
+        ctx.kept = (inputs, path, slopes, widths, unit, moved, springs, start.dtype)
         return tuple(  # type: ignore[return-value]
             torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
         )
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        flat, widths, path, slopes, shared, blocks, dtype = ctx.kept
-        force, _, clock, unit, moved, springs = shared
+        (flat, _, force, _, clock), path, slopes, widths, unit, moved, springs, dtype = ctx.kept
         path_bar = np.zeros_like(path)
         path_bar[:, 1:] = bars[0].numpy()
         ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
         replicas, _, d, sites = path.shape
+        blocks = _blocks(sites // max(springs, 1), springs, replicas)
         flat_bar = np.zeros((replicas, len(blocks), flat.shape[1]), path.dtype)
         start_bar = np.zeros_like(path[:, 0])
 
@@ -806,12 +929,14 @@ class _Rollout(torch.autograd.Function):
             full = tuple(np.zeros((n, sites), path.dtype) for n in (d, d, widths.forces))
             bars = widths.views(flat[r]), widths.views(flat_bar[r, number]), *room, full
             records = path[r], slopes[r], path_bar[r], ends_bar[r]
-            inputs: Arrays = (*bars, *records, force, clock, unit, moved, springs, low, high)
+            rest: Arrays = (force, clock, path.dtype.type(unit), moved, springs, low, high)
+            inputs: Arrays = (*bars, *records, *rest)
             _roll_back(*inputs)
             here = slice(low * max(springs, 1), high * max(springs, 1))
             start_bar[r, :, here] = full[0][:, here]
 
-        _in_blocks(block, [(r, n) for n in range(len(blocks)) for r in range(replicas)])
+        tasks = [(r, n) for n in range(len(blocks)) for r in range(replicas)]
+        _in_blocks(block, tasks, replicas * len(clock) * sites)
         by_weights, by_start = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar)
         return by_weights, by_start.to(dtype), *[None] * 6
 
@@ -855,7 +980,7 @@ def fuses(law: Any, alpha: Tensor) -> bool:
 def fused_rollout(
     law: Potentials | ChainPotentials,
     start: Tensor,
-    force: Tensor,
+    force: Tensor | None,
     velocity: Tensor | None,
     clock: Tensor,
     unit: float,
@@ -867,7 +992,8 @@ def fused_rollout(
     Args:
         law: potentials of which `fuses` is true.
         start: first states, shape (replicas, d, sites): strains or chi, then alpha.
-        force: F_ex of each step, (steps, trajectories); for the trap chi, (steps + 1, sites).
+        force: F_ex of each step, (steps, trajectories); for the trap chi, (steps + 1, sites). Or
+            None: it is found from `velocity`, and nothing is differentiable.
         velocity: v_n of each step, or None where F_ex drives the end.
         clock: length of each step, shape (steps,).
         unit: kappa of the module's docstring.
@@ -875,8 +1001,16 @@ def fused_rollout(
         dtype: precision of the loop.
 
     Returns:
-        States after each step (replicas, steps, d, sites), and the law's own v_n, or F_ex for the
-        trap, at the beginning of each, (replicas, steps, trajectories).
+        States after each step (replicas, steps, d, sites), and the law's own v_n, or F_ex where
+        that is not given and for the trap, at the beginning of each, (replicas, steps,
+        trajectories).
     """
     widths, flat = fused_weights(law)
-    return _Rollout.apply(flat.to(dtype), start, force, velocity, clock, unit, springs, widths)
+    flat = flat.to(dtype)
+    differentiable = torch.is_grad_enabled() and (flat.requires_grad or start.requires_grad)
+    if force is not None and differentiable:
+        return _Rollout.apply(flat, start, force, velocity, clock, unit, springs, widths)
+    known = [part for part in (force, velocity) if part is not None]
+    inputs = _arrays(flat, start, known[0], known[-1], clock)
+    path, _, ends = _run(widths, inputs, unit, velocity is not None, springs, force is None)
+    return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)

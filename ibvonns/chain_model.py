@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
 from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials
+from ibvonns.rollout import chain_rollout
 from ibvonns.validation import choice, count, finite, increasing, positive, shaped
 
 __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
@@ -179,7 +181,13 @@ class ChainModel(nn.Module):
         return self.decoder.nll(density.grid, weights, strain, alpha).mean(-1)
 
     def predict(
-        self, strain: Tensor, alpha: Tensor, times: Tensor, known: Tensor, boundary: str
+        self,
+        strain: Tensor,
+        alpha: Tensor,
+        times: Tensor,
+        known: Tensor,
+        boundary: str,
+        backend: str = "fast",
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Roll the chain out from its first state by Euler's method, Eqs. (41) to (50).
 
@@ -189,6 +197,7 @@ class ChainModel(nn.Module):
             times: shape (times,), strictly increasing.
             known: F_ex or v_n, shape (conditions, times), as recorded.
             boundary: "force" or "velocity", which of the two is known.
+            backend: as for `chain_rollout`.
 
         v_n is recorded as a backward difference: the step from time j moves the end at entry j + 1,
         so that the total strain is the prescribed one. F_ex of entry j belongs to the state at j.
@@ -205,17 +214,20 @@ class ChainModel(nn.Module):
         shaped("alpha", finite("alpha", alpha), ("replicas", "conditions", "springs", "internal"))
         shaped("strain", finite("strain", strain), ("...", *alpha.shape[1:3]))
         shaped("known", finite("known", known), (alpha.shape[1], len(times)))
-        law, replicas = self.potentials, len(self.seeds)
-        given = law.force_given if boundary == "force" else law.velocity_given
+        law, steps, first = self.potentials, torch.diff(times), strain.expand(alpha.shape[:3])
+
+        def rolled(strain: Tensor, alpha: Tensor, given: Tensor, steps: Tensor) -> Any:
+            force, moves = (given, None) if boundary == "force" else (None, given)
+            return chain_rollout(law, strain, alpha, force, moves, steps, backend)
+
         driven = known[:, :-1] if boundary == "force" else known[:, 1:]
-        strains, alphas = [strain.expand(alpha.shape[:3])], [alpha]
-        for step, value in zip(torch.diff(times).tolist(), driven.unbind(1), strict=True):
-            strain_rate, alpha_rate, _ = given(strains[-1], alphas[-1], value)
-            strains.append(strains[-1] + step * strain_rate)
-            alphas.append(alphas[-1] + step * alpha_rate)
-        path, inner = torch.stack(strains, 2), torch.stack(alphas, 2)
-        other = given(path.flatten(1, 2), inner.flatten(1, 2), known.flatten())[2]
-        return path, inner, other.unflatten(1, known.shape).expand(replicas, *known.shape)
+        path, inner, _ = rolled(first, alpha, driven, steps)
+        path = torch.cat([first[:, :, None], path], 2)
+        inner = torch.cat([alpha[:, :, None], inner], 2)
+        # at every state, with what is known there; where its step would lead is of no interest
+        states = path.flatten(1, 2), inner.flatten(1, 2)
+        _, _, other = rolled(*states, known.flatten()[:, None], times[:1].new_ones(1))
+        return path, inner, other.reshape(len(other), *known.shape)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, gauge and scales to a safetensors file, whole or not at all."""

@@ -172,7 +172,7 @@ class TrapModel(nn.Module):
         """
         shaped("controls", finite("controls", controls), ("conditions", len(times)))
         shaped("initial", finite("initial", initial), (len(self.seeds), len(controls), "internal"))
-        alpha = rollout(self.potentials.evolution, controls, initial, times)
+        alpha = rollout(self.potentials, controls, initial, times)
         return alpha, self.external_force(controls, alpha)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -112,73 +112,84 @@ def chain_rollout(
     law: ChainPotentials,
     strain: Tensor,
     alpha: Tensor,
-    external_force: Tensor,
+    external_force: Tensor | None,
     velocity: Tensor | None,
     steps: Tensor,
     backend: str = "fast",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Euler rollouts of a chain with F_ex known, differentiable by the weights and by alpha.
+    """Euler rollouts of a chain, differentiable by the weights and by alpha.
 
     Args:
         law: its potentials.
-        strain: first strains, shape (trajectories, springs).
+        strain: first strains, shape (trajectories, springs) or with replicas in front.
         alpha: first internal variables, shape (replicas, trajectories, springs, internal).
-        external_force: F_ex of each step, shape (trajectories, steps).
+        external_force: F_ex of each step, shape (trajectories, steps). Or None: it is what the
+            given velocity takes (`ChainPotentials.velocity_given`).
         velocity: v_n of each step, same shape: the end then moves by it
             (`ChainPotentials.both_given`). Or None: it moves as F_ex drives it (`force_given`).
         steps: length of each step in time, shape (steps,).
         backend: "fast", "single" for the same in single precision, or "reference" for PyTorch's
             own differentiation. What the fast ones do not know (networks of other than two hidden
             layers, another device than the processor, states that are not float64) goes the
-            reference way by itself.
+            reference way by itself, and so does a gradient where F_ex is not given.
 
     Returns:
         strain (replicas, trajectories, steps, springs) and alpha, with one more axis, after each
-        step, and the law's own v_n at the beginning of each, (replicas, trajectories, steps).
+        step, and at the beginning of each the law's own v_n, or F_ex if that was not given,
+        (replicas, trajectories, steps).
 
     Raises:
-        ValueError: wrong shape, or an unknown backend.
+        ValueError: wrong shape, neither F_ex nor v_n, or an unknown backend.
     """
     shaped("alpha", alpha, ("replicas", "trajectories", "springs", "internal"))
-    shaped("strain", strain, alpha.shape[1:3])
+    shaped("strain", strain, alpha.shape[:3] if strain.ndim == 3 else alpha.shape[1:3])
     shaped("steps", steps, ("steps",))
     for name, part in (("external_force", external_force), ("velocity", velocity)):
         if part is not None:
-            shaped(name, part, (len(strain), len(steps)))
-    if not _fast(backend, law, alpha):
+            shaped(name, part, (alpha.shape[1], len(steps)))
+    if external_force is None and velocity is None:
+        raise ValueError("external_force and velocity must not both be None: nothing is given")
+    differentiable = torch.is_grad_enabled() and (alpha.requires_grad or law.mobility.requires_grad)
+    if not _fast(backend, law, alpha) or (external_force is None and differentiable):
         return _chain_reference(law, strain, alpha, external_force, velocity, steps)
     mean, deviation = law.strain_scale
     scaled = ((strain - mean) / deviation).expand(alpha.shape[:-1])
     path, ends = fused_rollout(
         law,
         torch.cat([scaled[:, None], alpha.movedim(-1, 1)], 1).flatten(2),
-        (external_force / law.force_scale).mT,
+        None if external_force is None else (external_force / law.force_scale).mT,
         None if velocity is None else (velocity / law.velocity_scale).mT,
         steps,
         float(law.velocity_scale / law.natural_length / deviation),
-        strain.shape[1],
+        alpha.shape[2],
         torch.float32 if backend == "single" else torch.float64,
     )
-    path = path.unflatten(-1, strain.shape)  # (replicas, steps, 1 + internal, *strain)
+    path = path.unflatten(-1, alpha.shape[1:3])  # (replicas, steps, 1 + internal, *alpha's)
     strains = mean + deviation * path[:, :, 0].transpose(1, 2)
-    return strains, path[:, :, 1:].permute(0, 3, 1, 4, 2), law.velocity_scale * ends.mT
+    unit = law.force_scale if external_force is None else law.velocity_scale
+    return strains, path[:, :, 1:].permute(0, 3, 1, 4, 2), unit * ends.mT
 
 
 def _chain_reference(
     law: ChainPotentials,
     strain: Tensor,
     alpha: Tensor,
-    external_force: Tensor,
+    external_force: Tensor | None,
     velocity: Tensor | None,
     steps: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     now = strain.expand(alpha.shape[:-1])
     strains, alphas, ends = [], [], []
     for n, step in enumerate(steps.tolist()):
-        if velocity is None:
-            rate, change, end = law.force_given(now, alpha, external_force[:, n])
-        else:
-            rate, change, end = law.both_given(now, alpha, external_force[:, n], velocity[:, n])
+        pulled, moved = (
+            None if part is None else part[:, n] for part in (external_force, velocity)
+        )
+        if pulled is not None and moved is not None:
+            rate, change, end = law.both_given(now, alpha, pulled, moved)
+        elif pulled is not None:
+            rate, change, end = law.force_given(now, alpha, pulled)
+        elif moved is not None:
+            rate, change, end = law.velocity_given(now, alpha, moved)
         now, alpha = now + step * rate, alpha + step * change
         strains.append(now)
         alphas.append(alpha)

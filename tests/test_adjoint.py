@@ -111,6 +111,39 @@ def test_chains_longer_than_the_lanes_agree(moved: bool) -> None:
         assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(2, 12), st.integers(1, 3)),
+    window=st.sampled_from((1, 2, 30)),
+    reach=st.sampled_from((0.0, 1e-3, 1.0, 1e3)),
+    seed=st.integers(0, 1000),
+)
+def test_the_force_that_a_velocity_takes_is_that_of_the_reference(
+    sizes: tuple[int, int, int, int], window: int, reach: float, seed: int
+) -> None:
+    law = made(sizes[0], sizes[3])
+    strain, alpha, _, velocity, steps = problem(*sizes, window, seed)
+    moved = reach * velocity
+    with torch.no_grad():
+        ours, expected = (
+            chain_rollout(law, strain, alpha, None, moved, steps, backend)
+            for backend in ("fast", "reference")
+        )
+        again = chain_rollout(law, strain, alpha, ours[2][0], None, steps)
+    for one, other in zip(ours, expected, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+    # given back, the force drives the end as it was moved
+    assert (again[2][0] - moved).abs().max() <= 1e-9 * (moved.abs().max() + law.velocity_scale)
+
+
+def test_a_velocitys_force_is_differentiable_by_the_reference() -> None:
+    law = made(1)
+    strain, alpha, _, velocity, steps = problem(1, 2, 3, 1, 2, 5)
+    force = chain_rollout(law, strain, alpha, None, velocity, steps)[2]
+    assert torch.autograd.grad(force.sum(), law.mobility)[0].isfinite().all()
+
+
 @pytest.fixture(scope="module")
 def chain() -> tuple[ChainModel, tuple[Tensor, ...]]:
     """A chain's law after some training, and first states, F_ex, v_n and steps of its data."""

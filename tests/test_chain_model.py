@@ -83,6 +83,20 @@ def test_total_strain_is_the_prescribed_one_when_the_velocity_is_given(
     assert force.shape == (2, 2, 51)
 
 
+@pytest.mark.parametrize("boundary", ["force", "velocity"])
+def test_both_engines_predict_the_same(
+    model: ChainModel, observed: ChainObservations, boundary: str
+) -> None:
+    known = observed.external_force if boundary == "force" else observed.velocity
+    with torch.no_grad():
+        begin = observed.mean[:, 0], model.encode(observed)[:, :, 0], observed.times
+        found, expected = (
+            model.predict(*begin, known, boundary, backend) for backend in ("fast", "reference")
+        )
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm()
+
+
 def test_force_given_back_leads_to_the_same_velocity(
     model: ChainModel, observed: ChainObservations
 ) -> None:

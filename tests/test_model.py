@@ -61,7 +61,7 @@ def test_prediction_is_the_rollout_and_the_slope_of_the_free_energy(seen: Observ
         initial = model.encode(seen)[:, :, 0]
         alpha, force = model.predict(seen.controls, initial, seen.times)
     expected = rollout(model.potentials.evolution, seen.controls, initial, seen.times)
-    assert torch.equal(alpha, expected)
+    assert torch.allclose(alpha, expected, rtol=1e-10, atol=1e-12)  # another engine
     assert torch.equal(alpha[:, :, 0], initial)
     controls = seen.controls.clone().requires_grad_()
     energy = model.potentials.free_energy(controls.flatten()[:, None], alpha[:1].flatten(1, 2))
