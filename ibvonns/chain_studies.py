@@ -1,6 +1,7 @@
 """The chain's two studies: data, errors, noise floors, the entropy limit, and sound training."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
 from pathlib import Path
@@ -210,7 +211,7 @@ class EntropyLimit:
 
 def entropy_limit(
     chain: Chain | None = None,
-    realisations: int = 20_000,
+    realisations: int = 10_000,
     seed: int = INDEPENDENT,
     every: int = 15,
     block: int = 2000,
@@ -235,15 +236,20 @@ def entropy_limit(
     """
     chain = chain or Chain()
     blocks = count("number of blocks", realisations // count("block", block), 2)
-    kept, alone = [], []
-    for n in range(blocks):
-        part = chain.simulate_paper(realisations=block, seed=seed + n)
+
+    def simulated(number: int) -> tuple[Tensor, Tensor, int]:
+        part = chain.simulate_paper(realisations=block, seed=seed + number)
         steps = len(part.times)
         # denser at first, when the coarse step widens the wells of the exact equilibrium
         dense = torch.tensor([0, 1, 2, 3, 4, 6, 8, 11, steps - 1])
         times = torch.cat([dense, torch.arange(every, steps, every)]).unique()
-        kept.append(part.realisations[:, times])
-        alone.append(spacing_entropy(kept[-1]))
+        return part.realisations[:, times], times, steps
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        parts = list(threads.map(simulated, range(blocks)))
+    kept = [part for part, _, _ in parts]
+    times, steps = parts[0][1:]
+    alone = [spacing_entropy(part) for part in kept]
     whole = spacing_entropy(torch.cat(kept, -1))  # (conditions, times, springs)
     # weight of each time kept: its hat function summed over all times
     share = torch.zeros(len(times), dtype=torch.float64)

@@ -15,6 +15,8 @@ from ibvonns.validation import at_least, finite, increasing, shaped
 
 __all__ = ["Density", "Ensemble", "load_tensors", "save_tensors"]
 
+CACHED = 200_000  # realisations that are compressed at a time
+
 
 def save_tensors(
     path: str | os.PathLike[str],
@@ -215,12 +217,14 @@ class Ensemble:
             )
         rows = self.realisations.flatten(0, -2)
         weights = torch.zeros(len(rows), len(grid), dtype=rows.dtype, device=rows.device)
-        place = (rows - grid[0]) / spacing
-        left = place.floor().clamp_(max=len(grid) - 2)
-        share = place.sub_(left)
-        index = left.long()
-        weights.scatter_add_(1, index, 1 - share)
-        weights.scatter_add_(1, index + 1, share)
+        few = max(1, CACHED // rows.shape[1])  # rows at a time, which stay in the processor's cache
+        for some, weight in zip(rows.split(few), weights.split(few), strict=True):
+            place = (some - grid[0]) / spacing
+            left = place.floor().clamp_(max=len(grid) - 2)
+            share = place.sub_(left)
+            index = left.long()
+            weight.scatter_add_(1, index, 1 - share)
+            weight.scatter_add_(1, index + 1, share)
         shape = (*self.realisations.shape[:-1], len(grid))
         return Density(grid, (weights / self.count).reshape(shape))
 

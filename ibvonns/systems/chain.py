@@ -266,8 +266,8 @@ def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> 
     drawn = []
     for rest, level in zip(range(len(sums), 0, -1), levels.unbind(1), strict=True):
         # where r - eps lies in the table of W_rest, in units of the spacing
-        place = (left - strains - rest * strains[0]) / spacing
-        density = weight * _interpolate(sums[rest - 1], place)
+        place = (left - (rest + 1) * strains[0]) / spacing
+        density = weight * _falling(sums[rest - 1], place, len(strains))
         cumulative = torch.cumulative_trapezoid(density, dim=1)
         cumulative = torch.cat([torch.zeros_like(left), cumulative], 1)
         aim = level[:, None] * cumulative[:, -1:]
@@ -285,9 +285,16 @@ def _convolve(one: Tensor, other: Tensor) -> Tensor:
     return torch.nn.functional.conv1d(padded, other.flip(0)[None, None])[0, 0]
 
 
-def _interpolate(table: Tensor, place: Tensor) -> Tensor:
-    """Values of a table at places between its entries, linearly; 0 outside."""
-    cell = place.floor().long()
-    inside = (cell >= 0) & (cell < len(table) - 1)
-    cell = cell.clamp(0, len(table) - 2)
-    return torch.lerp(table[cell], table[cell + 1], place - cell) * inside
+def _falling(table: Tensor, place: Tensor, number: int) -> Tensor:
+    """Values of a table at place, place - 1, ... between its entries, linearly; 0 outside.
+
+    Each row of places, shape (rows, 1), falls by whole entries: it reads one stretch of the table,
+    with the same shares throughout. Returns (rows, number).
+    """
+    cell = place.floor()
+    share = place - cell
+    # turned round, so that the stretches rise; a stretch with nothing to read begins in the zeros
+    padded = torch.nn.functional.pad(table.flip(0), (number + 1, number + 1))
+    first = (len(table) + number - 1 - cell).long().clamp(0, len(table) + number + 1)
+    rows = padded.unfold(0, number + 1, 1)[first[:, 0]]
+    return torch.lerp(rows[:, 1:], rows[:, :-1], share)
