@@ -123,12 +123,12 @@ class Recipe:
 
     phases: tuple[Phase, ...] = (
         Phase(0, 150),
-        Phase(1, 1500, 30),
+        Phase(1, 1000, 30),
         Phase(30, 40, 4),
         Phase(100, 20, 2),
         Phase(300, 10, 1),
     )
-    learning_rate: float = 1.5e-2
+    learning_rate: float = 2e-2
     weights: tuple[float, ...] = (0.01, 100.0, 1.0)
     checkpoint_every: int = 200
     clip: float | None = None
