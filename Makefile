@@ -43,9 +43,9 @@ notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 # Caches of its own: the first calls compile.
 bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)
 	$(BIN)/pip install --quiet -c constraints.txt -e .[bench]
-	@fresh=$$(mktemp -d); export NUMBA_CACHE_DIR=$$fresh TORCHINDUCTOR_CACHE_DIR=$$fresh; \
-	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json; \
-	rm -rf $$fresh
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh" book/bench.json.tmp' EXIT; \
+	export NUMBA_CACHE_DIR=$$fresh TORCHINDUCTOR_CACHE_DIR=$$fresh; \
+	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
 	$(BIN)/python book/speed.py
 
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
