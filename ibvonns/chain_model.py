@@ -1,7 +1,7 @@
 """IB-VONNs for the chain: encoder, decoder and potentials, tied to observations (Sec. 4)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ibvonns.validation import choice, count, finite, increasing, positive, shap
 __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
 
 DECODERS = ("mixture", "flow")
+AXES = ("replicas", "conditions", "springs")
 SHIFT = 0.05  # in strain, of `ChainModel.drift`
 
 
@@ -76,7 +77,10 @@ class ChainObservations:
 
 
 def observe_chain(
-    ensemble: Ensemble, natural_length: float = 0.01, points: int = 160
+    ensemble: Ensemble,
+    natural_length: float = 0.01,
+    points: int = 160,
+    grid: Tensor | None = None,
 ) -> ChainObservations:
     """Compress an ensemble of the chain to what training needs, once and for all.
 
@@ -84,23 +88,26 @@ def observe_chain(
         ensemble: with the records "velocity" and "external_force".
         natural_length: L0.
         points: size of the grid of strains; `Density` states the error.
+        grid: the strains themselves, if given: such as several ensembles share.
 
     Raises:
-        ValueError: a record is missing.
+        ValueError: a record is missing, or a realisation lies outside of the grid.
     """
     for name in ("velocity", "external_force"):
         if name not in ensemble.records:
             raise ValueError(
                 f"ensemble must hold the record {name!r}, but holds {sorted(ensemble.records)}"
             )
-    low, high = ensemble.realisations.min(), ensemble.realisations.max()
-    unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64)
+    if grid is None:
+        low, high = ensemble.realisations.min(), ensemble.realisations.max()
+        unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64)
+        grid = low + (high - low) * unit
     return ChainObservations(
         ensemble.times,
         ensemble.records["velocity"],
         ensemble.records["external_force"],
         ensemble.mean(),
-        ensemble.density(low + (high - low) * unit),
+        ensemble.density(grid),
         natural_length,
     )
 
@@ -112,9 +119,12 @@ class ChainModel(nn.Module):
         seeds: one for each replica; they draw the initial weights and nothing else.
         decoder: "mixture", Eq. (54), or "flow".
         sigmoids: d of the flow.
+        internal: number of internal variables of a spring; with 0, for a flow, strain alone is the
+            state, and the encoder stands idle.
+        law: what makes the law from generators and `internal`; another for a comparison.
 
     Raises:
-        ValueError: no seed, an unknown decoder or no sigmoid.
+        ValueError: no seed, an unknown decoder, no sigmoid, or a mixture with no internal variable.
 
     >>> sum(weight[0].numel() for weight in ChainModel([0], "flow").parameters())
     3417
@@ -123,17 +133,26 @@ class ChainModel(nn.Module):
     observes = ChainObservations
     terms = ("density", "drift", "strain", "internal", "drive")  # of the loss, as its weights
 
-    def __init__(self, seeds: Sequence[int], decoder: str = "mixture", sigmoids: int = 2):
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        decoder: str = "mixture",
+        sigmoids: int = 2,
+        internal: int = 1,
+        law: Callable[..., ChainPotentials] = ChainPotentials,
+    ):
         super().__init__()
         self.seeds, self.sigmoids = list(seeds), count("sigmoids", sigmoids)
+        self.internal = count("internal", internal, 0)
         rngs = generators(self.seeds)
-        self.encoder = Encoder(rngs, reference=0.0)  # alpha vanishes where no spring is strained
+        # alpha vanishes where no spring is strained
+        self.encoder = Encoder(rngs, internal=max(1, internal), reference=0.0)
         self.decoder: MixtureDecoder | FlowDecoder
         if choice("decoder", decoder, DECODERS) == "mixture":
-            self.decoder = MixtureDecoder(rngs)
+            self.decoder = MixtureDecoder(rngs, internal=internal)
         else:
-            self.decoder = FlowDecoder(rngs, sigmoids)
-        self.potentials = ChainPotentials(rngs)
+            self.decoder = FlowDecoder(rngs, sigmoids, internal=internal)
+        self.potentials = law(rngs, internal=internal)
 
     def set_scales(self, data: ChainObservations) -> None:
         """Take the scales from the training data."""
@@ -151,7 +170,7 @@ class ChainModel(nn.Module):
 
     def standardised(self, data: ChainObservations, times: Tensor | None = None) -> Tensor:
         """`Encoder.standardised`: (replicas, conditions, times, springs, internal)."""
-        return self.encoder.standardised(data.density, data.mean, times)
+        return self.encoder.standardised(data.density, data.mean, times)[..., : self.internal]
 
     def drift(self, rows: Density) -> Tensor:
         """Mean square change of alpha, in its deviation over these rows, per unit of strain.
@@ -168,7 +187,8 @@ class ChainModel(nn.Module):
 
     def encode(self, data: ChainObservations) -> Tensor:
         """alpha, shape (replicas, conditions, times, springs, internal), in the frozen gauge."""
-        return self.encoder(data.density).unflatten(1, data.mean.shape)
+        alpha: Tensor = self.encoder(data.density)
+        return alpha.unflatten(1, data.mean.shape)[..., : self.internal]
 
     def nll(self, density: Density, strain: Tensor, alpha: Tensor) -> Tensor:
         """Mean negative log-likelihood of each replica in nats per strain, (replicas,).
@@ -211,7 +231,7 @@ class ChainModel(nn.Module):
         """
         increasing("times", times)
         choice("boundary", boundary, ("force", "velocity"))
-        shaped("alpha", finite("alpha", alpha), ("replicas", "conditions", "springs", "internal"))
+        shaped("alpha", finite("alpha", alpha), (*AXES, self.internal))
         shaped("strain", finite("strain", strain), ("...", *alpha.shape[1:3]))
         shaped("known", finite("known", known), (alpha.shape[1], len(times)))
         law, steps, first = self.potentials, torch.diff(times), strain.expand(alpha.shape[:3])
@@ -230,12 +250,19 @@ class ChainModel(nn.Module):
         return path, inner, other.reshape(len(other), *known.shape)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, gauge and scales to a safetensors file, whole or not at all."""
+        """Write weights, gauge and scales to a safetensors file, whole or not at all.
+
+        Raises:
+            ValueError: a law other than potentials, which `load` would not know.
+        """
+        if type(self.potentials) is not ChainPotentials:
+            raise ValueError(f"law must be potentials to be saved, but is {type(self.potentials)}")
         metadata = {
             "kind": "ibvonns.ChainModel",
             "seeds": ",".join(str(seed) for seed in self.seeds),
             "decoder": "flow" if isinstance(self.decoder, FlowDecoder) else "mixture",
             "sigmoids": str(self.sigmoids),
+            "internal": str(self.internal),
         }
         save_tensors(path, self.state_dict(), metadata)
 
@@ -253,6 +280,7 @@ class ChainModel(nn.Module):
                 f"path must name a saved ChainModel, but {os.fspath(path)!r} holds none"
             )
         seeds = [int(seed) for seed in metadata["seeds"].split(",")]
-        model = cls(seeds, metadata["decoder"], int(metadata["sigmoids"]))
+        sizes = int(metadata["sigmoids"]), int(metadata["internal"])
+        model = cls(seeds, metadata["decoder"], *sizes)
         model.load_state_dict(tensors)
         return model

@@ -1,6 +1,6 @@
 """The chain's two studies: data, errors, noise floors, the entropy limit, and sound training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
@@ -13,6 +13,7 @@ from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import gauge_free_error, relative_error, spacing_entropy
 from ibvonns.networks import copy_replica
+from ibvonns.onsager import ChainPotentials
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.training import CHAIN_DRAW, CHAIN_RECIPE, CHAIN_START, Recipe, TrainingError, train
 from ibvonns.validation import choice, count
@@ -109,7 +110,7 @@ def _error(prediction: Tensor, truth: Tensor) -> float:
 
 @torch.no_grad()
 def chain_errors(
-    model: ChainModel, data: Mapping[str, Ensemble], prefix: str
+    model: ChainModel, data: Mapping[str, Ensemble | ChainObservations], prefix: str
 ) -> tuple[Errors, Errors]:
     """The errors that the paper reports, for each replica.
 
@@ -117,7 +118,7 @@ def chain_errors(
 
     Args:
         model: trained, with its gauge frozen.
-        data: as `chain_data` gives it.
+        data: as `chain_data` gives it, or what was observed of it.
         prefix: "gmm" or "cnf", for the ids.
 
     Returns:
@@ -128,8 +129,9 @@ def chain_errors(
     """
     errors: Errors = {}
     gauge_free: Errors = {}
-    for split, ensemble in data.items():
-        seen = observe_chain(ensemble, model.potentials.natural_length, FINE)
+    for split, part in data.items():
+        length = model.potentials.natural_length
+        seen = observe_chain(part, length, FINE) if isinstance(part, Ensemble) else part
         alpha = model.encode(seen)
         if split != "sine":
             nll = model.nll(seen.density, seen.mean.flatten(), alpha.flatten(1, 3))
@@ -140,6 +142,8 @@ def chain_errors(
             errors[f"{prefix}-strain-{name}"] = [
                 _error(row, seen.mean) for row in paths.strain[boundary]
             ]
+            if model.internal == 0:
+                continue
             pairs = list(zip(paths.alpha[boundary], alpha, strict=True))
             gauge_free[f"{prefix}-alpha-{name}"] = [
                 gauge_free_error(*pair) if bool(pair[0].isfinite().all()) else inf for pair in pairs
@@ -308,6 +312,8 @@ def train_chain(
     folder: Path | None = None,
     sigmoids: int = 2,
     attempts: int = 2,
+    internal: int = 1,
+    law: Callable[..., ChainPotentials] = ChainPotentials,
 ) -> tuple[ChainModel, Tensor, list[int]]:
     """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
 
@@ -323,7 +329,9 @@ def train_chain(
         recipe, draw, start: of the long training, of that of all draws, and of that in between.
         folder: where checkpoints are kept while training runs; none if not given.
         sigmoids: d of the flow.
-        attempts: how often a seed may be trained before the run is given up.
+        attempts: how often a seed may be trained before the run is given up; with 0 every seed is
+            taken as it comes.
+        internal, law: as for `ChainModel`.
 
     Returns:
         The model, the loss history of all trainings one after the other, as `training.train` gives
@@ -340,20 +348,19 @@ def train_chain(
         file = None if folder is None else folder / f"checkpoint-{name}-{seeds[0]}.safetensors"
         return train(model, data, by, file)
 
-    many = ChainModel(
-        [seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)], decoder, sigmoids
-    )
+    kind = (decoder, sigmoids, internal, law)
+    many = ChainModel([seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)], *kind)
     first = trained(many, draw, "draw")
     weights = torch.tensor(draw.weights, dtype=first.dtype)
     loss = (first[-5:].mean(0) * weights[:, None]).sum(0).unflatten(0, (len(seeds), CANDIDATES))
     chosen = loss.argmin(1).tolist()
     places = [CANDIDATES * index + best for index, best in enumerate(chosen)]
-    model = ChainModel(seeds, decoder, sigmoids)
+    model = ChainModel(seeds, *kind)
     for index, place in enumerate(places):
         copy_replica(model, index, many, place)
     rest = [trained(model, start, "start"), trained(model, recipe, "long")]
     history = torch.cat([first[:, :, places], *rest])
-    poor = unsound_chain(model, data, ensemble)
+    poor = unsound_chain(model, data, ensemble) if attempts else []
     if poor and attempts == 1:
         bad = [model.seeds[index] for index in poor]
         raise TrainingError(
@@ -362,7 +369,7 @@ def train_chain(
         )
     for index in poor:
         anew = [seeds[index] + AGAIN * CANDIDATES]
-        same = (study, recipe, draw, start, folder, sigmoids, attempts - 1)
+        same = (study, recipe, draw, start, folder, sigmoids, attempts - 1, internal, law)
         again, found, drawn = train_chain(ensemble, anew, *same)
         copy_replica(model, index, again)
         history[:, :, index] = found[:, :, 0]

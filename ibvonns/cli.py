@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 
 from ibvonns import __version__
-from ibvonns.scoreboard import score, scored_rows, table
+from ibvonns.scoreboard import (
+    board,
+    comma_separated,
+    score,
+    scored_rows,
+    stored,
+    table,
+    worsened,
+)
 from ibvonns.studies import STUDIES, load_metrics, study_folder
 from ibvonns.studies import reproduce as run_study
 from ibvonns.training import TrainingError
@@ -79,21 +87,39 @@ def scoreboard(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the rows as a JSON list instead of a table.")
     ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if a row is worse than the stored one.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Read a folder that `reproduce --out` wrote.")
     ] = None,
 ) -> None:
-    """Show published numbers beside ours; what has not been trained yet is trained first."""
+    """Show published numbers beside ours; what has not been trained yet is trained first.
+
+    With the book's own seeds each row has a verdict, and a noise floor with its scatter.
+    """
+    if check and (seeds is not None or out is not None):
+        raise typer.BadParameter("--check is for the book's own seeds: leave --seeds and --out out")
     try:
         wanted = STUDIES if study is None else (choice("study", study, STUDIES),)
         if out is not None:
             wanted = (load_metrics(out / "metrics.json")["study"],)
-        folder = None if out is None else str(out)
-        rows = [row for name in wanted for row in score(name, seeds, folder)]
+        if seeds is None and out is None:
+            rows = [row for name in wanted for row in board(name)]
+        else:
+            folder = None if out is None else str(out)
+            rows = [row for name in wanted for row in score(name, seeds, folder)]
     except (ValueError, OSError, TrainingError) as error:
         raise typer.BadParameter(str(error)) from None
+    if check:
+        worse = worsened(rows, stored())
+        print("\n".join(worse) or f"none of {len(rows)} rows is worse than the stored one")
+        raise typer.Exit(1 if worse else 0)
     if as_json:
         print(json.dumps(rows, indent=1))
+    elif as_csv:
+        print(comma_separated(rows), end="")
     else:
         Console().print(table(rows))
 

@@ -71,31 +71,34 @@ class Observations:
         )
 
 
-def observe(ensemble: Ensemble, points: int = 256) -> Observations:
+def observe(ensemble: Ensemble, points: int = 256, grid: Tensor | None = None) -> Observations:
     """Compress an ensemble of the trap to what training needs, once and for all.
 
     Args:
         ensemble: with the records "pulled_length" and "external_force".
         points: size of the position grid; `Density` states the error, which falls as its square.
+        grid: the positions themselves, if given: such as several ensembles share.
 
     Raises:
-        ValueError: a record is missing.
+        ValueError: a record is missing, or a realisation lies outside of the grid.
     """
     for name in ("pulled_length", "external_force"):
         if name not in ensemble.records:
             raise ValueError(
                 f"ensemble must hold the record {name!r}, but holds {sorted(ensemble.records)}"
             )
-    low, high = ensemble.realisations.min(), ensemble.realisations.max()
-    # a margin of 1 %, so that rounding leaves no realisation outside
-    unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64).to(low)
+    if grid is None:
+        low, high = ensemble.realisations.min(), ensemble.realisations.max()
+        # a margin of 1 %, so that rounding leaves no realisation outside
+        unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64).to(low)
+        grid = low + (high - low) * unit
     return Observations(
         ensemble.times,
         ensemble.records["pulled_length"],
         ensemble.records["external_force"],
         ensemble.mean(),
         ensemble.realisations.var(-1, unbiased=False),
-        ensemble.density(low + (high - low) * unit),
+        ensemble.density(grid),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
-from ibvonns.validation import finite, positive, shaped
+from ibvonns.validation import count, finite, positive, shaped
 
 __all__ = ["ChainPotentials", "Potentials"]
 
@@ -145,7 +145,7 @@ class ChainPotentials(nn.Module):
         rngs: one generator for each replica.
         natural_length: L0.
         free_energy_hidden, dissipation_hidden: widths of the hidden layers of f and of phi.
-        internal: number of internal variables of a spring.
+        internal: number of internal variables of a spring; with none alpha has a last axis of 0.
 
     Buffers, set from the training data: `strain_scale` (mean and deviation of the mean strain),
     `force_scale` (deviation of F_ex) and `velocity_scale`.
@@ -174,8 +174,9 @@ class ChainPotentials(nn.Module):
     ):
         super().__init__()
         self.natural_length = positive("natural_length", natural_length)
-        self.energy_network = INN(rngs, 1 + internal, free_energy_hidden)
+        self.internal = count("internal", internal, 0)
         both = 1 + internal
+        self.energy_network = INN(rngs, both, free_energy_hidden)
         gain = [FAINT] + internal * [1.0]
         self.dissipation_network = PICINN(rngs, both, both, dissipation_hidden, gain)
         # softplus of it, in units of the scales. That of g_v starts above any that is likely, and
@@ -211,8 +212,7 @@ class ChainPotentials(nn.Module):
         return self.force_scale * self.strain_scale[1] * self.natural_length
 
     def _state(self, strain: Tensor, alpha: Tensor) -> Tensor:
-        internal = self.mobility.shape[-1] - 1
-        shaped("alpha", alpha, ("replicas", "trajectories", "springs", internal))
+        shaped("alpha", alpha, ("replicas", "trajectories", "springs", self.internal))
         shaped("strain", strain, alpha.shape[:-1])
         mean, deviation = self.strain_scale
         return torch.cat([((strain - mean) / deviation)[..., None], alpha], -1)

@@ -141,7 +141,7 @@ def chain_rollout(
     Raises:
         ValueError: wrong shape, neither F_ex nor v_n, or an unknown backend.
     """
-    shaped("alpha", alpha, ("replicas", "trajectories", "springs", "internal"))
+    shaped("alpha", alpha, ("replicas", "trajectories", "springs", law.internal))
     shaped("strain", strain, alpha.shape[:3] if strain.ndim == 3 else alpha.shape[1:3])
     shaped("steps", steps, ("steps",))
     for name, part in (("external_force", external_force), ("velocity", velocity)):
@@ -149,7 +149,8 @@ def chain_rollout(
             shaped(name, part, (alpha.shape[1], len(steps)))
     if external_force is None and velocity is None:
         raise ValueError("external_force and velocity must not both be None: nothing is given")
-    differentiable = torch.is_grad_enabled() and (alpha.requires_grad or law.mobility.requires_grad)
+    wanted = alpha.requires_grad or any(part.requires_grad for part in law.parameters())
+    differentiable = torch.is_grad_enabled() and wanted
     if not _fast(backend, law, alpha) or (external_force is None and differentiable):
         return _chain_reference(law, strain, alpha, external_force, velocity, steps)
     mean, deviation = law.strain_scale

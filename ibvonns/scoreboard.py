@@ -1,6 +1,8 @@
-"""The scoreboard: every published number beside ours, the noise floor and the theoretical limit."""
+"""The scoreboard: every published number beside ours, the noise floor, the limit, and a verdict."""
 
 import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import log
@@ -8,11 +10,31 @@ from typing import Any
 
 from rich.table import Table
 
+from ibvonns.floors import truth_scores
 from ibvonns.metrics import summary
 from ibvonns.studies import SEEDS, load_metrics, reproduce, study_folder
 from ibvonns.validation import choice
 
-__all__ = ["markdown", "published", "rounded", "score", "score_errors", "scored_rows", "table"]
+__all__ = [
+    "VERDICTS",
+    "board",
+    "comma_separated",
+    "markdown",
+    "published",
+    "rounded",
+    "score",
+    "score_errors",
+    "scored_rows",
+    "stored",
+    "table",
+    "verdict",
+    "worsened",
+]
+
+VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs")  # best first
+CLOSE = 0.1  # relative difference up to which an error counts as reproduced
+NATS = 0.005  # the same for a likelihood
+SLACK = {"%": 0.02, "nats": 0.001}  # of an error relative: what another processor may change
 
 
 def published(study: str | None = None) -> list[dict[str, str]]:
@@ -97,6 +119,98 @@ def score(study: str, seeds: int | None = None, out: str | None = None) -> list[
     return scored_rows(metrics)
 
 
+def verdict(row: Mapping[str, Any]) -> str:
+    """One of `VERDICTS` for a scored row, by its numbers alone.
+
+    - "at the noise floor": the median is at most the floor and two of its deviations, or for a
+      likelihood no further from the entropy limit than `NATS`. No theory can show less.
+    - "better than published": even the worst seed is below the published value, for a likelihood by
+      `NATS`.
+    - "reproduced": the median is within a tenth (`NATS`) of the published value, or of what the
+      authors' own notebook prints.
+    - "differs": none of these.
+    """
+    median, worst, goal = row["median"], row["max"], row["comparable"]
+    if row["unit"] == "nats":
+        if row["limit"] is not None and abs(median - row["limit"]) <= NATS:
+            return VERDICTS[0]
+        if worst < goal - NATS:
+            return VERDICTS[1]
+        return VERDICTS[2] if abs(median - goal) <= NATS else VERDICTS[3]
+    if median <= row["floor"] + 2 * (row.get("floor_error") or 0.0):
+        return VERDICTS[0]
+    if worst < goal:
+        return VERDICTS[1]
+    known = [goal] if row["authors_code"] is None else [goal, row["authors_code"]]
+    near = any(abs(median - one) <= CLOSE * one for one in known)
+    return VERDICTS[2] if near else VERDICTS[3]
+
+
+def board(study: str | None = None) -> list[dict[str, Any]]:
+    """Scored rows of one study or of all, with verdicts, from the seeds that the book trains.
+
+    Besides what `score_errors` gives, each has "floor" and "floor_error" (mean and deviation over
+    independent ensembles), "model" (median, min and max over seeds of the error against 100 000
+    realisations) and "verdict". Likelihoods have the entropy limit for a floor.
+    """
+    rows = []
+    for name in SEEDS if study is None else (choice("study", study, SEEDS),):
+        truth = truth_scores(name)
+        for row in score(name):
+            if row["unit"] == "%":
+                row["floor"], row["floor_error"] = truth["floor"][row["id"]]
+            row["model"] = summary(truth["errors"][row["id"]])
+            rows.append({**row, "verdict": verdict(row)})
+    return rows
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """Rows of the scoreboard as they were when the book was last built, by id."""
+    with files("ibvonns").joinpath("scoreboard.json").open(encoding="utf-8") as file:
+        return {row["id"]: row for row in json.load(file)}
+
+
+def worsened(
+    rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What is worse than it was: a sentence for each row with a worse verdict or a worse median.
+
+    A median is worse when it lies beyond the largest of the stored seeds by more than half of their
+    scatter and `SLACK`.
+    """
+    said = []
+    for row in rows:
+        old = before[row["id"]]
+        slack = SLACK[row["unit"]] * (abs(old["median"]) if row["unit"] == "%" else 1.0)
+        allowed = old["max"] + (old["max"] - old["min"]) / 2 + slack
+        if VERDICTS.index(row["verdict"]) > VERDICTS.index(old["verdict"]):
+            said.append(f"{row['id']}: {row['verdict']!r}, but was {old['verdict']!r}")
+        elif not row["median"] <= allowed:
+            said.append(
+                f"{row['id']}: median {row['median']:.4g}, but was {old['median']:.4g} and may be "
+                f"up to {allowed:.4g}"
+            )
+    return said
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Scored rows as CSV, what is nested under joined names."""
+    flat = [
+        {
+            f"{key}_{part}" if isinstance(value, Mapping) else key: inner
+            for key, value in row.items()
+            for part, inner in (value.items() if isinstance(value, Mapping) else [("", value)])
+        }
+        for row in rows
+    ]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
 def rounded(value: float | None, unit: str) -> str:
     """A number with as many digits as mean anything: 2 of an error, 3 decimals of a nat.
 
@@ -142,9 +256,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     numbers = ("median", "min", "max", "floor", "limit")
     for name in ("published", *numbers):
         drawn.add_column(name, justify="right", no_wrap=True)
+    judged = all("verdict" in row for row in rows)
+    if judged:
+        drawn.add_column("verdict", no_wrap=True)
     for row in rows:
         ours = (rounded(row[name], row["unit"]) for name in numbers)
-        drawn.add_row(row["id"], f"{row['published']:g}", *ours)
+        words = (row["verdict"],) if judged else ()
+        drawn.add_row(row["id"], f"{row['published']:g}", *ours, *words)
     drawn.caption = (
         f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative "
         "L2 error in %. Floor: what the samples' noise leaves to a perfect theory. Limit: the "

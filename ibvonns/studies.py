@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -39,6 +40,7 @@ __all__ = [
     "SEEDS",
     "STUDIES",
     "TrapErrors",
+    "cached",
     "chain_limits",
     "exact_trap_errors",
     "flow_likelihoods",
@@ -47,6 +49,7 @@ __all__ = [
     "reproduce",
     "result",
     "run_key",
+    "sources",
     "study_folder",
     "train_trap",
     "trap_data",
@@ -61,8 +64,6 @@ RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
 
-# nothing that a result depends on imports these (tests/test_studies.py)
-DOWNSTREAM = {"bench.py", "cli.py", "plots.py", "scoreboard.py"}
 METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
 TrapErrors = dict[str, list[float]]
 
@@ -138,7 +139,7 @@ def exact_trap_errors(data: Mapping[str, Ensemble], trap: Trap | None = None) ->
 
 @torch.no_grad()
 def trap_errors(
-    model: TrapModel, data: Mapping[str, Ensemble], trap: Trap | None = None
+    model: TrapModel, data: Mapping[str, Ensemble | Observations], trap: Trap | None = None
 ) -> tuple[TrapErrors, TrapErrors]:
     """The errors that the paper reports, for each replica.
 
@@ -148,6 +149,11 @@ def trap_errors(
     f and phi are compared with the analytic potentials, Eqs. (25), (26), at the states of the data;
     F_ex and alpha are rolled out from the encoded initial state.
 
+    Args:
+        model: trained, with its gauge frozen.
+        data: as `trap_data` gives it, or what was observed of it.
+        trap: the paper's if not given.
+
     Returns:
         Errors by the id of `published.csv` (percent, or nats for likelihoods), and the same for the
         alpha rows in units of alpha's standard deviation, which no change of gauge shifts.
@@ -155,13 +161,13 @@ def trap_errors(
     trap = trap or Trap()
     errors: TrapErrors = {}
     gauge_free: TrapErrors = {}
-    for split, ensemble in data.items():
-        lengths, times = ensemble.records["pulled_length"], ensemble.times
+    for split, part in data.items():
+        seen = observe(part, FINE) if isinstance(part, Ensemble) else part
+        lengths, times, record = seen.controls, seen.times, seen.external_force
         chi = lengths.flatten()[:, None]
-        alpha = model.encode(observe(ensemble, FINE))
+        alpha = model.encode(seen)
         encoded = alpha.flatten(1, 2)
         path, force = model.predict(lengths, alpha[:, :, 0], times)
-        record = ensemble.records["external_force"]
         errors[f"trap-force-{split}"] = [relative_error(row, record) for row in force]
         pairs = list(zip(path, alpha, strict=True))
         errors[f"trap-alpha-{split}"] = [relative_error(*pair) for pair in pairs]
@@ -169,8 +175,7 @@ def trap_errors(
         if split == "linear":
             continue
         centre, deviation = model.decoder(encoded)
-        first, spread = ensemble.mean(), ensemble.realisations.var(-1, unbiased=False)
-        nll = gaussian_nll(centre, deviation, first.flatten(), spread.flatten())
+        nll = gaussian_nll(centre, deviation, seen.mean.flatten(), seen.variance.flatten())
         errors[f"trap-nll-{split}"] = nll.mean(1).tolist()
         mean = trap.mean(lengths, times)
         energy = trap.free_energy(lengths, mean).flatten()
@@ -263,12 +268,28 @@ def train_trap(
     )
 
 
-def _library_digest() -> str:
-    """Changes with any line of the library, so that a cached result cannot outlive its code."""
+def sources(module: Path) -> list[Path]:
+    """Files of the library that a module depends on: itself and what it imports, directly or not.
+
+    >>> [path.name for path in sources(Path(__file__).parent / "protocols.py")]
+    ['protocols.py', 'validation.py']
+    """
+    found: set[Path] = set()
+    ahead = [module]
+    while ahead:
+        path = ahead.pop()
+        if path not in found:
+            found.add(path)
+            names = re.findall(r"^from ibvonns\.([\w.]+) import", path.read_text("utf-8"), re.M)
+            ahead += [module.parent / f"{name.replace('.', '/')}.py" for name in names]
+    return sorted(found)
+
+
+def _library_digest(module: Path | None = None) -> str:
+    """Changes with any line that a result depends on: it cannot outlive its code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        if path.name not in DOWNSTREAM:
-            digest.update(path.name.encode() + path.read_bytes())
+    for path in sources(module or Path(__file__)):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -291,9 +312,22 @@ def study_folder(study: str, seeds: int, recipe: Recipe | None = None, data_seed
     return user_cache_path("ibvonns") / f"{study}-{key[:16]}"
 
 
-def _cached(name: str, parts: Sequence[object], compute: Callable[[], dict[str, Any]]) -> Any:
-    """What `compute` gives, from the cache if this very library has computed it before."""
-    key = hashlib.sha256(repr((name, *parts, _library_digest(), torch.__version__)).encode())
+def cached(
+    name: str,
+    parts: Sequence[object],
+    compute: Callable[[], dict[str, Any]],
+    module: Path | None = None,
+) -> Any:
+    """What `compute` gives, as JSON, from the cache if this very library has computed it before.
+
+    Args:
+        name: of the file, before its key.
+        parts: what else the result depends on.
+        compute: called where the cache has nothing.
+        module: file in which `compute` is written; this one if not given.
+    """
+    versions = (_library_digest(module), torch.__version__)
+    key = hashlib.sha256(repr((name, *parts, *versions)).encode())
     path = user_cache_path("ibvonns") / f"{name}-{key.hexdigest()[:16]}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -308,7 +342,7 @@ def chain_limits(data_seed: int = 0) -> dict[str, EntropyLimit]:
         limits = entropy_limit(seed=data_seed + INDEPENDENT)
         return {split: asdict(limit) for split, limit in limits.items()}
 
-    stored = _cached("chain-entropy", [data_seed], compute)
+    stored = cached("chain-entropy", [data_seed], compute)
     return {split: EntropyLimit(**entry) for split, entry in stored.items()}
 
 
@@ -349,7 +383,7 @@ def flow_likelihoods(
             found[str(number)] = {split: nll[order].tolist() for split, nll in each.items()}
         return found
 
-    stored = _cached("flow-likelihoods", [list(sigmoids), data_seed], compute)
+    stored = cached("flow-likelihoods", [list(sigmoids), data_seed], compute)
     return {int(number): values for number, values in stored.items()}
 
 

@@ -367,7 +367,7 @@ def _(
             nll,
             drift,
             missed.square().mean((1, 2, 3)),
-            astray.square().mean((1, 2, 3, 4)),
+            astray.square().sum((1, 2, 3, 4)) / max(1, astray[0].numel()),
             drive,
         ]
     )

@@ -1,0 +1,201 @@
+r"""Stochastic thermodynamics with internal variables: a Gaussian ansatz, which fits nothing.
+
+The internal variables are the mean mu and the covariance Sigma of the positions of the free
+particles. With B from positions to elongations y_i = x_i - x_{i-1}, measured from the barrier, let
+m and s be mean and deviation of each elongation under the Gaussian, r = m / s, Phi and phi the
+normal distribution function and density. Wells at -l1 and l2, of stiffness k1 and k2, pull on
+average with the force M and the stiffness w,
+
+    M = k1 (m + l1) Phi(-r) + k2 (m - l2) Phi(r) + (k2 - k1) s phi(r)
+    w = k1 Phi(-r) + k2 Phi(r) - (k1 l1 + k2 l2) phi(r) / s,
+
+and with A = B^T diag(w) B
+
+    mu' = -B^T M / eta,   Sigma' = -(A Sigma + Sigma A) / eta + 2 kBT / eta.
+
+Here they are stepped as the particles are, Sigma <- (1 - A h/eta) Sigma (1 - A h/eta) + 2 kBT h/eta
+in a step of length h: for harmonic springs that is the law of the simulated process itself.
+
+Reference: Leadbetter, Purohit, Reina, PNAS Nexus 2 (2023) pgad417; notes 14.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ibvonns.ensemble import Ensemble
+from ibvonns.systems.chain import Chain
+from ibvonns.systems.trap import Trap
+from ibvonns.validation import finite, increasing, shaped
+
+__all__ = ["Gaussians", "Springs", "chain_springs", "first_state", "trap_springs"]
+
+
+@dataclass(frozen=True)
+class Springs:
+    """Springs in a row between a wall and a pulled end, each with one well or two.
+
+    Attributes:
+        stiffness: k1 and k2, force per length.
+        wells: l1 and l2, distances of the wells from the barrier.
+        barrier: elongation at which the wells meet.
+        viscosity: eta, of each particle.
+        temperature: kBT.
+    """
+
+    stiffness: tuple[float, float]
+    wells: tuple[float, float]
+    barrier: float
+    viscosity: float
+    temperature: float
+
+    def pull(self, middle: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """M and w of springs with these means (from the barrier) and deviations; any shape."""
+        (k1, k2), (l1, l2) = self.stiffness, self.wells
+        ratio = middle / deviation
+        right, left = torch.special.ndtr(ratio), torch.special.ndtr(-ratio)
+        bell = torch.exp(-0.5 * ratio**2) / (2 * torch.pi) ** 0.5
+        force = k1 * (middle + l1) * left + k2 * (middle - l2) * right
+        force = force + (k2 - k1) * deviation * bell
+        return force, k1 * left + k2 * right - (k1 * l1 + k2 * l2) * bell / deviation
+
+
+def chain_springs(chain: Chain) -> Springs:
+    """Those of the double-well chain: tension E eps of a strain eps = y / L0 - 1."""
+    length = chain.natural_length
+    return Springs(
+        (chain.stiffness[0] / length, chain.stiffness[1] / length),
+        (length * chain.barrier_strain, length * (chain.well_strain - chain.barrier_strain)),
+        length * (1 + chain.barrier_strain),
+        chain.viscosity,
+        chain.temperature,
+    )
+
+
+def trap_springs(trap: Trap) -> Springs:
+    """Those of the optical trap: harmonic, one on either side of the particle."""
+    k = trap.stiffness
+    return Springs((k, k), (0.0, 0.0), 0.0, trap.viscosity, trap.temperature)
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """The ansatz along trajectories, for each of several conditions.
+
+    Attributes:
+        times: shape (times,).
+        length: position of the pulled end, shape (conditions, times).
+        mean: mu, shape (conditions, times, particles).
+        covariance: Sigma, shape (conditions, times, particles, particles).
+        springs: their law.
+    """
+
+    times: Tensor
+    length: Tensor
+    mean: Tensor
+    covariance: Tensor
+    springs: Springs
+
+    @staticmethod
+    def rolled(
+        springs: Springs,
+        mean: Tensor,
+        covariance: Tensor,
+        times: Tensor,
+        length: Tensor,
+        external_force: Tensor | None = None,
+    ) -> "Gaussians":
+        """The ansatz from its first state on.
+
+        Args:
+            springs: their law.
+            mean, covariance: first mu and Sigma, shapes (conditions, particles) and (conditions,
+                particles, particles).
+            times: shape (times,), strictly increasing; also the steps.
+            length: position of the pulled end, shape (conditions, times).
+            external_force: if given, F_ex, shape (conditions, times): the end then moves as it
+                drives it, from the first of `length` on.
+
+        Raises:
+            ValueError: NaN, wrong shape or unsorted times.
+        """
+        increasing("times", times)
+        shaped("mean", finite("mean", mean), ("conditions", "particles"))
+        particles = mean.shape[1]
+        axes = (len(mean), particles, particles)
+        shaped("covariance", finite("covariance", covariance), axes)
+        shaped("length", finite("length", length), (len(mean), len(times)))
+        if external_force is not None:
+            shaped("external_force", finite("external_force", external_force), length.shape)
+        eye = torch.eye(particles, dtype=mean.dtype)
+        ends, means, covariances = [length[:, 0]], [mean], [covariance]
+        for step, h in enumerate((torch.diff(times) / springs.viscosity).tolist()):
+            force, curvature = _averages(springs, means[-1], covariances[-1], ends[-1])
+            means.append(means[-1] - h * _gathered(force))
+            shrink = eye - h * curvature
+            noise = 2 * springs.temperature * h * eye
+            covariances.append(shrink @ covariances[-1] @ shrink + noise)
+            if external_force is None:
+                ends.append(length[:, step + 1])
+            else:
+                ends.append(ends[-1] + h * (external_force[:, step] - force[:, -1]))
+        end, middle, spread = (torch.stack(part, 1) for part in (ends, means, covariances))
+        return Gaussians(times, end, middle, spread, springs)
+
+    @property
+    def elongation(self) -> Tensor:
+        """Mean of each spring's, shape (conditions, times, springs); they sum to the length."""
+        return _elongations(self.mean, self.length)
+
+    def external_force(self, velocity: Tensor) -> Tensor:
+        """F_ex, with the drag on the pulled end (notes 8): (conditions, times)."""
+        force, _ = _averages(self.springs, self.mean, self.covariance, self.length)
+        return force[..., -1] + self.springs.viscosity * velocity
+
+    def dissipation(self, velocity: Tensor) -> Tensor:
+        """F_ex v_n less the rate of <V> - kBT/2 log det Sigma: (conditions, times).
+
+        eta v_n^2 + |B^T M|^2 / eta + tr[(A - kBT/Sigma) Sigma (A - kBT/Sigma)] / eta.
+        """
+        springs = self.springs
+        force, curvature = _averages(springs, self.mean, self.covariance, self.length)
+        excess = curvature - springs.temperature * torch.linalg.inv(self.covariance)
+        spread = torch.diagonal(excess @ self.covariance @ excess, dim1=-2, dim2=-1).sum(-1)
+        moved = _gathered(force).square().sum(-1)
+        return springs.viscosity * velocity**2 + (moved + spread) / springs.viscosity
+
+
+def first_state(ensemble: Ensemble, natural_length: float) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of a chain's free particles at the first time."""
+    strains = ensemble.realisations[:, 0]  # (conditions, springs, realisations)
+    positions = natural_length * (1 + strains).cumsum(1)[:, :-1]
+    mean = positions.mean(-1)
+    centred = positions - mean[..., None]
+    return mean, centred @ centred.mT / positions.shape[-1]
+
+
+def _elongations(mean: Tensor, length: Tensor) -> Tensor:
+    wall = torch.zeros_like(length)[..., None]
+    return torch.cat([wall, mean, length[..., None]], -1).diff(dim=-1)
+
+
+def _gathered(force: Tensor) -> Tensor:
+    """B^T M: what the springs on either side of a particle pull it down by."""
+    return force[..., :-1] - force[..., 1:]
+
+
+def _averages(
+    springs: Springs, mean: Tensor, covariance: Tensor, length: Tensor
+) -> tuple[Tensor, Tensor]:
+    """M of every spring, and A = B^T diag(w) B of the free particles."""
+    variance = torch.diagonal(covariance, dim1=-2, dim2=-1)
+    neighbours = torch.diagonal(covariance, offset=1, dim1=-2, dim2=-1)
+    none = torch.zeros_like(variance[..., :1])
+    spread = torch.cat([none, variance], -1) + torch.cat([variance, none], -1)
+    spread = spread - 2 * torch.cat([none, neighbours, none], -1)
+    middle = _elongations(mean, length) - springs.barrier
+    force, stiffness = springs.pull(middle, spread.sqrt())
+    curvature = torch.diag_embed(stiffness[..., :-1] + stiffness[..., 1:])
+    beside = torch.diag_embed(stiffness[..., 1:-1], offset=1)
+    return force, curvature - beside - beside.mT
