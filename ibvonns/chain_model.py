@@ -139,7 +139,7 @@ class ChainModel(nn.Module):
         decoder: str = "mixture",
         sigmoids: int = 2,
         internal: int = 1,
-        law: Callable[..., ChainPotentials] = ChainPotentials,
+        law: Callable[..., Any] = ChainPotentials,
     ):
         super().__init__()
         self.seeds, self.sigmoids = list(seeds), count("sigmoids", sigmoids)
@@ -152,7 +152,7 @@ class ChainModel(nn.Module):
             self.decoder = MixtureDecoder(rngs, internal=internal)
         else:
             self.decoder = FlowDecoder(rngs, sigmoids, internal=internal)
-        self.potentials = law(rngs, internal=internal)
+        self.potentials: ChainPotentials = law(rngs, internal=internal)
 
     def set_scales(self, data: ChainObservations) -> None:
         """Take the scales from the training data."""

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -313,7 +314,7 @@ def train_chain(
     sigmoids: int = 2,
     attempts: int = 2,
     internal: int = 1,
-    law: Callable[..., ChainPotentials] = ChainPotentials,
+    law: Callable[..., Any] = ChainPotentials,
 ) -> tuple[ChainModel, Tensor, list[int]]:
     """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
 

@@ -1,0 +1,137 @@
+"""Trials of a learned law beyond its data: cycles that may yield no work, and longer chains."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ibvonns.chain_model import ChainModel
+from ibvonns.ensemble import Ensemble
+from ibvonns.metrics import relative_error
+from ibvonns.protocols import pulled_length
+from ibvonns.systems.chain import VELOCITY, Chain
+from ibvonns.systems.trap import paper_times
+from ibvonns.validation import count, positive
+
+__all__ = ["LongChain", "cycle_work", "long_chain"]
+
+
+@torch.no_grad()
+def cycle_work(
+    model: ChainModel,
+    strain: Tensor,
+    alpha: Tensor,
+    amplitude: Tensor,
+    period: float,
+    periods: int = 4,
+    step: float = 0.01,
+) -> Tensor:
+    """Work that the pulled end does in the last of several equal cycles, by the law's own force.
+
+    The end moves as amplitude * (1 - cos(2 pi t / period)) / 2. In a cycle that has become periodic
+    state and free energy come back to where they were: at one temperature the second law then
+    leaves no sign to the work but that of dissipation, W >= 0.
+
+    Args:
+        model: whose law is asked.
+        strain: first states, shape (conditions, springs).
+        alpha: shape (replicas, conditions, springs, internal).
+        amplitude: of each condition, a length, shape (conditions,).
+        period: of the cycle, a time.
+        periods: how many; the earlier ones lead to the periodic state.
+        step: of Euler's method, about.
+
+    Returns:
+        Work, (replicas, conditions); NaN or infinite where a rollout ran away.
+
+    Raises:
+        ValueError: a period or step that is not above 0, or fewer than two periods.
+    """
+    each = max(2, round(positive("period", period) / positive("step", step)))
+    total = each * count("periods", periods, 2)
+    times = torch.arange(total + 1, dtype=torch.float64) * (period / each)
+    wave = (1 - torch.cos(2 * torch.pi * times / period)) / 2
+    length = amplitude[:, None] * wave
+    velocity = torch.zeros_like(length)
+    velocity[:, 1:] = torch.diff(length, dim=1) / torch.diff(times)
+    _, _, force = model.predict(strain, alpha, times, velocity, "velocity")
+    return (force * velocity)[..., -each:].sum(-1) * (period / each)
+
+
+@dataclass(frozen=True)
+class LongChain:
+    """A law learned at ten springs, tried on a chain of another size.
+
+    Attributes:
+        springs: of the chain.
+        strain, force: errors of each replica, percent, with v_n given.
+        by_spring: of the strain, of the median replica: shape (springs,), percent of each spring's.
+        simulated, predicted: seconds that simulation and prediction took.
+    """
+
+    springs: int
+    strain: list[float]
+    force: list[float]
+    by_spring: Tensor
+    simulated: float
+    predicted: float
+
+
+@torch.no_grad()
+def long_chain(
+    model: ChainModel,
+    springs: int,
+    lengths: Sequence[float] = (0.13, 0.17, 0.21, 0.25),
+    realisations: int = 20_000,
+    seed: int = 40_000,
+    block: int = 500,
+) -> LongChain:
+    """Direct simulation of a chain and the law's prediction of it, pulled at proportionate speed.
+
+    Args:
+        model: trained, with its gauge frozen.
+        springs: of the chain; lengths, pulled distances and speeds grow with it.
+        lengths: first total lengths, for ten springs.
+        realisations: chains for each length, a multiple of `block`.
+        seed: of the noise.
+        block: chains simulated at a time, to bound memory.
+
+    Raises:
+        ValueError: fewer than two springs, or fewer realisations than a block.
+    """
+    chain, factor = Chain(springs=count("springs", springs, 2)), springs / 10
+    times = paper_times()
+    pull = pulled_length("smoothed-linear", torch.tensor([VELOCITY], dtype=torch.float64), times)
+    length = factor * (torch.tensor(lengths, dtype=torch.float64)[:, None] + pull)
+    generator = torch.Generator().manual_seed(seed)
+    begun = time.perf_counter()
+    means, forces, begins = [], [], []
+    for _ in range(count("number of blocks", realisations // count("block", block))):
+        part = chain.simulate(length, times, block, generator)
+        means.append(part.mean())
+        forces.append(part.records["external_force"])
+        begins.append(part.realisations[:, :2].clone())
+    simulated = time.perf_counter() - begun
+    strain, force = (torch.stack(parts).mean(0) for parts in (means, forces))
+    begun = time.perf_counter()
+    first = Ensemble(times[:2], torch.cat(begins, -1))
+    low, high = first.realisations.aminmax()
+    unit = torch.linspace(-0.01, 1.01, 640, dtype=torch.float64)
+    density = first.density(low + (high - low) * unit)
+    alpha = model.encoder(density).unflatten(1, density.weights.shape[:-1])[:, :, 0]
+    velocity = part.records["velocity"]
+    path, _, pulled = model.predict(strain[:, 0], alpha, times, velocity, "velocity")
+    predicted = time.perf_counter() - begun
+    errors = [relative_error(one, strain) for one in path]
+    middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2]]
+    norm = strain.square().sum((0, 1)).sqrt()
+    return LongChain(
+        springs,
+        errors,
+        [relative_error(one, force) for one in pulled],
+        100 * (middle - strain).square().sum((0, 1)).sqrt() / norm,
+        simulated,
+        predicted,
+    )
