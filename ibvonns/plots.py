@@ -18,6 +18,7 @@ from typing import Any
 import ipywidgets as widgets  # type: ignore[import-untyped]
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import numpy.typing as npt
 import torch
 from cycler import cycler
@@ -34,6 +35,7 @@ __all__ = [
     "density_with_histogram",
     "histories",
     "log_convergence",
+    "ladder",
     "parity",
     "shades",
     "slider_figure",
@@ -167,6 +169,36 @@ def parity(ax: Axes, truth: Values, prediction: Values, *, label: str | None = N
     ax.plot(x, y, "o", ls="", ms=3, alpha=0.4, mew=0, label=label)
     ax.plot([low, high], [low, high], "-", color="k", lw=1)
     ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floor: Values) -> Axes:
+    """Rows one below another on a logarithmic axis: published value, ours, and the floor.
+
+    Published values are open diamonds, ours dots with a bar from the smallest to the largest, and
+    grey reaches up to the floor. What lies left of the axis is drawn at its end.
+
+    Args:
+        names: of the rows, from top to bottom.
+        published: shape (rows,).
+        ours: median, smallest and largest, shape (rows, 3).
+        floor: what a perfect theory shows, shape (rows,).
+
+    Raises:
+        ValueError: NaN or wrong shape.
+    """
+    number = count("number of names", len(names))
+    left, height = ax.get_xlim()[0], np.arange(number)
+    goal = _array("published", published, (number,)).clip(left)
+    middle, low, high = _array("ours", ours, (number, 3)).clip(left).T
+    reach = _array("floor", floor, (number,)).clip(left)
+    ax.barh(height, reach - left, left=left, color="0.85", height=0.85, label="noise floor")
+    ax.hlines(height, low, high, color=COLOURS["blue"], linestyle="-", lw=3, alpha=0.5)
+    ax.plot(middle, height, "o", color=COLOURS["blue"], label="ours, median and range")
+    ax.plot(goal, height, "D", mfc="none", color=COLOURS["vermilion"], label="published")
+    ax.set_yticks(height, names)
+    ax.set_ylim(number - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
     return ax
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "VERDICTS",
     "board",
     "comma_separated",
+    "judged",
     "markdown",
     "published",
     "rounded",
@@ -89,6 +90,7 @@ def score_errors(
             **summary(errors[name]),
             "floor": exact["floor"][name],
             "limit": exact["limit"].get(name),
+            "limit_error": exact.get("limit_error", {}).get(name, 0.0),
             "seeds": len(errors[name]),
         }
         if name in gauge_free:
@@ -246,6 +248,26 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         floor, limit = (rounded(row[name], unit) for name in ("floor", "limit"))
         ours = f"{sign}{median} [{low}, {high}]"
         lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, taken + floor, limit))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def judged(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `board` as a Markdown table, for chapter 7; the signs are those of `markdown`."""
+    heads = ("row", "published", "their notebook", "ours [min, max]", "floor", "limit", "verdict")
+    lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[2:]), "---")]
+    for row in rows:
+        unit, chain = row["unit"], not row["id"].startswith("trap")
+        sign = "≈" if unit == "%" or chain else ""
+        sign = "∼" if chain and row["split"] == "sine" else sign
+        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
+        floor = rounded(row["floor"], unit) if unit == "%" else ""
+        if floor:
+            seen = "≈" if chain and row["quantity"] == "alpha" else ""  # by a trained encoder
+            floor = f"{seen}{floor} ± {seen}{rounded(row['floor_error'], unit)}"
+        known = "" if row["authors_code"] is None else f"{row['authors_code']:g}"
+        ours, limit = f"{sign}{median} [{low}, {high}]", rounded(row["limit"], unit)
+        goal = f"{row['comparable']:#.3g} {unit}"
+        lines.append((row["id"], goal, known, ours, floor, limit, row["verdict"]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
