@@ -125,8 +125,10 @@ def _ensembles(system: str, number: int) -> Iterator[dict[str, tuple[Seen, Any]]
         exact = exact_trap_errors(data)["floor"] if system == "trap" else None
         return {split: (look(part, grid=grids[split]), exact) for split, part in data.items()}
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        yield from threads.map(seen, range(number))
+    side = torch.get_num_threads()
+    with ThreadPoolExecutor(side) as threads:
+        for first in range(0, number, side):  # no more at once than are looked at: they are large
+            yield from threads.map(seen, range(first, min(first + side, number)))
 
 
 def _trap(model: TrapModel, number: int) -> dict[str, Any]:
