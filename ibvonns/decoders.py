@@ -86,10 +86,10 @@ class GaussianDecoder(nn.Module):
 
 def _state(position: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
     """Standardised strain beside alpha: (replicas, points, 1 + internal)."""
-    shaped("alpha", alpha, ("replicas", "points", "internal"))
+    shaped("alpha", alpha, ("replicas", "points", alpha.shape[-1] if alpha.ndim else 1))  # 0, too
     shaped("strain", strain, ("...", alpha.shape[1]))
     centre, scale = position
-    column = ((strain - centre) / scale)[..., None].expand_as(alpha[..., :1])
+    column = ((strain - centre) / scale)[..., None].expand(*alpha.shape[:2], 1)
     return torch.cat([column, alpha], -1)
 
 
