@@ -135,7 +135,7 @@ def test_key_changes_with_any_line_of_the_library(
 def test_nothing_that_is_left_out_of_the_key_can_change_a_result() -> None:
     """Imports are of the one form that `sources` follows, and what it leaves out is downstream."""
     other = re.compile(
-        r"^\s+from ibvonns\.|^\s*import ibvonns|^\s*from ibvonns import", re.MULTILINE
+        r"^[ \t]+from ibvonns\.|^[ \t]*import ibvonns|^[ \t]*from ibvonns import", re.MULTILINE
     )
     needed = studies.sources(PACKAGE / "studies.py")
     for source in needed:
