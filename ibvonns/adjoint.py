@@ -812,10 +812,15 @@ class Widths:
         )
 
 
-def _blocks(trajectories: int, springs: int, replicas: int) -> list[tuple[int, int]]:
+def _threads(steps: int) -> int:
+    """As many as torch has, or one for few steps of a site: starting another would cost more."""
+    return 1 if steps < LITTLE else torch.get_num_threads()
+
+
+def _blocks(trajectories: int, springs: int, replicas: int, threads: int) -> list[tuple[int, int]]:
     """First and last trajectory of each block, alike in size, at least one for each thread."""
     number = -(-trajectories * max(springs, 1) // LANES)
-    number = min(max(number, -(-torch.get_num_threads() // replicas)), trajectories)
+    number = min(max(number, -(-threads // replicas)), trajectories)
     cuts = [trajectories * n // number for n in range(number + 1)]
     return list(zip(cuts[:-1], cuts[1:], strict=True))
 
@@ -825,17 +830,14 @@ def _lanes(low: int, high: int, springs: int) -> int:
     return PAD * -(-min((high - low) * max(springs, 1), LANES) // PAD)
 
 
-def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], steps: int) -> None:
-    """Call work(*task) for every task, on as many threads as torch has, or on one if it is little.
-
-    steps: of a site in all tasks together.
-    """
-    if torch.get_num_threads() == 1 or steps < LITTLE:
+def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], threads: int) -> None:
+    """Call work(*task) for every task, on so many threads."""
+    if threads == 1:
         for task in tasks:
             work(*task)
         return
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(lambda task: work(*task), tasks))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda task: work(*task), tasks))
 
 
 def _arrays(flat: Tensor, *parts: Tensor) -> Arrays:
@@ -867,7 +869,8 @@ def _run(
     slopes = np.empty((replicas, steps, d, sites), real)
     ends = np.empty((replicas, steps, sites // springs), real) if springs else path[:, :, 0]
     pulls = np.zeros_like(ends) if search else None
-    blocks = _blocks(sites // max(springs, 1), springs, replicas)
+    threads = _threads(replicas * steps * sites)
+    blocks = _blocks(sites // max(springs, 1), springs, replicas, threads)
 
     def block(r: int, low: int, high: int) -> None:
         room, _ = widths.room(_lanes(low, high, springs), real, False)
@@ -880,7 +883,7 @@ def _run(
         _roll(*inputs)
 
     tasks = [(r, *span) for span in blocks for r in range(replicas)]
-    _in_blocks(block, tasks, replicas * steps * sites)
+    _in_blocks(block, tasks, threads)
     found = ends if pulls is None else pulls
     return path, slopes, found if springs else slopes[:, :, 0]
 
@@ -919,7 +922,8 @@ class _Rollout(torch.autograd.Function):
         path_bar[:, 1:] = bars[0].numpy()
         ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
         replicas, _, d, sites = path.shape
-        blocks = _blocks(sites // max(springs, 1), springs, replicas)
+        threads = _threads(replicas * len(clock) * sites)
+        blocks = _blocks(sites // max(springs, 1), springs, replicas, threads)
         flat_bar = np.zeros((replicas, len(blocks), flat.shape[1]), path.dtype)
         start_bar = np.zeros_like(path[:, 0])
 
@@ -936,7 +940,7 @@ class _Rollout(torch.autograd.Function):
             start_bar[r, :, here] = full[0][:, here]
 
         tasks = [(r, n) for n in range(len(blocks)) for r in range(replicas)]
-        _in_blocks(block, tasks, replicas * len(clock) * sites)
+        _in_blocks(block, tasks, threads)
         by_weights, by_start = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar)
         return by_weights, by_start.to(dtype), *[None] * 6
 
