@@ -20,7 +20,7 @@ from ibvonns.ensemble import Density
 from ibvonns.metrics import relative_error
 from ibvonns.model import Observations, TrapModel, observe
 from ibvonns.studies import STUDIES, cached, exact_trap_errors, result, trap_data, trap_errors
-from ibvonns.validation import choice, count
+from ibvonns.validation import choice, count, finite
 
 __all__ = ["Floor", "floor_of", "pooled", "truth_scores"]
 
@@ -63,7 +63,7 @@ def floor_of(samples: Tensor) -> Floor:
     >>> round(floor_of(10 + noise).value)  # a deviation of 1 around 10
     10
     """
-    number = count("number of ensembles", len(samples), 2)
+    number = count("number of ensembles", len(finite("samples", samples)), 2)
     middle = samples.mean(0)
     errors = torch.tensor([relative_error(sample, middle) for sample in samples])
     errors /= (1 - 1 / number) ** 0.5

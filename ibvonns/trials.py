@@ -1,7 +1,8 @@
-"""Trials of a learned law beyond its data: cycles that may yield no work, and longer chains."""
+"""Trials of a law beyond its data: far pulls, cycles that may yield no work, longer chains."""
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,30 @@ from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
 from ibvonns.validation import count, positive
 
-__all__ = ["LongChain", "cycle_work", "long_chain"]
+__all__ = ["FAR", "LongChain", "cycle_work", "far_data", "long_chain"]
+
+# first length and factor of the paper's pulling speed; the data end at 0.28 and know no push
+FAR = {"fast pull": (0.2, 3.0), "far pull": (0.28, 3.0), "push": (0.2, -1.0)}
+
+
+def far_data(realisations: int = 2000, seed: int = 30_000) -> dict[str, Ensemble]:
+    """Ensembles of the chain of ten far from its training data, by the names of `FAR`.
+
+    Args:
+        realisations: chains in each.
+        seed: of the first; the next ones count up.
+
+    Raises:
+        ValueError: no realisation.
+    """
+    times = paper_times()
+    data = {}
+    for number, (name, (start, faster)) in enumerate(FAR.items()):
+        speed = torch.tensor([faster * VELOCITY], dtype=torch.float64)
+        length = start + pulled_length("smoothed-linear", speed, times)
+        generator = torch.Generator().manual_seed(seed + number)
+        data[name] = Chain().simulate(length, times, realisations, generator)
+    return data
 
 
 @torch.no_grad()
@@ -101,8 +125,8 @@ def long_chain(
         lengths: first total lengths, for ten springs; they grow with the chain.
         realisations: chains for each length, a multiple of `block`.
         faster: factor of the paper's pulling speed.
-        seed: of the noise.
-        block: chains simulated at a time, to bound memory.
+        seed: of the first block; the next ones count up.
+        block: chains that each thread simulates at a time, to bound memory.
 
     Raises:
         ValueError: fewer than two springs, or fewer realisations than a block.
@@ -112,14 +136,15 @@ def long_chain(
     pull = pulled_length("smoothed-linear", torch.tensor([VELOCITY], dtype=torch.float64), times)
     starts = factor * torch.tensor(lengths, dtype=torch.float64)
     length = starts[:, None] + positive("faster", faster) * pull
-    generator = torch.Generator().manual_seed(seed)
+    number = count("number of blocks", realisations // count("block", block))
+
+    def simulated_block(index: int) -> tuple[Tensor, Tensor, Tensor]:
+        part = chain.simulate(length, times, block, torch.Generator().manual_seed(seed + index))
+        return part.mean(), part.records["external_force"], part.realisations[:, :2].clone()
+
     begun = time.perf_counter()
-    means, forces, begins = [], [], []
-    for _ in range(count("number of blocks", realisations // count("block", block))):
-        part = chain.simulate(length, times, block, generator)
-        means.append(part.mean())
-        forces.append(part.records["external_force"])
-        begins.append(part.realisations[:, :2].clone())
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        means, forces, begins = zip(*threads.map(simulated_block, range(number)), strict=True)
     simulated = time.perf_counter() - begun
     strain, force = (torch.stack(parts).mean(0) for parts in (means, forces))
     begun = time.perf_counter()
@@ -128,7 +153,8 @@ def long_chain(
     unit = torch.linspace(-0.01, 1.01, 640, dtype=torch.float64)
     density = first.density(low + (high - low) * unit)
     alpha = model.encoder(density).unflatten(1, density.weights.shape[:-1])[:, :, 0]
-    velocity = part.records["velocity"]
+    velocity = torch.zeros_like(length)
+    velocity[:, 1:] = torch.diff(length, dim=1) / torch.diff(times)
     path, _, pulled = model.predict(strain[:, 0], alpha, times, velocity, "velocity")
     predicted = time.perf_counter() - begun
     errors = [relative_error(one, strain) for one in path]

@@ -14,13 +14,17 @@ from torch import Tensor
 
 import ibvonns
 from ibvonns import (
+    baselines,
     bench,
     chain_studies,
+    floors,
     metrics,
     protocols,
     scoreboard,
+    stiv,
     studies,
     training,
+    trials,
     validation,
 )
 from ibvonns.chain_model import ChainModel, observe_chain
@@ -67,6 +71,9 @@ BENT = CHAIN.simulate(numbers(1, 2) * 0.2, T2 / 10, 4, torch.Generator().manual_
 WATCHED = observe_chain(BENT, points=20)
 SPRINGS, INNER_STATES, FORCE = numbers(1, 2, 3), numbers(1, 2, 3, 1), numbers(1, 2)
 RANDOM = torch.Generator().manual_seed(0)
+PLAIN, MODEL = baselines.NeuralLaw(RNGS), ChainModel([0])
+ROW = stiv.trap_springs(TRAP)
+SPREAD = torch.eye(3, dtype=torch.float64)[None]
 WEIGHT = numbers(1, 2, 3)
 
 
@@ -1029,6 +1036,107 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         "path must name a metrics.json, but .* holds none",
     ),
     ("studies.train_trap", lambda _: studies.train_trap(FULL, []), ValueError, "seeds must name"),
+    (
+        "floors.floor_of",
+        lambda _: floors.floor_of(numbers(1, 4)),
+        ValueError,
+        "number of ensembles",
+    ),
+    ("floors.floor_of", lambda _: floors.floor_of(BAD[None].repeat(2, 1)), ValueError, "samples"),
+    ("floors.pooled", lambda _: floors.pooled([]), ValueError, "number of observations must be"),
+    ("floors.truth_scores", lambda _: floors.truth_scores("spring"), ValueError, "study must be"),
+    (
+        "floors.truth_scores",
+        lambda _: floors.truth_scores("trap", 4000),
+        ValueError,
+        "number of ensembles must be",
+    ),
+    (
+        "baselines.NeuralLaw",
+        lambda _: baselines.NeuralLaw(RNGS, 0.0),
+        ValueError,
+        "natural_length must be",
+    ),
+    (
+        "baselines.NeuralLaw",
+        lambda _: baselines.NeuralLaw(RNGS, internal=-1),
+        ValueError,
+        "internal must be",
+    ),
+    (
+        "baselines.NeuralLaw.set_scales",
+        lambda _: PLAIN.set_scales((0.0, 1.0), 0.0, 1.0),
+        ValueError,
+        "force_scale must be",
+    ),
+    (
+        "baselines.NeuralLaw.force_given",
+        lambda _: PLAIN.force_given(SPRINGS[0], INNER_STATES, FORCE[0]),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "baselines.NeuralLaw.velocity_given",
+        lambda _: PLAIN.velocity_given(SPRINGS, INNER_STATES[..., :0], FORCE[0]),
+        ValueError,
+        "alpha must have shape",
+    ),
+    (
+        "baselines.NeuralLaw.both_given",
+        lambda _: PLAIN.both_given(SPRINGS[..., :2], INNER_STATES, FORCE[0], FORCE[0]),
+        ValueError,
+        "strain must have shape",
+    ),
+    (
+        "baselines.trained_baseline",
+        lambda _: baselines.trained_baseline("spring"),
+        ValueError,
+        "kind must be one of",
+    ),
+    (
+        "baselines.trained_baseline",
+        lambda _: baselines.trained_baseline("neural-ode", 0),
+        ValueError,
+        "seeds must be",
+    ),
+    (
+        "trials.cycle_work",
+        lambda _: trials.cycle_work(MODEL, SPRINGS[0], INNER_STATES, FORCE[0], 0.0),
+        ValueError,
+        "period must be",
+    ),
+    (
+        "trials.cycle_work",
+        lambda _: trials.cycle_work(MODEL, SPRINGS[0], INNER_STATES, FORCE[0], 1.0, 1),
+        ValueError,
+        "periods must be",
+    ),
+    ("trials.far_data", lambda _: trials.far_data(0), ValueError, "realisations must be"),
+    ("trials.long_chain", lambda _: trials.long_chain(MODEL, 1), ValueError, "springs must be"),
+    (
+        "trials.long_chain",
+        lambda _: trials.long_chain(MODEL, 10, realisations=10),
+        ValueError,
+        "number of blocks must be",
+    ),
+    (
+        "stiv.Gaussians.rolled",
+        lambda _: stiv.Gaussians.rolled(ROW, numbers(1, 3), SPREAD, BACK, FORCE),
+        ValueError,
+        "times .* entry",
+    ),
+    (
+        "stiv.Gaussians.rolled",
+        lambda _: stiv.Gaussians.rolled(ROW, numbers(1, 2), SPREAD, T2, FORCE),
+        ValueError,
+        "covariance must have shape",
+    ),
+    (
+        "scoreboard.board",
+        lambda _: scoreboard.board("spring"),
+        ValueError,
+        "study must be one of",
+    ),
     ("scoreboard.published", lambda _: scoreboard.published("spring"), ValueError, "study must be"),
     (
         "scoreboard.score",
@@ -1043,6 +1151,26 @@ LAYER = "a layer: the networks that hold it check their inputs once"
 NOTHING = "takes nothing that could be wrong"
 TRUSTED = "takes what a checked object of this package holds, and nothing else"
 EXEMPT = {
+    "baselines.BASELINES": NOTHING,
+    "floors.Floor": NOTHING,
+    "trials.FAR": NOTHING,
+    "trials.LongChain": NOTHING,
+    "stiv.Springs": NOTHING,
+    "stiv.Springs.pull": INNER_LOOP,
+    "stiv.Gaussians": NOTHING,
+    "stiv.Gaussians.external_force": TRUSTED,
+    "stiv.Gaussians.dissipation": TRUSTED,
+    "stiv.chain_springs": TRUSTED,
+    "stiv.trap_springs": TRUSTED,
+    "stiv.first_state": TRUSTED,
+    "scoreboard.VERDICTS": NOTHING,
+    "scoreboard.verdict": "tests/test_floors.py: rows of this package",
+    "scoreboard.judged": "rows of this package",
+    "scoreboard.comma_separated": "rows of this package",
+    "scoreboard.stored": NOTHING,
+    "scoreboard.worsened": "tests/test_floors.py: rows of this package",
+    "studies.cached": "its arguments are the library's own",
+    "studies.sources": "its argument is the library's own",
     "cli.app": "tests/test_studies.py runs it with bad arguments",
     "protocols.PROTOCOLS": NOTHING,
     "systems.trap.VELOCITIES": NOTHING,

@@ -1,0 +1,155 @@
+"""Laws to compare with, and trials beyond the data: what each must obey."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ibvonns import baselines
+from ibvonns.baselines import BASELINES, NeuralLaw, trained_baseline
+from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
+from ibvonns.chain_studies import chain_errors
+from ibvonns.networks import generators
+from ibvonns.onsager import ChainPotentials
+from ibvonns.systems.chain import Chain
+from ibvonns.training import Phase, Recipe, train
+from ibvonns.trials import FAR, cycle_work, far_data, long_chain
+
+TINY = Recipe((Phase(0, 5), Phase(1, 5, 5), Phase(4, 4, 2)), 1e-2, (1.0, 0.025, 1.0, 0.3, 30.0), 4)
+DIFFERS: dict[str, Any] = {"strain-only": {"internal": 0}, "neural-ode": {"law": NeuralLaw}}
+
+
+@pytest.fixture(scope="module")
+def observed() -> ChainObservations:
+    """The chain from two lengths, 100 realisations each."""
+    return observe_chain(Chain().simulate_paper(lengths=(0.12, 0.2), realisations=100), points=60)
+
+
+@pytest.fixture
+def law() -> NeuralLaw:
+    """Random weights of two seeds, scales of the chain's order."""
+    made = NeuralLaw(generators([0, 1]))
+    made.set_scales((1.4, 0.9), 0.01, 0.05)
+    return made
+
+
+@pytest.fixture
+def states() -> tuple[Tensor, Tensor]:
+    """Strain and alpha of four chains of five springs."""
+    rng = torch.Generator().manual_seed(1)
+    strain = 2 * torch.rand(2, 4, 5, generator=rng, dtype=torch.float64)
+    return strain, torch.randn(2, 4, 5, 1, generator=rng, dtype=torch.float64)
+
+
+def size(law: torch.nn.Module) -> int:
+    """Free numbers of one replica."""
+    return sum(part[0].numel() for part in law.parameters())
+
+
+def test_the_plain_law_is_as_large_as_the_potentials() -> None:
+    ratio = size(NeuralLaw(generators([0]))) / size(ChainPotentials(generators([0])))
+    assert 0.95 < ratio < 1.05
+
+
+def test_force_and_velocity_are_two_sides_of_one_law(
+    law: NeuralLaw, states: tuple[Tensor, Tensor]
+) -> None:
+    velocity = torch.linspace(-0.2, 0.2, 4, dtype=torch.float64)
+    stretch, change, force = law.velocity_given(*states, velocity)
+    again, changed, moved = law.force_given(*states, force)
+    assert torch.allclose(moved, velocity.expand(2, -1), rtol=0, atol=1e-12)
+    assert torch.allclose(again, stretch, rtol=0, atol=1e-9)
+    assert torch.allclose(changed, change, rtol=0, atol=1e-9)
+    assert (law.velocity_given(*states, velocity + 0.01)[2] > force).all()
+
+
+def test_the_length_grows_as_the_end_moves(law: NeuralLaw, states: tuple[Tensor, Tensor]) -> None:
+    velocity = torch.linspace(-0.2, 0.2, 4, dtype=torch.float64)
+    stretch, _, _ = law.velocity_given(*states, velocity)
+    rate = law.natural_length * stretch.sum(-1)
+    assert torch.allclose(rate, velocity.expand(2, -1), rtol=0, atol=1e-12)
+    force = torch.full((4,), 0.01, dtype=torch.float64)
+    stretch, _, moved = law.force_given(*states, force)
+    assert torch.allclose(law.natural_length * stretch.sum(-1), moved, rtol=0, atol=1e-12)
+
+
+def test_a_spring_feels_none_but_its_neighbours(
+    law: NeuralLaw, states: tuple[Tensor, Tensor]
+) -> None:
+    strain, alpha = states
+    other = strain.clone()
+    other[..., 0] += 0.1
+    force = torch.zeros(4, dtype=torch.float64)
+    before, after = (law.force_given(part, alpha, force)[0] for part in (strain, other))
+    moved = (before != after).any(0).any(0)
+    assert moved.tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_baseline_trains_and_is_scored(kind: str, observed: ChainObservations) -> None:
+    model = ChainModel([0, 1], "flow", **DIFFERS[kind])
+    history = train(model, observed, TINY)
+    assert history.isfinite().all()
+    errors, gauge_free = chain_errors(model, {"test": observed}, "cnf")
+    assert all(math.isfinite(value) for values in errors.values() for value in values)
+    with_alpha = [name for name in errors if "alpha" in name]
+    assert (with_alpha == []) == (kind == "strain-only")
+    assert gauge_free.keys() == set(with_alpha)
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_baseline_comes_back_from_the_cache_as_it_was(
+    kind: str, observed: ChainObservations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = ChainModel([0, 1], "flow", **DIFFERS[kind])
+    train(made, observed, TINY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(baselines, "chain_data", lambda: {"train": None})
+    monkeypatch.setattr(baselines, "train_chain", lambda *_, **__: (made, None, [0, 0]))
+    trained_baseline(kind, 2)
+    monkeypatch.setattr(baselines, "train_chain", None)  # the second time nothing is trained
+    again = trained_baseline(kind, 2)
+    for name, value in made.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+class Drag:
+    """Stands for a model whose end feels nothing but its own drag."""
+
+    def predict(self, strain: Tensor, alpha: Tensor, times: Tensor, known: Tensor, _: str) -> Any:
+        """Paths that nobody asks for, and the force."""
+        return strain, alpha, 0.1 * known.expand(2, -1, -1)
+
+
+def test_work_of_a_cycle_against_drag() -> None:
+    """Over a period T the mean square of v is (pi A / T)^2 / 2."""
+    model: Any = Drag()
+    strain = torch.zeros(3, 10, dtype=torch.float64)
+    amplitude = torch.tensor([0.01, 0.1, 0.2], dtype=torch.float64)
+    work = cycle_work(model, strain, torch.zeros(2, 3, 10, 1), amplitude, 2.0, step=1e-3)
+    exact = 0.1 * (math.pi * amplitude) ** 2 / 2 / 2.0
+    assert work.shape == (2, 3)
+    assert torch.allclose(work, exact.expand(2, -1), rtol=1e-4)
+
+
+def test_far_pulls_start_where_they_say() -> None:
+    data = far_data(realisations=5)
+    assert data.keys() == FAR.keys()
+    for name, (start, faster) in FAR.items():
+        pulled = data[name].records["pulled_length"][0]
+        assert pulled[0] == start
+        assert pulled[-1] - start == pytest.approx(faster * 0.1425, abs=1e-4)
+
+
+def test_a_long_chain_is_tried(observed: ChainObservations) -> None:
+    """Of random weights: what is asked for comes back, and a seed gives the same twice."""
+    model = ChainModel([0, 1], "flow")
+    model.set_scales(observed)
+    model.freeze(observed)
+    tried = [long_chain(model, 12, (0.2,), 20, block=10) for _ in range(2)]
+    assert tried[0].strain == tried[1].strain and len(tried[0].force) == 2
+    assert tried[0].by_spring.shape == (12,)
+    assert tried[0].strain != long_chain(model, 12, (0.2,), 20, block=10, seed=0).strain
