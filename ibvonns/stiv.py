@@ -148,6 +148,11 @@ class Gaussians:
         """Mean of each spring's, shape (conditions, times, springs); they sum to the length."""
         return _elongations(self.mean, self.length)
 
+    @property
+    def deviation(self) -> Tensor:
+        """Deviation of each spring's elongation, shape (conditions, times, springs)."""
+        return _variances(self.covariance).sqrt()
+
     def external_force(self, velocity: Tensor) -> Tensor:
         """F_ex, with the drag on the pulled end (notes 8): (conditions, times)."""
         force, _ = _averages(self.springs, self.mean, self.covariance, self.length)
@@ -185,17 +190,21 @@ def _gathered(force: Tensor) -> Tensor:
     return force[..., :-1] - force[..., 1:]
 
 
-def _averages(
-    springs: Springs, mean: Tensor, covariance: Tensor, length: Tensor
-) -> tuple[Tensor, Tensor]:
-    """M of every spring, and A = B^T diag(w) B of the free particles."""
+def _variances(covariance: Tensor) -> Tensor:
+    """Of every spring's elongation: (..., springs)."""
     variance = torch.diagonal(covariance, dim1=-2, dim2=-1)
     neighbours = torch.diagonal(covariance, offset=1, dim1=-2, dim2=-1)
     none = torch.zeros_like(variance[..., :1])
     spread = torch.cat([none, variance], -1) + torch.cat([variance, none], -1)
-    spread = spread - 2 * torch.cat([none, neighbours, none], -1)
+    return spread - 2 * torch.cat([none, neighbours, none], -1)
+
+
+def _averages(
+    springs: Springs, mean: Tensor, covariance: Tensor, length: Tensor
+) -> tuple[Tensor, Tensor]:
+    """M of every spring, and A = B^T diag(w) B of the free particles."""
     middle = _elongations(mean, length) - springs.barrier
-    force, stiffness = springs.pull(middle, spread.sqrt())
+    force, stiffness = springs.pull(middle, _variances(covariance).sqrt())
     curvature = torch.diag_embed(stiffness[..., :-1] + stiffness[..., 1:])
     beside = torch.diag_embed(stiffness[..., 1:-1], offset=1)
     return force, curvature - beside - beside.mT

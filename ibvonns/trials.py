@@ -1,7 +1,7 @@
 """Trials of a law beyond its data: far pulls, cycles that may yield no work, longer chains."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,14 +9,24 @@ import torch
 from torch import Tensor
 
 from ibvonns.chain_model import ChainModel
+from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
 from ibvonns.protocols import pulled_length
+from ibvonns.stiv import Gaussians, chain_springs, first_state
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
-from ibvonns.validation import count, positive
+from ibvonns.validation import count, positive, shaped
 
-__all__ = ["FAR", "LongChain", "cycle_work", "far_data", "long_chain"]
+__all__ = [
+    "FAR",
+    "LongChain",
+    "cycle_work",
+    "dissipated",
+    "far_data",
+    "gaussian_errors",
+    "long_chain",
+]
 
 # first length and factor of the paper's pulling speed; the data end at 0.28 and know no push
 FAR = {"fast pull": (0.2, 3.0), "far pull": (0.28, 3.0), "push": (0.2, -1.0)}
@@ -40,6 +50,58 @@ def far_data(realisations: int = 2000, seed: int = 30_000) -> dict[str, Ensemble
         generator = torch.Generator().manual_seed(seed + number)
         data[name] = Chain().simulate(length, times, realisations, generator)
     return data
+
+
+@torch.no_grad()
+def gaussian_errors(data: Mapping[str, Ensemble]) -> dict[str, float]:
+    """Errors of the Gaussian ansatz of `stiv`, by the ids of the flow's rows.
+
+    It starts from each ensemble's own mean and covariance, and fits nothing.
+
+    Args:
+        data: as `chain_studies.chain_data` gives it, or `far_data`.
+    """
+    springs, unit = chain_springs(Chain()), Chain().natural_length
+    errors = {}
+    for split, part in data.items():
+        length, velocity = part.records["pulled_length"], part.records["velocity"]
+        force, strain = part.records["external_force"], part.mean()
+        begin = (springs, *first_state(part, unit), part.times, length)
+        moved = Gaussians.rolled(*begin)
+        for given, path in (("velocity", moved), ("force", Gaussians.rolled(*begin, force))):
+            middle = path.elongation / unit - 1
+            errors[f"cnf-strain-{split}-{given}"] = relative_error(middle, strain)
+        pulled = moved.external_force(velocity)
+        errors[f"cnf-force-{split}-velocity"] = relative_error(pulled, force)
+        spread = part.realisations.var(-1, unbiased=False)
+        middle, deviation = moved.elongation / unit - 1, moved.deviation / unit
+        nll = gaussian_nll(middle, deviation, strain, spread).mean()
+        errors[f"cnf-nll-{split}"] = float(nll)
+    return errors
+
+
+@torch.no_grad()
+def dissipated(model: ChainModel, strain: Tensor, alpha: Tensor, external_force: Tensor) -> Tensor:
+    """Dissipation of a whole chain, g_v . v + g_alpha . dalpha/dt, summed over its springs.
+
+    Args:
+        model: with potentials for a law.
+        strain: shape (replicas, states, springs).
+        alpha: shape (replicas, states, springs, internal).
+        external_force: F_ex, shape (states,) or (replicas, states).
+
+    Returns:
+        An energy per time, shape (replicas, states).
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    law = model.potentials
+    tension, g_alpha = law.slopes(strain, alpha)
+    shaped("external_force", external_force, ("...", strain.shape[1]))
+    last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
+    g_v = torch.cat([tension.diff(dim=-1), last], -1)
+    return law.dissipation(strain, alpha, g_v, g_alpha).sum(-1)
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ from ibvonns import baselines
 from ibvonns.baselines import BASELINES, NeuralLaw, trained_baseline
 from ibvonns.chain_model import ChainModel, ChainObservations, observe_chain
 from ibvonns.chain_studies import chain_errors
+from ibvonns.metrics import spacing_entropy
 from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials
 from ibvonns.systems.chain import Chain
 from ibvonns.training import Phase, Recipe, train
-from ibvonns.trials import FAR, cycle_work, far_data, long_chain
+from ibvonns.trials import FAR, cycle_work, dissipated, far_data, gaussian_errors, long_chain
 
 TINY = Recipe((Phase(0, 5), Phase(1, 5, 5), Phase(4, 4, 2)), 1e-2, (1.0, 0.025, 1.0, 0.3, 30.0), 4)
 DIFFERS: dict[str, Any] = {"strain-only": {"internal": 0}, "neural-ode": {"law": NeuralLaw}}
@@ -153,3 +154,32 @@ def test_a_long_chain_is_tried(observed: ChainObservations) -> None:
     assert tried[0].strain == tried[1].strain and len(tried[0].force) == 2
     assert tried[0].by_spring.shape == (12,)
     assert tried[0].strain != long_chain(model, 12, (0.2,), 20, block=10, seed=0).strain
+
+
+def test_what_is_dissipated_is_never_negative(observed: ChainObservations) -> None:
+    """Random weights, wild states; with everything at rest and no slope, it vanishes."""
+    model = ChainModel([0, 1], "flow")
+    model.set_scales(observed)
+    rng = torch.Generator().manual_seed(0)
+    strain = 10 * torch.randn(2, 500, 10, generator=rng, dtype=torch.float64)
+    alpha = 10 * torch.randn(2, 500, 10, 1, generator=rng, dtype=torch.float64)
+    force = 10 * torch.randn(500, generator=rng, dtype=torch.float64)
+    assert (dissipated(model, strain, alpha, force) >= 0).all()
+
+
+def test_the_gaussian_ansatz_is_scored_by_the_flows_rows() -> None:
+    """At rest in one well it is exact up to the ensemble's noise."""
+    chain = Chain()
+    times = torch.linspace(0, 0.5, 51, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    part = chain.simulate(torch.full((1, 51), 0.6, dtype=torch.float64), times, 400, rng)
+    errors = gaussian_errors({"test": part})
+    assert errors.keys() == {
+        *(f"cnf-strain-test-{given}" for given in ("velocity", "force")),
+        "cnf-force-test-velocity",
+        "cnf-nll-test",
+    }
+    assert errors["cnf-strain-test-velocity"] < 0.5 and errors["cnf-force-test-velocity"] < 0.5
+    assert errors["cnf-nll-test"] == pytest.approx(
+        float(spacing_entropy(part.realisations).mean()), abs=0.02
+    )

@@ -79,6 +79,17 @@ def test_convergence_line_has_the_order(ax: Axes) -> None:
     assert ax.lines[0].get_marker() != ax.lines[2].get_marker()
 
 
+def test_ladder_draws_what_is_left_of_the_axis_at_its_end(ax: Axes) -> None:
+    ax.set(xscale="log", xlim=(0.1, 10))
+    plots.ladder(ax, ["a", "b"], [0.01, 2.0], [[1, 0.5, 3], [0.2, 0.05, 0.3]], [0.3, 0.01])
+    ours, goal = ax.lines
+    assert np.asarray(ours.get_xdata()).tolist() == pytest.approx([1, 0.2])
+    assert np.asarray(goal.get_xdata()).tolist() == pytest.approx([0.1, 2.0])
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.2, 0.0])  # type: ignore[attr-defined]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
+
+
 def test_slider_shows_each_frame_with_its_words() -> None:
     frames = [plt.figure(figsize=(6.4, 3.6)) for _ in range(3)]
     box = plots.slider_figure(frames, ["t = 0", "t = 1", "t < 2"], 'A "density".')
@@ -110,6 +121,9 @@ def test_slider_shows_each_frame_with_its_words() -> None:
         (lambda ax: plots.slider_figure([], [], ""), "number of frames must be"),
         (lambda ax: plots.slider_figure([ax.figure], [], ""), "labels must number 1"),
         (lambda ax: plots.shades(0), "number must be"),
+        (lambda ax: plots.ladder(ax, [], [], [], []), "number of names must be"),
+        (lambda ax: plots.ladder(ax, ["a"], [1.0, 2.0], [[1, 1, 1]], [1]), "published must have"),
+        (lambda ax: plots.ladder(ax, ["a"], [1.0], [[1, 1]], [1]), "ours must have"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call: object, sentence: str, ax: Axes) -> None:

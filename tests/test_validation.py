@@ -1111,6 +1111,12 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         ValueError,
         "periods must be",
     ),
+    (
+        "trials.dissipated",
+        lambda _: trials.dissipated(MODEL, SPRINGS, INNER_STATES, SPRINGS[0]),
+        ValueError,
+        "external_force must have shape",
+    ),
     ("trials.far_data", lambda _: trials.far_data(0), ValueError, "realisations must be"),
     ("trials.long_chain", lambda _: trials.long_chain(MODEL, 1), ValueError, "springs must be"),
     (
@@ -1155,6 +1161,7 @@ EXEMPT = {
     "floors.Floor": NOTHING,
     "trials.FAR": NOTHING,
     "trials.LongChain": NOTHING,
+    "trials.gaussian_errors": "stiv.Gaussians.rolled checks",
     "stiv.Springs": NOTHING,
     "stiv.Springs.pull": INNER_LOOP,
     "stiv.Gaussians": NOTHING,
