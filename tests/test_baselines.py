@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +17,16 @@ from ibvonns.networks import generators
 from ibvonns.onsager import ChainPotentials
 from ibvonns.systems.chain import Chain
 from ibvonns.training import Phase, Recipe, train
-from ibvonns.trials import FAR, cycle_work, dissipated, far_data, gaussian_errors, long_chain
+from ibvonns.trials import (
+    FAR,
+    cycle_work,
+    decoded_energy,
+    dissipated,
+    far_data,
+    gaussian_errors,
+    held_rate,
+    long_chain,
+)
 
 TINY = Recipe((Phase(0, 5), Phase(1, 5, 5), Phase(4, 4, 2)), 1e-2, (1.0, 0.025, 1.0, 0.3, 30.0), 4)
 DIFFERS: dict[str, Any] = {"strain-only": {"internal": 0}, "neural-ode": {"law": NeuralLaw}}
@@ -165,6 +174,43 @@ def test_what_is_dissipated_is_never_negative(observed: ChainObservations) -> No
     alpha = 10 * torch.randn(2, 500, 10, 1, generator=rng, dtype=torch.float64)
     force = 10 * torch.randn(500, generator=rng, dtype=torch.float64)
     assert (dissipated(model, strain, alpha, force) >= 0).all()
+
+
+class Normal:
+    """Stands for a model whose springs are normal about their strain, and only relax."""
+
+    def __init__(self) -> None:
+        self.decoder = self.potentials = self
+
+    def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Any:
+        """Of a normal density of deviation 0.2."""
+        return torch.distributions.Normal(strain[..., None], 0.2).log_prob(values)
+
+    def velocity_given(self, strain: Tensor, alpha: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+        """Strains go to their mean."""
+        return strain.mean(-1, keepdim=True) - strain, torch.zeros_like(alpha), strain
+
+
+def test_the_energy_of_decoded_densities_is_that_of_gaussians() -> None:
+    """In one well <V> and the entropy are known."""
+    chain, model = Chain(), cast(ChainModel, Normal())
+    strain = torch.full((1, 2, 10), 3.0, dtype=torch.float64)
+    energy, missing = decoded_energy(model, strain, torch.zeros(1, 2, 10, 1, dtype=torch.float64))
+    stiffness = chain.natural_length * chain.stiffness[1]
+    inside = 0.5 * stiffness * ((3.0 - chain.well_strain) ** 2 + 0.2**2)
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 0.2**2)
+    exact = 10 * (inside - chain.temperature * entropy)
+    assert torch.allclose(energy, torch.full_like(energy, exact), rtol=1e-4)
+    assert missing.max() < 1e-9
+
+
+def test_held_springs_that_only_relax_lose_energy() -> None:
+    """Of k (eps - eps_h)^2 / 2 at the rate k sum (eps - mean)^2, for their mean is kept."""
+    chain, model = Chain(), cast(ChainModel, Normal())
+    apart = torch.linspace(-0.5, 0.5, 10, dtype=torch.float64)
+    rate, _ = held_rate(model, 3 + apart.expand(1, 2, -1), torch.zeros(1, 2, 10, 1).double())
+    exact = -chain.natural_length * chain.stiffness[1] * float(apart.square().sum())
+    assert torch.allclose(rate, torch.full_like(rate, exact), rtol=1e-3)
 
 
 def test_the_gaussian_ansatz_is_scored_by_the_flows_rows() -> None:

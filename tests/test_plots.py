@@ -81,7 +81,8 @@ def test_convergence_line_has_the_order(ax: Axes) -> None:
 
 def test_ladder_draws_what_is_left_of_the_axis_at_its_end(ax: Axes) -> None:
     ax.set(xscale="log", xlim=(0.1, 10))
-    plots.ladder(ax, ["a", "b"], [0.01, 2.0], [[1, 0.5, 3], [0.2, 0.05, 0.3]], [0.3, 0.01])
+    ours_of = torch.tensor([[1, 0.5, 3], [0.2, 0.05, 0.3]])
+    plots.ladder(ax, ["a", "b"], [0.01, 2.0], ours_of, [0.3, 0.01])
     ours, goal = ax.lines
     assert np.asarray(ours.get_xdata()).tolist() == pytest.approx([1, 0.2])
     assert np.asarray(goal.get_xdata()).tolist() == pytest.approx([0.1, 2.0])
@@ -122,8 +123,11 @@ def test_slider_shows_each_frame_with_its_words() -> None:
         (lambda ax: plots.slider_figure([ax.figure], [], ""), "labels must number 1"),
         (lambda ax: plots.shades(0), "number must be"),
         (lambda ax: plots.ladder(ax, [], [], [], []), "number of names must be"),
-        (lambda ax: plots.ladder(ax, ["a"], [1.0, 2.0], [[1, 1, 1]], [1]), "published must have"),
-        (lambda ax: plots.ladder(ax, ["a"], [1.0], [[1, 1]], [1]), "ours must have"),
+        (
+            lambda ax: plots.ladder(ax, ["a"], [1.0, 2.0], torch.ones(1, 3), [1]),
+            "published must have",
+        ),
+        (lambda ax: plots.ladder(ax, ["a"], [1.0], torch.ones(1, 2), [1]), "ours must have"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call: object, sentence: str, ax: Axes) -> None:

@@ -1117,6 +1117,18 @@ CASES: list[tuple[str, Call, type[Exception], str]] = [
         ValueError,
         "external_force must have shape",
     ),
+    (
+        "trials.held_rate",
+        lambda _: trials.held_rate(MODEL, SPRINGS, INNER_STATES, 0.0),
+        ValueError,
+        "step must be",
+    ),
+    (
+        "trials.decoded_energy",
+        lambda _: trials.decoded_energy(MODEL, SPRINGS, INNER_STATES, 1),
+        ValueError,
+        "points must be",
+    ),
     ("trials.far_data", lambda _: trials.far_data(0), ValueError, "realisations must be"),
     ("trials.long_chain", lambda _: trials.long_chain(MODEL, 1), ValueError, "springs must be"),
     (
