@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -205,6 +206,11 @@ def cycle_work(
     return (force * velocity)[..., -each:].sum(-1) * (period / each)
 
 
+def _errors(paths: Tensor, truth: Tensor) -> list[float]:
+    """Error of each replica, infinite where a rollout has run away."""
+    return [relative_error(one, truth) if bool(one.isfinite().all()) else inf for one in paths]
+
+
 @dataclass(frozen=True)
 class LongChain:
     """A law learned at ten springs, tried on a chain of another size.
@@ -213,6 +219,7 @@ class LongChain:
         springs: of the chain.
         strain, force: errors of each replica, percent, with v_n given.
         by_spring: of the strain, of the median replica: shape (springs,), percent of each spring's.
+        reach: largest mean strain of each spring in the simulation, shape (springs,).
         simulated, predicted: seconds that simulation and prediction took.
     """
 
@@ -220,6 +227,7 @@ class LongChain:
     strain: list[float]
     force: list[float]
     by_spring: Tensor
+    reach: Tensor
     simulated: float
     predicted: float
 
@@ -232,7 +240,7 @@ def long_chain(
     realisations: int = 20_000,
     faster: float = 1.0,
     seed: int = 40_000,
-    block: int = 500,
+    block: int = 2000,
 ) -> LongChain:
     """Direct simulation of a chain and the law's prediction of it.
 
@@ -278,14 +286,15 @@ def long_chain(
     velocity[:, 1:] = torch.diff(length, dim=1) / torch.diff(times)
     path, _, pulled = model.predict(strain[:, 0], alpha, times, velocity, "velocity")
     predicted = time.perf_counter() - begun
-    errors = [relative_error(one, strain) for one in path]
+    errors = _errors(path, strain)
     middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2]]
     norm = strain.square().sum((0, 1)).sqrt()
     return LongChain(
         springs,
         errors,
-        [relative_error(one, force) for one in pulled],
+        _errors(pulled, force),
         100 * (middle - strain).square().sum((0, 1)).sqrt() / norm,
+        strain.amax((0, 1)),
         simulated,
         predicted,
     )

@@ -5,8 +5,8 @@ Training amplifies the last bit of a sum into the scatter between seeds: another
 another number of threads, ends at another draw of the same distribution. Chapters mark what depends
 on it with a sign, as in "≈0.093 [0.08, 0.11]". nbval compares everything else to the letter, and
 these numbers to within a factor of two. Those marked ∼ are errors of extrapolation, which differ by
-two and more between the seeds of one run: to within a factor of four. (What a number must not
-exceed, a cell asserts.)
+two and more between the seeds of one run: to within a factor of four. A marked verdict of the
+scoreboard may be the next better or worse one. (What a number must not exceed, a cell asserts.)
 """
 
 import os
@@ -15,15 +15,18 @@ from typing import Any
 
 from nbval.plugin import IPyNbCell
 
+from ibvonns.scoreboard import VERDICTS
+
 os.environ["PYTHONHASHSEED"] = "0"  # sets print in one order
 # as execute.py; and two kernels of two threads each on two cores take several times as long
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["IBVONNS_PROGRESS"] = "off"  # a progress bar is no output
 
 MARKED = re.compile(r"[≈∼][\d.]*\d(?: \[[\d.]+, [\d.]+\])?")
 NUMBER = re.compile(r"[\d.]*\d")
 FACTOR = {"≈": 2.0, "∼": 4.0}
+VERDICT = re.compile(f"[≈∼]({'|'.join(VERDICTS)})")
 
 
 def settle(new: Any, stored: Any) -> Any:
@@ -44,7 +47,14 @@ def settle(new: Any, stored: Any) -> Any:
         same = theirs[:1] == mine[0] and len(NUMBER.findall(mine)) == len(NUMBER.findall(theirs))
         return theirs if same and close else mine
 
-    return MARKED.sub(choose, new)
+    verdicts = iter(VERDICT.findall(stored))
+
+    def judge(match: re.Match[str]) -> str:
+        theirs = next(verdicts, match[1])
+        near = abs(VERDICTS.index(theirs) - VERDICTS.index(match[1])) <= 1
+        return match[0][0] + theirs if near else match[0]
+
+    return VERDICT.sub(judge, MARKED.sub(choose, new))
 
 
 _compare = IPyNbCell.compare_outputs

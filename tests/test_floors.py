@@ -24,6 +24,7 @@ GRID = torch.linspace(-2, 3, 200, dtype=torch.float64)
 ROW = {
     "id": "x", "unit": "%", "median": 2.0, "min": 1.9, "max": 2.2, "comparable": 2.0,
     "published": 2.0, "authors_code": None, "floor": 1.0, "floor_error": 0.1, "limit": None,
+    "model": {"median": 1.7, "min": 1.6, "max": 1.8},
 }  # fmt: skip
 
 
@@ -71,13 +72,15 @@ def test_pooling_asks_for_one_grid() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"median": 1.15}, 0),
-        ({"median": 1.25, "max": 1.9}, 1),
-        ({"median": 1.9, "max": 2.1}, 2),
+        ({"model": {"median": 1.0}}, 0),
+        ({"median": 1.89}, 1),
+        ({"median": 1.91}, 2),
         ({"median": 2.19}, 2),
         ({"median": 2.21}, 3),
         ({"median": 2.5, "authors_code": 2.4}, 2),
+        ({"median": 2.1, "authors_code": 1.2}, 2),
         ({"median": float("inf"), "max": float("inf")}, 3),
+        ({"median": float("nan"), "max": float("nan"), "model": {"median": float("nan")}}, 3),
         ({"unit": "nats", "median": 0.5, "limit": 0.4951, "comparable": 0.6}, 0),
         ({"unit": "nats", "median": 0.5, "max": 0.51, "limit": 0.49, "comparable": 0.6}, 1),
         ({"unit": "nats", "median": 0.598, "max": 0.6, "limit": 0.49, "comparable": 0.6}, 2),
@@ -93,14 +96,21 @@ def test_what_is_worse_is_told() -> None:
     now = {**ROW, "verdict": VERDICTS[2]}
     assert worsened([now], old) == []
     assert worsened([{**now, "median": 2.3}], old) == []  # half of the scatter beyond the largest
-    assert "median 2.5, but was 2" in worsened([{**now, "median": 2.5}], old)[0]
-    assert "median nan" in worsened([{**now, "median": float("nan")}], old)[0]
-    assert "'differs', but was 'reproduced'" in worsened([{**now, "verdict": "differs"}], old)[0]
-    assert worsened([{**now, "verdict": VERDICTS[0]}], old) == []
+    assert "median 2.42, but was 2" in worsened([{**now, "median": 2.42}], old)[0]
+    lost = {**now, "median": float("nan"), "verdict": VERDICTS[3]}
+    assert "'differs', but was 'reproduced'" in worsened([lost], old)[0]
+    poor = {"median": 2.5, "max": 2.6}
+    wide = {"x": {**ROW, **poor, "verdict": VERDICTS[2]}}
+    assert "'differs', but was 'reproduced'" in worsened([{**now, **poor}], wide)[0]
+    assert worsened([{**now, "median": 2.3}], wide) == []  # "differs", but by less than a tenth
+    assert worsened([{**now, "median": 1.0}], old) == []
+    best = {"x": {**ROW, "verdict": VERDICTS[0]}}
+    assert worsened([{**now, "model": {"median": 1.1}}], best) == []
+    assert "'reproduced', but was 'at" in worsened([{**now, "model": {"median": 1.2}}], best)[0]
 
 
 def test_command_checks_and_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {**ROW, "verdict": VERDICTS[2], "model": {"median": 1.0, "min": 0.9, "max": 1.1}}
+    row = {**ROW, "verdict": VERDICTS[2], "median": 2.15}
     row |= {"quantity": "strain", "split": "test", "boundary": "", "seeds": 8}
     shown = {"trap": [row], "chain-gmm": [], "chain-cnf": []}
     monkeypatch.setattr(cli, "board", lambda study: shown[study])
@@ -109,7 +119,7 @@ def test_command_checks_and_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(cli.app, ["scoreboard", "--check"]).exit_code == 0
     assert json.loads(run(cli.app, ["scoreboard", "--json"]).stdout) == [row]
     table = list(csv.DictReader(io.StringIO(run(cli.app, ["scoreboard", "--csv"]).stdout)))
-    assert table[0]["verdict"] == "reproduced" and table[0]["model_max"] == "1.1"
+    assert table[0]["verdict"] == "reproduced" and table[0]["model_max"] == "1.8"
     monkeypatch.setattr(cli, "stored", lambda: {"x": {**row, "verdict": VERDICTS[1]}})
     worse = run(cli.app, ["scoreboard", "--check"])
     assert worse.exit_code == 1 and "'reproduced', but was 'better" in worse.stdout
@@ -135,3 +145,17 @@ def test_scores_against_a_large_truth(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert all(len(values) == 2 for values in scores["errors"].values())
     expected = exact_trap_errors(data)["floor"]["trap-force-test"]
     assert scores["floor"]["trap-force-test"][0] == pytest.approx(expected, rel=0.5)
+
+
+def test_the_stored_board_holds_every_published_row() -> None:
+    """With all that a reader of `scoreboard --json` is promised."""
+    kept = scoreboard.stored()
+    published = scoreboard.published()
+    assert list(kept) == [row["id"] for row in published]
+    for row in published:
+        mine = kept[row["id"]]
+        assert mine["published"] == float(row["published"])
+        assert mine["min"] <= mine["median"] <= mine["max"]
+        assert mine["floor"] is not None and mine["seeds"] == 8
+        assert mine["verdict"] == verdict(mine)
+    assert worsened(list(kept.values()), kept) == []
