@@ -99,7 +99,7 @@ def test_what_is_worse_is_told() -> None:
     assert "median 2.42, but was 2" in worsened([{**now, "median": 2.42}], old)[0]
     lost = {**now, "median": float("nan"), "verdict": VERDICTS[3]}
     assert "'differs', but was 'reproduced'" in worsened([lost], old)[0]
-    poor = {"median": 2.5, "max": 2.6}
+    poor = {"median": 2.5, "max": 2.6, "verdict": VERDICTS[3]}
     wide = {"x": {**ROW, **poor, "verdict": VERDICTS[2]}}
     assert "'differs', but was 'reproduced'" in worsened([{**now, **poor}], wide)[0]
     assert worsened([{**now, "median": 2.3}], wide) == []  # "differs", but by less than a tenth
