@@ -8,6 +8,7 @@ from importlib.resources import files
 from math import log
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ibvonns.floors import truth_scores
@@ -287,22 +288,25 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Scored rows as a table for the terminal."""
-    drawn = Table(title="Published numbers, ours, and how good any model can look")
+    """Scored rows as a table for the terminal, readable in 80 columns."""
+    title = "Published numbers, ours, and how good any model can look"
+    drawn = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     drawn.add_column("row", no_wrap=True)
-    numbers = ("median", "min", "max", "floor", "limit")
-    for name in ("published", *numbers):
+    for name in ("published", r"ours \[min, max]", "floor"):
         drawn.add_column(name, justify="right", no_wrap=True)
     judged = all("verdict" in row for row in rows)
     if judged:
-        drawn.add_column("verdict", no_wrap=True)
+        drawn.add_column("verdict", min_width=12)
     for row in rows:
-        ours = (rounded(row[name], row["unit"]) for name in numbers)
+        unit = row["unit"]
+        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
+        floor = rounded(row["limit" if unit == "nats" else "floor"], unit)
         words = (row["verdict"],) if judged else ()
-        drawn.add_row(row["id"], f"{row['published']:g}", *ours, *words)
+        ours = f"{median} [{low}, {high}]"
+        drawn.add_row(row["id"], f"{row['comparable']:.3g}", ours, floor, *words)
     drawn.caption = (
-        f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats; others: relative "
-        "L2 error in %. Floor: what the samples' noise leaves to a perfect theory. Limit: the "
-        "best that a model may expect, where it is known."
+        f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats, its floor the "
+        "entropy limit; others: relative L2 error in %, the floor what the samples' noise leaves "
+        "to a perfect theory. --json and --csv tell more."
     )
     return drawn
