@@ -53,9 +53,10 @@ bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some mi
 	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
 	$(BIN)/python book/speed.py
 
+# The chapters from the last on: it takes the longest.
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
-	$(BIN)/pytest -n 2 --nbval notebooks
+	$(BIN)/pytest -n 2 --nbval $$(ls -r notebooks/*.ipynb) notebooks/test_in_step.py
 
 lint: $(INSTALLED) ## style and types
 	$(BIN)/ruff check .
