@@ -71,8 +71,8 @@ def score_errors(
         For each published number: "id", "quantity", "split", "boundary", "unit", "published",
         "comparable" (published, in our units), "authors_code" (what the authors' notebook prints,
         None if not known), "median", "min", "max" over seeds, "floor", "limit"
-        (None if not known), "seeds" (how many), and for alpha "gauge_free" (median, min and max in
-        units of alpha's deviation).
+        (None if not known), "limit_error", "seeds" (how many), and for alpha "gauge_free" (median,
+        min and max in units of alpha's deviation).
     """
     rows = []
     shift = log(exact.get("strain_deviation", 1.0))
@@ -153,7 +153,7 @@ def board(study: str | None = None) -> list[dict[str, Any]]:
 
     Besides what `score_errors` gives, each has "floor" and "floor_error" (mean and deviation over
     independent ensembles), "model" (median, min and max over seeds of the error against 100 000
-    realisations) and "verdict". Likelihoods have the entropy limit for a floor.
+    realisations) and "verdict". Likelihoods keep the floor that `score_errors` gives.
     """
     rows = []
     for name in SEEDS if study is None else (choice("study", study, SEEDS),):

@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from ibvonns.chain_model import ChainModel
+from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
@@ -31,6 +31,7 @@ __all__ = [
     "long_chain",
 ]
 
+FINE = 640  # grid points for the first states, as for the studies' errors
 # first length, and factor of the paper's pulling speed; the data know no push
 FAR = {"faster": (0.2, 1.5), "fast": (0.28, 3.0), "push": (0.2, -0.5)}
 
@@ -199,11 +200,15 @@ def cycle_work(
     total = each * count("periods", periods, 2)
     times = torch.arange(total + 1, dtype=torch.float64) * (period / each)
     wave = (1 - torch.cos(2 * torch.pi * times / period)) / 2
-    length = amplitude[:, None] * wave
-    velocity = torch.zeros_like(length)
-    velocity[:, 1:] = torch.diff(length, dim=1) / torch.diff(times)
+    velocity = _backward(amplitude[:, None] * wave, times)
     _, _, force = model.predict(strain, alpha, times, velocity, "velocity")
     return (force * velocity)[..., -each:].sum(-1) * (period / each)
+
+
+def _backward(length: Tensor, times: Tensor) -> Tensor:
+    """Velocity of the end as records have it: its backward difference, 0 at first."""
+    moved = torch.diff(length, dim=1) / torch.diff(times)
+    return torch.cat([torch.zeros_like(length[:, :1]), moved], 1)
 
 
 def _errors(paths: Tensor, truth: Tensor) -> list[float]:
@@ -277,13 +282,10 @@ def long_chain(
     simulated = time.perf_counter() - begun
     strain, force = (torch.stack(parts).mean(0) for parts in (means, forces))
     begun = time.perf_counter()
-    first = Ensemble(times[:2], torch.cat(begins, -1))
-    low, high = first.realisations.aminmax()
-    unit = torch.linspace(-0.01, 1.01, 640, dtype=torch.float64)
-    density = first.density(low + (high - low) * unit)
-    alpha = model.encoder(density).unflatten(1, density.weights.shape[:-1])[:, :, 0]
-    velocity = torch.zeros_like(length)
-    velocity[:, 1:] = torch.diff(length, dim=1) / torch.diff(times)
+    velocity = _backward(length, times)
+    records = {"velocity": velocity[:, :2], "external_force": force[:, :2]}
+    first = Ensemble(times[:2], torch.cat(begins, -1), records)
+    alpha = model.encode(observe_chain(first, chain.natural_length, FINE))[:, :, 0]
     path, _, pulled = model.predict(strain[:, 0], alpha, times, velocity, "velocity")
     predicted = time.perf_counter() - begun
     errors = _errors(path, strain)
