@@ -1,5 +1,6 @@
 """Studies: the paper's experiments from simulated particles to errors, seed by seed."""
 
+import ast
 import hashlib
 import json
 import os
@@ -204,7 +205,11 @@ def unsound(model: TrapModel, data: Observations, ensemble: Ensemble) -> list[in
     """
     noise = ensemble.standard_error()
     measured = data.external_force
-    force_floor = 100 * float(noise.norm() / measured.norm())
+    # by how much F_ex answers to the mean at a given length: the stiffness, from the data alone
+    columns = (data.mean, data.controls, torch.ones_like(data.mean))
+    state = torch.stack([column.flatten() for column in columns], 1)
+    answer = torch.linalg.lstsq(state, measured.flatten()[:, None]).solution[0].abs()
+    force_floor = 100 * float(answer * noise.norm() / measured.norm())
     mean_floor = 100 * float(noise.norm() / (data.mean - data.mean.mean()).norm())
     alpha = model.encode(data)
     path, force = model.predict(data.controls, alpha[:, :, 0], data.times)
@@ -285,11 +290,25 @@ def sources(module: Path) -> list[Path]:
     return sorted(found)
 
 
+def _code(source: str) -> str:
+    """What of a module's text can change a result: all but comments, docstrings and layout.
+
+    >>> _code('def f():  # why\\n    "What."\\n    return 1') == _code("def f(): return 1")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
 def _library_digest(module: Path | None = None) -> str:
-    """Changes with any line that a result depends on: it cannot outlive its code."""
+    """Changes with any code that a result depends on: it cannot outlive its code."""
     digest = hashlib.sha256()
     for path in sources(module or Path(__file__)):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode() + _code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
 
 

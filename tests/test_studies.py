@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 import ibvonns
 from ibvonns import cli, scoreboard, studies
 from ibvonns.ensemble import Ensemble, load_tensors
-from ibvonns.model import Observations, TrapModel
+from ibvonns.model import Observations, TrapModel, observe
 from ibvonns.studies import exact_trap_errors, reproduce, run_key, train_trap, trap_data
+from ibvonns.systems.trap import Trap
 from ibvonns.training import Phase, Recipe, TrainingError
 
 PACKAGE = Path(ibvonns.__file__).parent
@@ -114,7 +115,7 @@ def test_key_changes_with_recipe_seeds_and_data(tiny: Recipe) -> None:
     assert run_key("trap", range(2), tiny, 0) == keys[0]
 
 
-def test_key_changes_with_any_line_of_the_library(
+def test_key_changes_with_any_code_of_the_library(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = run_key("trap", [0], tiny, 0)
@@ -126,8 +127,10 @@ def test_key_changes_with_any_line_of_the_library(
     assert len(needed) > 15
     for source in sorted(copy.rglob("*.py")):
         text = source.read_bytes()
-        source.write_bytes(text + b"\n# another line\n")
+        source.write_bytes(text + b"\nANOTHER = 1\n")
         assert (run_key("trap", [0], tiny, 0) != key) == (source in needed), source.name
+        source.write_bytes(b"# a comment, and another docstring\n" + text.replace(b'"""', b'""" ', 1))
+        assert run_key("trap", [0], tiny, 0) == key, source.name
         source.write_bytes(text)
     assert run_key("trap", [0], tiny, 0) == key
 
@@ -153,6 +156,23 @@ def test_untrained_model_is_told_as_unsound(few: Ensemble, seen: Observations) -
     model.set_scales(seen)
     model.freeze(seen)
     assert studies.unsound(model, seen, few) == [0, 1]
+
+
+@pytest.mark.parametrize("stiffness", [0.5, 1.0, 3.0])
+def test_soundness_measures_the_force_by_its_own_noise(
+    stiffness: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A force that misses by 1.7 times its noise is sound, by 1.8 times not: at any stiffness."""
+    ensemble = Trap(stiffness).simulate_paper(velocities=(0.5, 1.0), realisations=200)
+    data, model = observe(ensemble, points=64), TrapModel([0, 1])
+    model.set_scales(data)
+    model.freeze(data)
+    measured, alpha = data.external_force, model.encode(data)
+    noise = stiffness * ensemble.standard_error().norm()
+    miss = noise / measured.norm() * torch.tensor([1.7, 1.8], dtype=torch.float64)
+    force = measured * (1 + miss)[:, None, None]
+    monkeypatch.setattr(TrapModel, "predict", lambda *_: (alpha, force))
+    assert studies.unsound(model, data, ensemble) == [1]
 
 
 def test_model_with_a_weight_that_is_not_finite_is_no_sound_one(
