@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat
 from sphinx.application import Sphinx
 
 # An image that is not yet in a link. (Sphinx links an image whose size the source gives.)
-ALONE = re.compile(r'(?<!<a )(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?!\s*</a>)')
+ALONE = re.compile(r'(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?!\s*</a>)')
 SEEN = 0.5  # mean difference of a colour, of 255, below which a palette is taken
 
 

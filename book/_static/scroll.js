@@ -15,5 +15,6 @@ addEventListener("load", async () => {
     }
   };
   await window.MathJax?.startup?.promise; // drawn
-  new ResizeObserver(look).observe(document.querySelector("article"));
+  const article = document.querySelector("article");
+  if (article) new ResizeObserver(look).observe(article);
 });
