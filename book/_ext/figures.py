@@ -41,7 +41,7 @@ def lean(path: Path) -> None:
     with Image.open(path) as image:
         if image.mode not in ("RGB", "RGBA"):
             return
-        if image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+        if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
             return
         whole = image.convert("RGB")
     small = whole.quantize(256, dither=Image.Dither.NONE)
