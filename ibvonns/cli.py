@@ -1,4 +1,4 @@
-"""The command line: `ibvonns reproduce`, `ibvonns scoreboard` and `ibvonns bench`."""
+"""The command line: `ibvonns reproduce`, `scoreboard`, `export` and `bench`."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ibvonns import __version__
+from ibvonns.exports import exported
 from ibvonns.scoreboard import (
     board,
     comma_separated,
@@ -18,7 +19,7 @@ from ibvonns.scoreboard import (
     table,
     worsened,
 )
-from ibvonns.studies import STUDIES, load_metrics, study_folder
+from ibvonns.studies import STUDIES, load_metrics, result, study_folder
 from ibvonns.studies import reproduce as run_study
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice
@@ -122,6 +123,25 @@ def scoreboard(
         print(comma_separated(rows), end="")
     else:
         Console().print(table(rows))
+
+
+@app.command()
+def export(
+    study: Annotated[
+        str, typer.Argument(help="trap or chain-gmm: those whose law runs in a page.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    replica: Annotated[int, typer.Option(min=0, help="Which of the trained seeds.")] = 0,
+) -> None:
+    """Write the weights of a trained law as JSON, whole digits, for a page or another language."""
+    try:
+        law = exported(result(choice("study", study, ("trap", "chain-gmm")))[0], replica)
+        draft = out.with_suffix(".tmp")
+        draft.write_text(json.dumps(law), encoding="utf-8")
+        draft.replace(out)
+    except (ValueError, OSError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from None
+    print(f"wrote {out}")
 
 
 @app.command()

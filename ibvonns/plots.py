@@ -5,17 +5,15 @@ the Axes that it is given and returns them. Titles, axis labels with units and l
 the caller, who knows them. Colours are Okabe and Ito's, which colour-blind readers can tell
 apart; line styles and markers repeat what the colours say, so that every plot reads in grey.
 
-Needs matplotlib, which brings Pillow, and ipywidgets: the extra `book`. No other module of ibvonns
+Needs matplotlib, which brings Pillow, and anywidget: the extra `book`. No other module of ibvonns
 imports this one.
 """
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as widgets  # type: ignore[import-untyped]
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from ibvonns.validation import count, finite, positive, shaped
+from ibvonns.widgets import Frames
 
 __all__ = [
     "COLOURS",
@@ -268,11 +267,10 @@ def log_convergence(
 
 def slider_figure(
     frames: Sequence[Figure], labels: Sequence[str], description: str, *, dpi: float = 150
-) -> widgets.VBox:
-    """A slider over finished pictures. The link runs in the browser: no kernel is needed.
+) -> Frames:
+    """A slider over finished pictures, which runs in the browser: no kernel is needed.
 
-    Each figure is stored as a PNG of 32 colours, about 20 kB, inside an HTML widget, because the
-    Image widget has no alternative text. The figures are closed.
+    Each figure is stored as a PNG of 32 colours, about 20 kB. The figures are closed.
 
     Args:
         frames: figures of one size; 6.4 inches are shown 640 pixels wide, or as wide as the page.
@@ -287,22 +285,12 @@ def slider_figure(
     positive("dpi", dpi)
     if len(labels) != len(frames):
         raise ValueError(f"labels must number {len(frames)}, one a frame, but number {len(labels)}")
-    pictures = []
-    for figure, label in zip(frames, labels, strict=True):
+    width, sources = round(100 * frames[0].get_figwidth()), []
+    for figure in frames:
         whole, small = io.BytesIO(), io.BytesIO()
         figure.savefig(whole, format="png", dpi=dpi)
         Image.open(whole).convert("RGB").quantize(32).save(small, format="png", optimize=True)
-        data = base64.b64encode(small.getvalue()).decode()
-        alt = html.escape(f"{description} {label}", quote=True)
-        style = f"width: {100 * figure.get_figwidth():.0f}px; max-width: 100%; height: auto"
-        source = f'<img src="data:image/png;base64,{data}" alt="{alt}" style="{style}">'
-        pictures.append(widgets.HTML(source))
+        sources.append("data:image/png;base64," + base64.b64encode(small.getvalue()).decode())
         plt.close(figure)
-    stack = widgets.Stack(pictures, selected_index=0)
-    slider = widgets.SelectionSlider(
-        options=[(label, i) for i, label in enumerate(labels)],
-        layout=widgets.Layout(width="100%", max_width="640px"),
-        tooltip=description,
-    )
-    widgets.jslink((slider, "index"), (stack, "selected_index"))
-    return widgets.VBox([slider, stack])
+    content = {"sources": sources, "labels": list(labels), "description": description}
+    return Frames(content={**content, "width": width})
