@@ -126,8 +126,11 @@ def chain_content(
         starts.append({"strain": mean, "alpha": alpha, "cloud": packed(drawn[:PARTICLES])})
     shape = ("springs", "natural_length", "barrier_strain", "well_strain", "viscosity")
     system = {name: getattr(chain, name) for name in (*shape, "temperature")}
-    trials = (("smoothed-linear", (LENGTHS[0], LENGTHS[-1])), ("sinusoidal", (0.20,)))
-    seen = [observe_chain(chain.simulate_paper(*trial, PARTICLES, seed)) for trial in trials]
+    trials = {"smoothed-linear": (LENGTHS[0], LENGTHS[-1]), "sinusoidal": (0.20,)}
+    seen = [
+        observe_chain(chain.simulate_paper(protocol, lengths, PARTICLES, seed))
+        for protocol, lengths in trials.items()
+    ]
     strains = torch.cat([part.mean.flatten() for part in seen])
     alphas = torch.cat([model.encode(part)[replica].flatten() for part in seen])
     forces = torch.cat([part.external_force.flatten() for part in seen])
