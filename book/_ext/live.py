@@ -15,6 +15,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 from ibvonns.widgets import LIVE
 
@@ -85,7 +86,11 @@ def enliven(app: Sphinx, doctree: nodes.document) -> None:
         model = state[view["model_id"]]["state"]
         kind = KINDS.get(model.get("_anywidget_id", ""))
         if kind is None:
-            raise ValueError(f"{app.env.docname} shows a widget that no page can: {model}")
+            name = model.get("_model_name", "of an unknown kind")
+            raise ExtensionError(
+                f"{app.env.docname} shows a widget, {name}, which no page without a kernel can: "
+                f"use one of {', '.join(KINDS)}"
+            )
         up = "../" * app.env.docname.count("/")
         html = page(model["content"], kind, images, up)
         node.replace_self(nodes.raw("", html, format="html"))
