@@ -3,8 +3,9 @@
     python book/figures.py   write book/written/figures.md and the small pictures beside it
 
 Each of our figures has a card. First those that answer a figure of the paper's two examples, with
-what that shows and where ours stands by the scoreboard; then the others. Texts for those who cannot see the pictures are
-the chapters'. `book/_ext/written.py` calls this; the same notebooks give the same bytes.
+what that shows and where ours stands by the scoreboard; then the others. Texts for those who cannot
+see the pictures are the chapters'. `book/_ext/written.py` calls this; the same notebooks give the
+same bytes.
 """
 
 import re
@@ -54,7 +55,7 @@ ANSWERS = (
     ),
     Answer("8a", "external force in time", "fig-learning-rollout", ("trap-force-test",)),
     Answer("8b", "internal variable in time", "fig-learning-rollout", ("trap-alpha-test",)),
-    Answer("8a", "its equilibrium value", "fig-trap-force"),
+    Answer("8a", "equilibrium value of the external force", "fig-trap-force"),
     Answer("9a", "states that a new protocol visits", "fig-learning-linear"),
     Answer("9b", "decoded mean position under the new protocol", "fig-learning-linear"),
     Answer("10a", "its external force", "fig-learning-linear", ("trap-force-linear",)),
@@ -73,11 +74,18 @@ ANSWERS = (
         ("cnf-strain-sine-velocity",),
     ),
     Answer("14b", "its internal variables, flow", "fig-cnf-sine", ("cnf-alpha-sine-velocity",)),
-    Answer("14c", "its external force, flow", "fig-cnf-sine-force", ("cnf-force-sine-velocity",)),
+    Answer(
+        "14c",
+        "external force under the sinusoidal protocol, flow",
+        "fig-cnf-sine-force",
+        ("cnf-force-sine-velocity",),
+    ),
     Answer("15", "decoded standard deviation", "fig-learning-decoder", ("trap-nll-test",)),
     Answer("15", "sampled standard deviation", "fig-trap-width"),
     Answer("16", "densities of the ten springs, mixture", "fig-gmm-marginals", ("gmm-nll-test",)),
-    Answer("16", "their histograms and equilibrium densities", "fig-chain-marginals"),
+    Answer(
+        "16", "histograms of the ten springs and their equilibrium densities", "fig-chain-marginals"
+    ),
     Answer(
         "17a",
         "mean strains with the force given, mixture",
@@ -107,7 +115,10 @@ ANSWERS = (
     ),
     Answer("19b", "its internal variables, mixture", "fig-gmm-sine", ("gmm-alpha-sine-velocity",)),
     Answer(
-        "19c", "its external force, mixture", "fig-gmm-sine-force", ("gmm-force-sine-velocity",)
+        "19c",
+        "external force under the sinusoidal protocol, mixture",
+        "fig-gmm-sine-force",
+        ("gmm-force-sine-velocity",),
     ),
     Answer("20", "densities of the ten springs, flow", "fig-cnf-marginals", ("cnf-nll-test",)),
     Answer(
@@ -202,6 +213,7 @@ def card(figure: Figure, lines: list[str]) -> str:
             ":::",
             "",
             *lines,
+            "",
             f"[Figure in chapter {figure.chapter}](#{figure.name})",
             "::::",
         ]
@@ -221,7 +233,7 @@ def page(found: dict[str, Figure]) -> str:
         for figure in found.values()
         if figure.name not in answering
     ]
-    begin, end = ":::::{grid} 1 2 2 3\n:gutter: 3", ":::::"
+    begin, end = ":::::{grid} 1 1 2 2\n:gutter: 3", ":::::"
     parts = ["## The paper's figures, answered", begin, *theirs, end]
     return "\n\n".join([*parts, "## Figures of our own", begin, *own, end]) + "\n"
 

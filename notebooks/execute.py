@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "book"))  # running.py
 
 from running import RUNNING, peak_megabytes, record  # noqa: E402
+
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it differs by machine
