@@ -27,23 +27,26 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 
 # The limit that both studies ask for; then two at once, on one thread each; then what asks for both
 # studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
-# second call returns at once.
+# second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.baselines import trained_baseline as baseline; \
 	from ibvonns.floors import truth_scores as truth; \
 	from ibvonns.studies import chain_limits, result;
+TOOK := $(BIN)/python book/running.py
 seeds: $(INSTALLED) ## train what the chapters read into the cache: 22 minutes, or nothing to do
 	@echo "Training what the cache has not from this very library: all of it takes about 22 minutes."
-	@$(RUN) chain_limits()"
+	@$(TOOK) 'the entropy limit' $(RUN) chain_limits()"
 	@export OMP_NUM_THREADS=1; \
-	$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \
-	$(RUN) result('chain-cnf'); baseline('neural-ode')"; mine=$$?; \
+	$(TOOK) 'mixture, strains alone, truth of the trap' \
+		$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \
+	$(TOOK) 'flow, neural ODE' $(RUN) result('chain-cnf'); baseline('neural-ode')"; mine=$$?; \
 	wait $$other && exit $$mine
-	@$(RUN) truth('chain-gmm')"
+	@$(TOOK) 'truth of the chain' $(RUN) truth('chain-gmm')"
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
 	$(BIN)/python book/picture.py
+	$(BIN)/python book/moving.py
 
 # Caches of its own: the first calls compile.
 bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)

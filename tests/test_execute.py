@@ -1,6 +1,7 @@
 """notebooks/execute.py: repeatable bytes, and nothing written where a cell fails."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +46,10 @@ def chapter(folder: Path, code: str) -> Path:
 def test_two_runs_write_the_same_bytes(execute: ModuleType, tmp_path: Path) -> None:
     source = chapter(tmp_path, WIDGETS)
     first = execute.execute(source).read_bytes()
-    target = execute.execute(source)
+    kept = tmp_path / "running.json"
+    target = execute.execute(source, kept)
     assert target.read_bytes() == first
+    assert set(json.loads(kept.read_text("utf-8"))[source.stem]) >= {"seconds", "machine"}
     notebook = nbformat.read(target, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert execute.normalise(notebook).encode() == first
