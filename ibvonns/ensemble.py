@@ -133,8 +133,8 @@ class Density:
         Raises:
             ValueError: wrong shape.
 
-        >>> grid = torch.linspace(0, 1, 3, dtype=torch.float64)
-        >>> Density(grid, torch.tensor([[0.5, 0.5, 0.0]])).expectation(grid[:, None]).tolist()
+        >>> grid, weights = torch.linspace(0, 1, 3), torch.tensor([[0.5, 0.5, 0.0]])
+        >>> Density(grid, weights).expectation(grid[:, None]).tolist()
         [[0.25]]
         """
         shaped("values", values, ("...", len(self.grid), "features"))

@@ -20,9 +20,9 @@ class Potentials(nn.Module):
 
     Onsager's principle then gives the external force and the evolution of the internal variable::
 
-        F_ex = df/dchi                    Eq. (23)
-        g = -df/dalpha                    Eq. (24)
-        dalpha/dt = dphi/dg(alpha, g)     Eqs. (10), (28)
+        Eq. (23)  F_ex = df/dchi
+        Eq. (24)  g = -df/dalpha
+        Eq. (28)  dalpha/dt = dphi/dg(alpha, g), an instance of Eq. (10)
 
     The dissipation is g . dalpha/dt >= phi >= 0 by the construction of phi, whatever the weights.
 
@@ -187,12 +187,12 @@ class ChainPotentials(nn.Module):
 
     Onsager's principle gives, with n springs of natural length L0 and v_0 = 0 (Sec. 4.2)::
 
-        g_v_i = (df/deps_{i+1} - df/deps_i) / L0    Eq. (44), i < n
-        g_v_n = F_ex - (df/deps_n) / L0             Eq. (45)
-        g_alpha_i = -df/dalpha_i                    Eq. (46)
-        v_i = dphi/dg_v                             Eq. (47)
-        dalpha_i/dt = dphi/dg_alpha                 Eq. (48)
-        deps_i/dt = (v_i - v_{i-1}) / L0
+        Eq. (44)  g_v_i = (df/deps_{i+1} - df/deps_i) / L0,  i < n
+        Eq. (45)  g_v_n = F_ex - (df/deps_n) / L0
+        Eq. (46)  g_alpha_i = -df/dalpha_i
+        Eq. (47)  v_i = dphi/dg_v
+        Eq. (48)  dalpha_i/dt = dphi/dg_alpha
+                  deps_i/dt = (v_i - v_{i-1}) / L0
 
     There are two end conditions: F_ex given, or v_n given. The latter turns Eq. (47) at the last
     spring into an equation for g_v_n and so for F_ex, where the paper trains a further network.

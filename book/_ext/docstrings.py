@@ -6,6 +6,7 @@ fails the build. Attributes of a class are listed under that name.
 """
 
 import inspect
+import re
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from sphinx.domains.python import PyObject
 from sphinx.ext.autodoc import Documenter, ModuleDocumenter
 
 LIBRARY = "ibvonns"
+ARRAY = re.compile(r"(numpy\.ndarray)\[.*?\]\]")
 
 
 class InSourceOrder(ModuleDocumenter):
@@ -83,11 +85,28 @@ def code_or_link(
     return [link], []
 
 
+def no_type_in_front(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Keep napoleon from reading what stands before a colon in the first line as a type."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+def short_arrays(
+    app: Sphinx, what: str, name: str, obj: object, options: object, given: str, back: str
+) -> tuple[str, str] | None:
+    """Show NumPy's arrays without what they hold: it is always numbers."""
+    return (ARRAY.sub(r"\1", given), back) if given and ARRAY.search(given) else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the role; `default_role` in _config.yml names it."""
     app.setup_extension("sphinx.ext.autodoc")
     app.add_autodocumenter(InSourceOrder, override=True)
     app.add_role("library", code_or_link)
+    app.connect("autodoc-process-signature", short_arrays)
+    app.connect("autodoc-process-docstring", no_type_in_front, priority=100)  # before napoleon
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"

@@ -2,8 +2,8 @@ r"""A chain of double-well springs (Sec. 4): exact equilibrium sampling and simu
 
 The positions x_i of the particles, and the strains eps_i of the springs between them, obey::
 
-    eta dx_i/dt = (V'(eps_{i+1}) - V'(eps_i)) / L0 + sqrt(2 eta kBT) xi_i(t)        Eq. (36)
-    eps_i = (x_i - x_{i-1}) / L0 - 1,   x_0 = 0,   x_n = pulled length
+    Eq. (36)  eta dx_i/dt = (V'(eps_{i+1}) - V'(eps_i)) / L0 + sqrt(2 eta kBT) xi_i(t)
+              eps_i = (x_i - x_{i-1}) / L0 - 1,   x_0 = 0,   x_n = pulled length
 
 Lengths are total lengths: they contain the springs' natural length L0 (errata). Units: any
 consistent set; the paper's numbers, Eq. (38), come without units.

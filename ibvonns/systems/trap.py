@@ -2,7 +2,7 @@ r"""A colloidal particle in an optical trap (Sec. 3): simulation and everything 
 
 The position x of the particle obeys::
 
-    eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)                         Eq. (17)
+    Eq. (17)  eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)
 
 Two springs of stiffness k hold the particle: one to a wall at 0, one to the pulled end at
 lambda(t). Units: any consistent set; the paper's numbers (k = eta = 1, kBT = 0.01) are
