@@ -1,4 +1,30 @@
-"""The command line: `ibvonns reproduce`, `scoreboard`, `export` and `bench`."""
+"""The command line: `ibvonns reproduce`, `scoreboard`, `export` and `bench`.
+
+::
+
+    ibvonns reproduce STUDY           simulate, train from scratch, score
+        --seeds N                     how many seeds, from 0
+        --out FOLDER                  for the results; a cache if not given
+
+    ibvonns scoreboard                published numbers beside ours
+        --study STUDY                 one study; all if not given
+        --seeds N                     how many seeds, from 0
+        --out FOLDER                  that `reproduce --out` wrote
+        --json, --csv                 instead of a table
+        --check                       exit with 1 if a row is worse than stored
+
+    ibvonns export STUDY FILE         the weights of a trained law as JSON
+        --replica N                   which of its seeds
+
+    ibvonns bench                     what the engines cost
+        --repeats N                   of each measurement
+        --json                        instead of tables
+
+    ibvonns --version
+
+STUDY is one of trap, chain-gmm and chain-cnf. What is wrong with an argument is said in one
+sentence, with exit status 2; `--help` says more of each command.
+"""
 
 import json
 import logging
@@ -26,6 +52,9 @@ from ibvonns.validation import choice
 
 __all__ = ["app"]
 
+#: The program behind the command `ibvonns`.
+#:
+#: :meta hide-value:
 app = typer.Typer(
     help="Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
     no_args_is_help=True,

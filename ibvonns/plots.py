@@ -44,6 +44,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 Values = Array | Tensor | Sequence[float]
 
+#: Okabe and Ito's colours by name.
 COLOURS = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",
@@ -54,13 +55,19 @@ COLOURS = {
     "black": "#000000",
     "grey": "#595959",
 }
+#: Line styles, in the order of the colours.
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = "osD^vP"
 _CYCLE = ("blue", "vermilion", "green", "purple", "orange", "sky")
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the book's style: sharp, and readable at a phone's width."""
+    """Set matplotlib's defaults to the book's style: sharp, and readable at a phone's width.
+
+    >>> use_style()
+    >>> mpl.rcParams["figure.dpi"]
+    200.0
+    """
     cycle = cycler(color=[COLOURS[name] for name in _CYCLE]) + cycler(linestyle=list(LINES))
     mpl.rcParams.update(
         {
@@ -83,6 +90,9 @@ def use_style() -> None:
 
 def shades(number: int) -> list[Any]:
     """Colours for `number` ordered conditions, light to dark (cividis without its pale end).
+
+    Raises:
+        ValueError: no condition.
 
     >>> len(shades(3))
     3
@@ -117,6 +127,10 @@ def histories(
 
     Raises:
         ValueError: NaN, shapes that do not match, a wrong number of labels, or nothing to draw.
+
+    >>> ax = histories(Figure().subplots(), [0, 1], [[1, 2], [2, 3]], labels=["slow", "fast"])
+    >>> len(ax.lines)
+    2
     """
     if truth is None and prediction is None:
         raise ValueError("truth and prediction must not both be None: there is nothing to draw")
@@ -159,6 +173,9 @@ def parity(ax: Axes, truth: Values, prediction: Values, *, label: str | None = N
 
     Raises:
         ValueError: NaN, no values, or shapes that differ.
+
+    >>> len(parity(Figure().subplots(), [1, 2, 3], [1.1, 2.0, 2.9]).lines)  # points and diagonal
+    2
     """
     shape = tuple(torch.as_tensor(truth).shape)
     x = _array("truth", truth, shape).ravel()
@@ -178,6 +195,7 @@ def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floo
     grey reaches up to the floor. What lies left of the axis is drawn at its end.
 
     Args:
+        ax: where to draw, with a logarithmic x-axis whose limits are set.
         names: of the rows, from top to bottom.
         published: shape (rows,).
         ours: median, smallest and largest, shape (rows, 3).
@@ -185,6 +203,12 @@ def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floo
 
     Raises:
         ValueError: NaN or wrong shape.
+
+    >>> axes = Figure().subplots()
+    >>> axes.set(xscale="log", xlim=(0.1, 10))  # doctest: +ELLIPSIS
+    [...]
+    >>> ladder(axes, ["force"], [1.2], [[0.4, 0.3, 0.6]], [0.2]).get_yticks().tolist()
+    [0]
     """
     number = count("number of names", len(names))
     left, height = ax.get_xlim()[0], np.arange(number)
@@ -222,6 +246,11 @@ def density_with_histogram(
 
     Raises:
         ValueError: NaN or wrong shapes.
+
+    >>> positions = np.linspace(-3, 3, 61)
+    >>> bell = np.exp(-(positions**2) / 2) / np.sqrt(2 * np.pi)
+    >>> len(density_with_histogram(Figure().subplots(), [-1, 0, 1], positions, bell).lines)
+    1
     """
     samples = _array("realisations", realisations, ("realisations",))
     place = _array("positions", positions, ("positions",))
@@ -252,6 +281,10 @@ def log_convergence(
 
     Raises:
         ValueError: NaN, wrong shapes, or a value that is not above 0.
+
+    >>> sizes = np.array([0.1, 0.2, 0.4])
+    >>> log_convergence(Figure().subplots(), sizes, 3 * sizes**2, order=2).get_xscale()
+    'log'
     """
     positive("order", order)
     x = _array("sizes", sizes, ("sizes",))
