@@ -4,6 +4,7 @@ The pages in `_build/html` become one document, which a headless Chromium prints
 It is printed twice, because the contents can name pages only when these are known.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import matplotlib
@@ -21,6 +23,7 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
+from pypdf.generic import BooleanObject, DictionaryObject, NameObject, TextStringObject
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -32,7 +35,9 @@ QUIET = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-A_FEW_LINES = 24  # so much code, output or table is kept on one page
+A_FEW_LINES, A_FEW_ROWS = 14, 30  # so much code or output, or so large a table, stays on one page
+# The tokens of code that print.css tells apart. To wrap up the others would double the file.
+TOKENS = set("k kn kc kd ow mi mf c c1 sd s1 s2 sa se".split())
 
 # Matplotlib brings these fonts, so that the PDF looks the same on every machine.
 FONTS = {
@@ -53,9 +58,9 @@ ABOUT = """
 <p>This is the book of version {version} of the library <code>ibvonns</code>, printed from its web
 pages: every chapter, figure, number and reference is here. References are links, and the
 viewer’s side bar holds the contents.</p>
-<p>Paper differs from the pages in three ways. Code that only draws a figure, folded on the web page,
-is left out. The solutions of exercises stand open below them: cover them first. What moves on the
-web page, a slider or a panel to play with, stands still or is only named here.</p>
+<p>Paper differs from the pages in three ways. Code that only draws a figure, folded on the web
+page, is left out. The solutions of exercises stand open below them: cover them first. What moves
+on the web page, a slider or a panel to play with, stands still or is only named here.</p>
 <p>The sources, and how to build both: <a href="{url}">{url}</a>.</p>
 <p>© {year} {author}. Licence: MIT.</p>
 </section>
@@ -90,8 +95,8 @@ def prefix(page: str) -> str:
 def table_of_contents() -> Iterator[tuple[str, str]]:
     """Each page of `_toc.yml` in reading order, and the title of the part that it begins, or ""."""
 
-    def below(entries: list[dict], part: str) -> Iterator[tuple[str, str]]:
-        for entry in entries:
+    def below(listed: list[dict[str, Any]], part: str) -> Iterator[tuple[str, str]]:
+        for entry in listed:
             if "file" in entry:
                 yield entry["file"], part
                 part = ""
@@ -105,7 +110,7 @@ def table_of_contents() -> Iterator[tuple[str, str]]:
 
 def classes(tag: Tag) -> set[str]:
     """The classes of an element."""
-    return set(tag.get_attribute_list("class")) - {None}  # type: ignore[arg-type]
+    return {str(each) for each in tag.get_attribute_list("class") if each}
 
 
 def note(soup: BeautifulSoup, text: str) -> Tag:
@@ -127,8 +132,11 @@ def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
         view.replace_with(note(soup, "In the online book a slider stands here."))
     for kept in body.find_all("noscript"):
         kept.unwrap()
-    useless = "script, style, button, input, select, output, canvas, a.headerlink, a.viewcode-link"
-    for tag in body.select(f"{useless}, .toctree-wrapper, .tag_hide-input > details.above-input"):
+    useless = (
+        "script, style, button, input, select, output, canvas, a.headerlink, a.viewcode-link, "
+        "summary svg, .toctree-wrapper, .tag_hide-input > details.above-input"
+    )
+    for tag in body.select(useless):
         tag.decompose()
     for details in body.find_all("details"):
         details["open"] = ""
@@ -140,13 +148,16 @@ def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
 
 
 def mark_for_layout(body: Tag) -> None:
-    """Say which blocks are short enough to be kept on one page."""
+    """Say which blocks are short enough to be kept on one page; leave out plain code's marks."""
     for pre in body.find_all("pre"):
+        for span in pre.find_all("span"):
+            if not classes(span) & TOKENS:
+                span.unwrap()
         if len(pre.get_text().strip().splitlines()) <= A_FEW_LINES:
-            pre["class"] = [*classes(pre), "short"]
+            pre["class"] = " ".join([*classes(pre), "short"])
     for table in body.find_all("table"):
-        if len(table.find_all("tr")) <= A_FEW_LINES:
-            table["class"] = [*classes(table), "short"]
+        if len(table.find_all("tr")) <= A_FEW_ROWS:
+            table["class"] = " ".join([*classes(table), "short"])
 
 
 def link(href: str, page: str, pages: set[str]) -> str | None:
@@ -172,7 +183,7 @@ def read(page: str, part: str, pages: set[str]) -> Article:
     for tag in body.find_all(True):
         for key in ("id", "for", "aria-labelledby", "aria-describedby"):
             if key in tag.attrs:
-                own = " ".join(tag.get_attribute_list(key)).split()  # type: ignore[arg-type]
+                own = " ".join(map(str, tag.get_attribute_list(key))).split()
                 tag[key] = " ".join(f"{prefix(page)}--{each}" for each in own)
     for anchor in body.find_all("a", href=True):
         goal = link(str(anchor["href"]), page, pages)
@@ -277,21 +288,23 @@ def assemble() -> str:
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <link rel="stylesheet" href="{(HERE / "print.css").as_uri()}">
 <style>{rules(articles, title)}</style>
-<script>window.MathJax = {{
-  options: {{ processHtmlClass: "tex2jax_process|mathjax_process|math|output_area",
-              enableMenu: false, menuOptions: {{ settings: {{ assistiveMml: false }} }} }} }}</script>
+<script>window.MathJax = {{ options: {{
+  processHtmlClass: "tex2jax_process|mathjax_process|math|output_area",
+  enableMenu: false,
+  menuOptions: {{ settings: {{ assistiveMml: false }} }} }} }}</script>
 <script defer src="{mathjax}"></script></head>
 <body class="tex2jax_ignore mathjax_ignore">
 <section class="cover"><p class="title">{escape(title)}</p>
 <p class="subtitle">{escape(project["description"])}</p><p class="author">{escape(author)}</p>
-<img src="{picture}" alt=""><p class="version">Version {project["version"]}, {config["copyright"]}</p>
+<img src="{picture}" alt="">
+<p class="version">Version {project["version"]}, {config["copyright"]}</p>
 </section>{about}{contents(articles)}{chapters}</body></html>
 """
-    check_links(BeautifulSoup(text, "html.parser"))
     return text
 
 
-# Formulas and tables wider than the page are made smaller. What sticks out even so is returned.
+# Formulas and tables wider than the page are made smaller, and pictures printed with 120 dots per
+# inch or more, tall ones over the whole page. What sticks out even so is returned.
 FIT = """() => {
   const wide = (e) => e.getBoundingClientRect().width;
   const shrink = (e, inner, room) => {
@@ -306,7 +319,14 @@ FIT = """() => {
     else if (math && holder) shrink(e, wide(math), wide(holder));
   }
   for (const e of document.querySelectorAll("table")) {
-    for (let k = 0; k < 3; k++) shrink(e, e.scrollWidth, e.parentElement.clientWidth);
+    const room = e.parentElement.clientWidth;
+    e.classList.add("one-line");  // no cell is broken, if the letters stay large enough
+    if (e.scrollWidth > 1.25 * room) e.classList.remove("one-line");
+    for (let k = 0; k < 3; k++) shrink(e, e.scrollWidth, room);
+  }
+  for (const e of document.images) {
+    e.style.maxWidth = `min(100%, ${0.8 * e.naturalWidth}px)`;
+    if (e.naturalHeight > e.naturalWidth) e.classList.add("tall");
   }
   const edge = document.body.getBoundingClientRect().right + 1;
   return [...document.querySelectorAll("img, svg, table, pre span, p, mjx-math, mjx-container, td")]
@@ -369,11 +389,32 @@ def destinations(path: Path) -> dict[str, int]:
     return found
 
 
-def finish(draft: Path, target: Path) -> int:
+def entries(node: DictionaryObject) -> Iterator[DictionaryObject]:
+    """The entries of an outline below a node, in reading order."""
+    child = node.get("/First")
+    while child is not None:
+        entry = cast(DictionaryObject, child.get_object())
+        yield entry
+        yield from entries(entry)
+        child = entry.get("/Next")
+
+
+def name_entries(writer: PdfWriter, headings: list[str]) -> None:
+    """Write the outline's titles again: Chromium doubles a heading at the top of a page."""
+    outline = list(entries(cast(DictionaryObject, writer.root_object["/Outlines"].get_object())))
+    if len(outline) != len(headings):
+        raise SystemExit(f"{len(headings)} headings, but {len(outline)} entries of the outline")
+    for entry, heading in zip(outline, headings, strict=True):
+        text = re.sub(r"\\[()]|\\", "", heading)  # of a formula the letters remain
+        entry[NameObject("/Title")] = TextStringObject(" ".join(text.split()))
+
+
+def finish(draft: Path, target: Path, headings: list[str]) -> int:
     """Name title and author, write the file in one go, and return the number of pages."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     writer = PdfWriter(clone_from=draft)
+    name_entries(writer, headings)
     writer.add_metadata(
         {
             "/Title": config["title"],
@@ -384,7 +425,8 @@ def finish(draft: Path, target: Path) -> int:
         }
     )
     writer.page_mode = "/UseOutlines"
-    writer.create_viewer_preferences().display_doctitle = True
+    preferences = writer.create_viewer_preferences()
+    preferences[NameObject("/DisplayDocTitle")] = BooleanObject(True)
     part = target.with_suffix(".part")
     writer.write(part)
     part.replace(target)
@@ -394,14 +436,22 @@ def finish(draft: Path, target: Path) -> int:
 def main() -> None:
     """Print the book."""
     begin = time.perf_counter()
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # Chromium leaves numbers unused
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    if chromium is None and "--if-possible" in sys.argv:
+        print("No Chromium or Chrome is here: no PDF is printed.", file=sys.stderr)
+        return
     if chromium is None:
         raise SystemExit("The PDF is printed by Chromium or Chrome, and neither is here.")
     if not (HTML / "index.html").exists():
         raise SystemExit("The pages are not built: run `make html` first.")
     WORK.mkdir(parents=True, exist_ok=True)
     source, draft = WORK / "book.html", WORK / "draft.pdf"
-    source.write_text(assemble(), encoding="utf-8")
+    text = assemble()
+    source.write_text(text, encoding="utf-8")
+    book = BeautifulSoup(text, "html.parser")
+    check_links(book)
+    headings = [tag.get_text() for tag in book.find_all(["h1", "h2", "h3", "h4", "h5", "h6"])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
         # As wide as the text on A4 in print.css, so that what fits here fits there.
@@ -411,7 +461,7 @@ def main() -> None:
         page.evaluate(FILL_IN, destinations(draft))
         print_to(page, draft)
         browser.close()
-    number = finish(draft, TARGET)
+    number = finish(draft, TARGET, headings)
     size = TARGET.stat().st_size / 2**20
     seconds = time.perf_counter() - begin
     print(f"{TARGET}: {number} pages, {size:.1f} MiB, in {seconds:.0f} s", file=sys.stderr)

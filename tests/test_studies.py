@@ -129,7 +129,9 @@ def test_key_changes_with_any_code_of_the_library(
         text = source.read_bytes()
         source.write_bytes(text + b"\nANOTHER = 1\n")
         assert (run_key("trap", [0], tiny, 0) != key) == (source in needed), source.name
-        source.write_bytes(b"# a comment, and another docstring\n" + text.replace(b'"""', b'""" ', 1))
+        source.write_bytes(
+            b"# a comment, and another docstring\n" + text.replace(b'"""', b'""" ', 1)
+        )
         assert run_key("trap", [0], tiny, 0) == key, source.name
         source.write_bytes(text)
     assert run_key("trap", [0], tiny, 0) == key

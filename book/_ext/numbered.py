@@ -1,8 +1,8 @@
 """A Sphinx extension: every displayed equation of the text has a number.
 
-Sphinx numbers an equation that has a label, and MyST gives a plain ``$$`` block none. So each gets a
-label here, before the numbers are given out. Left alone are what a cell printed, and equations in
-exercises, solutions and other boxes: a step that nobody refers to.
+Sphinx numbers an equation that has a label, and MyST gives a plain ``$$`` block none. So each gets
+a label here, before the numbers are given out. Left alone are what a cell printed, and equations in
+exercises, solutions and other boxes: steps that nobody refers to.
 """
 
 import re
@@ -29,7 +29,7 @@ def is_aside(node: nodes.Node) -> bool:
 
 
 class NumberEquations(SphinxTransform):
-    """Label the displayed equations that have no label, and show the number of all that have one."""
+    """Label the displayed equations that have no label; show the number of all that have one."""
 
     default_priority = 840  # SphinxDomains, which reads the labels, has 850
 
