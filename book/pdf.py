@@ -35,7 +35,7 @@ QUIET = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-A_FEW_LINES, A_FEW_ROWS = 14, 30  # so much code or output, or so large a table, stays on one page
+A_FEW_LINES, A_FEW_ROWS = 10, 30  # so much code or output, or so large a table, stays on one page
 # The tokens of code that print.css tells apart. To wrap up the others would double the file.
 TOKENS = set("k kn kc kd ow mi mf c c1 sd s1 s2 sa se".split())
 
@@ -180,21 +180,28 @@ def read(page: str, part: str, pages: set[str]) -> Article:
         raise SystemExit(f"{page}: no article on the page")
     drop_what_paper_cannot_do(body, soup)
     mark_for_layout(body)
+    seen = set()
     for tag in body.find_all(True):
+        if tag.get("id") in seen:  # sphinx-exercise names the inside of every exercise alike
+            del tag["id"]
+        seen.add(tag.get("id", ""))
         for key in ("id", "for", "aria-labelledby", "aria-describedby"):
             if key in tag.attrs:
                 own = " ".join(map(str, tag.get_attribute_list(key))).split()
                 tag[key] = " ".join(f"{prefix(page)}--{each}" for each in own)
     for anchor in body.find_all("a", href=True):
         goal = link(str(anchor["href"]), page, pages)
-        if goal is None:  # a download, or a page that is not in the book
+        if goal is None and str(anchor["href"]).endswith(".webp"):
+            anchor.decompose()  # a picture to play again
+        elif goal is None:  # a download, or a page that is not in the book
             anchor.unwrap()
         else:
             anchor["href"] = goal
-    for image in body.find_all("img"):
-        source = str(image["src"])
-        if not urlsplit(source).scheme:
-            image["src"] = (HTML / page).parent.joinpath(unquote(source)).resolve().as_uri()
+    for image in body.find_all(["img", "source"]):
+        key = "src" if image.name == "img" else "srcset"
+        path = str(image[key])
+        if not urlsplit(path).scheme:
+            image[key] = (HTML / page).parent.joinpath(unquote(path)).resolve().as_uri()
         image.attrs.pop("loading", None)  # what is lazy may miss the print
     return Article(page, part, body)
 
@@ -210,7 +217,7 @@ def check_links(book: BeautifulSoup) -> None:
 
 
 def contents(articles: list[Article]) -> str:
-    """The list of parts, chapters and sections, with room for the page numbers."""
+    """The list of parts, pages and chapters' sections, with room for the page numbers."""
 
     def line(level: str, anchor: str, title: str) -> str:
         return (
@@ -223,7 +230,8 @@ def contents(articles: list[Article]) -> str:
         if article.part:
             lines.append(f'<li class="part">{escape(article.part)}</li>')
         lines.append(line("chapter", article.anchor, heading_html(article.body.find("h1"))))
-        for heading in article.body.find_all("h2"):
+        numbered = article.body.select_one("h1 > .section-number")
+        for heading in article.body.find_all("h2") if numbered else ():
             section = heading.find_parent("section")
             if section and section.get("id"):
                 lines.append(line("section", str(section["id"]), heading_html(heading)))

@@ -135,7 +135,7 @@ def test_equations_and_figures_are_numbered(text: list[str], pages: list[Tag]) -
         numbers = [tag.get_text().removesuffix("#") for tag in page.select(".eqno")]
         captions = [tag.get_text().strip() for tag in page.select(".caption-number")]
         for number in numbers + captions:
-            assert re.fullmatch(r"\((\d+\.)?\d+\)|(Fig|Table)\.? (\d+\.)?\d+", number)
+            assert re.fullmatch(r"\((\d+\.)?\d+\)|(Fig|Table|Exercise)\.? (\d+\.)?\d+", number)
             assert number in whole
         # Every displayed equation, but what a cell printed and what stands in a box.
         for formula in page.select("div.math"):
