@@ -8,6 +8,8 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from pdf import HTML, TARGET, table_of_contents
 from pypdf import PdfReader
+from pypdf.errors import PdfReadError
+from pypdf.generic import DictionaryObject
 
 STAMP = HTML / "searchindex.js"  # written by each build of the pages
 
@@ -165,3 +167,18 @@ def test_file_names_title_author_and_language(book: PdfReader) -> None:
     assert book.metadata.author
     assert book.trailer["/Root"]["/Lang"] == "en"  # type: ignore[index]
     assert book.trailer["/Root"]["/MarkInfo"]["/Marked"]  # type: ignore[index]
+
+
+def test_a_screen_reader_is_told_of_every_formula_and_picture(
+    book: PdfReader, pages: list[Tag]
+) -> None:
+    told = 0
+    for number in range(1, int(book.trailer["/Size"])):  # type: ignore[call-overload]
+        try:
+            element: Any = book.get_object(number)
+        except PdfReadError:  # a number that Chromium left unused
+            continue
+        told += isinstance(element, DictionaryObject) and "/Alt" in element
+    formulas = sum(len(page.select(".math:not(.output)")) for page in pages)
+    pictures = sum(len(page.select("img")) for page in pages)
+    assert told >= formulas + pictures
