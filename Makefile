@@ -13,7 +13,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book bench test html seeds notebooks lint clean
+.PHONY: help book bench test html pdf seeds notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ book: notebooks ## execute every chapter, then build the pages
 html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 	$(BUILD)
 	@echo "Open file://$(CURDIR)/$(PAGE) in a browser."
+
+pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a minute)
+	$(BIN)/python book/pdf.py
 
 # The limit that both studies ask for; then two at once, on one thread each; then what asks for both
 # studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
@@ -58,6 +61,7 @@ bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some mi
 
 # The chapters from the last on: it takes the longest.
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
+	$(BIN)/python book/pdf.py --if-possible
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
 	$(BIN)/pytest -n 2 --nbval $$(ls -r notebooks/*.ipynb) notebooks/test_in_step.py
 
