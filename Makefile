@@ -13,7 +13,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book bench test html pdf seeds notebooks lint clean
+.PHONY: help book bench lab test html pdf seeds notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
 	$(BIN)/python book/picture.py
 	$(BIN)/python book/moving.py
+
+lab: $(INSTALLED) ## open the chapters in JupyterLab, to change and run them
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab]'
+	$(BIN)/jupyter lab notebooks
 
 # Caches of its own: the first calls compile.
 bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)

@@ -1,7 +1,7 @@
 """Execute chapters: notebooks/NN_name.md (the source) -> notebooks/NN_name.ipynb (with outputs).
 
     python notebooks/execute.py                  every chapter
-    python notebooks/execute.py 02_optical_trap  one
+    python notebooks/execute.py 02_optical_trap  one; "02" or "2" will do
 
 Two runs write the same bytes, so that git shows a change only where a result changed. How long
 each took, and how much memory, goes into book/running.json, from which the page on running is made.
@@ -143,7 +143,9 @@ def execute(source: Path, running: Path | None = None) -> Path:
 def main(names: list[str]) -> int:
     """Execute the named chapters, or all. Returns the exit status."""
     chapters = {path.stem: path for path in sources()}
-    wanted = [Path(name).stem for name in names] or list(chapters)
+    numbers = {str(int(stem[:2])): stem for stem in chapters}
+    stems = [Path(name).stem for name in names] or list(chapters)
+    wanted = [numbers.get(stem.lstrip("0"), stem) for stem in stems]  # "3" and "03" will do
     unknown = [name for name in wanted if name not in chapters]
     if unknown or not wanted:
         known = ", ".join(chapters) or "none"

@@ -75,6 +75,16 @@ def test_failing_cell_is_named_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_chapter_may_be_named_by_its_number(
+    execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = chapter(tmp_path, "print(1)")
+    monkeypatch.setattr(execute, "sources", lambda: [source])
+    for name in ("1", "01", "01_trial", "notebooks/01_trial.md"):
+        assert execute.main([name]) == 0
+        source.with_suffix(".ipynb").unlink()
+
+
 def test_unknown_chapter_is_refused(
     execute: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
