@@ -45,6 +45,7 @@ class Answer:
 
 ANSWERS = (
     Answer("6a", "decoded mean position", "fig-learning-decoder", ("trap-nll-test",)),
+    Answer("6a", "positions whose mean is its truth", "fig-trap-realisations"),
     Answer("6b", "internal variable against mean position", "fig-learning-alpha"),
     Answer("7a", "free energy, learned against exact", "fig-learning-potentials", ("trap-f-test",)),
     Answer(
