@@ -1,29 +1,29 @@
 """The command line: `ibvonns reproduce`, `scoreboard`, `export` and `bench`.
 
-::
+`ibvonns reproduce STUDY` simulates, trains from scratch and scores a study.
 
-    ibvonns reproduce STUDY           simulate, train from scratch, score
-        --seeds N                     how many seeds, from 0
-        --out FOLDER                  for the results; a cache if not given
+- `--seeds N`: how many seeds, from 0; as many as the book trains if not given.
+- `--out FOLDER`: for the results; a cache if not given.
 
-    ibvonns scoreboard                published numbers beside ours
-        --study STUDY                 one study; all if not given
-        --seeds N                     how many seeds, from 0
-        --out FOLDER                  that `reproduce --out` wrote
-        --json, --csv                 instead of a table
-        --check                       exit with 1 if a row is worse than stored
+`ibvonns scoreboard` shows the published numbers beside ours, and trains first what is missing.
 
-    ibvonns export STUDY FILE         the weights of a trained law as JSON
-        --replica N                   which of its seeds
+- `--study STUDY`: one study; all if not given.
+- `--seeds N`: how many seeds, from 0.
+- `--out FOLDER`: read what `reproduce --out` wrote.
+- `--json`, `--csv`: print these instead of a table.
+- `--check`: exit with 1 if a row is worse than the one that the library keeps.
 
-    ibvonns bench                     what the engines cost
-        --repeats N                   of each measurement
-        --json                        instead of tables
+`ibvonns export STUDY FILE` writes the weights of a trained law as JSON.
 
-    ibvonns --version
+- `--replica N`: which of the trained seeds.
 
-STUDY is one of trap, chain-gmm and chain-cnf. What is wrong with an argument is said in one
-sentence, with exit status 2; `--help` says more of each command.
+`ibvonns bench` measures what the engines cost.
+
+- `--repeats N`: runs of each measurement, of which the shortest counts.
+- `--json`: print this instead of tables.
+
+`ibvonns --version` prints the version. STUDY is one of trap, chain-gmm and chain-cnf. What is wrong
+with an argument is said in one sentence, with exit status 2; `--help` tells of each command.
 """
 
 import json

@@ -96,6 +96,6 @@ def test_the_command_line_is_told_in_full() -> None:
     told = importlib.import_module("ibvonns.cli").__doc__ or ""
     command: Any = get_command(app)
     for name, part in command.commands.items():
-        block = told.split(f"\n    ibvonns {name} ")[1].split("\n\n")[0]
+        block = told.split(f"\n`ibvonns {name}")[1].split("\n`")[0]
         for option in part.params:
             assert option.param_type_name == "argument" or max(option.opts, key=len) in block

@@ -14,7 +14,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.domains.python import PyObject
+from sphinx.domains.python import PyObject  # type: ignore[attr-defined]
 from sphinx.ext.autodoc import Documenter, ModuleDocumenter
 
 LIBRARY = "ibvonns"
