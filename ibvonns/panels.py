@@ -161,10 +161,18 @@ def chain_content(
 
 
 def trap_panel(model: TrapModel, replica: int = 0, trap: Trap | None = None) -> Panel:
-    """The panel of the trap as a widget; arguments and errors as in `trap_content`."""
+    """The panel of the trap as a widget, in Jupyter and in the page.
+
+    Args:
+        model, replica, trap: as for `trap_content`, and with the same errors.
+    """
     return Panel(content=trap_content(model, replica, trap))
 
 
 def chain_panel(model: ChainModel, replica: int = 0, chain: Chain | None = None) -> Panel:
-    """The panel of the chain as a widget; arguments and errors as in `chain_content`."""
+    """The panel of the chain as a widget, in Jupyter and in the page.
+
+    Args:
+        model, replica, chain: as for `chain_content`, and with the same errors.
+    """
     return Panel(content=chain_content(model, replica, chain))

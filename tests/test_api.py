@@ -39,8 +39,9 @@ def members(module: str) -> dict[str, Any]:
 
 def parameters(thing: Any) -> list[str]:
     """Names of the parameters of a function, or of what makes a class."""
-    if inspect.isclass(thing) and thing.__init__ in (object.__init__, RuntimeError.__init__):
-        return []
+    own = getattr(thing.__init__, "__module__", None) if inspect.isclass(thing) else ""
+    if own is None or not (own == "" or own.startswith("ibvonns")):
+        return []  # made as another library says
     signature = inspect.signature(thing.__init__ if inspect.isclass(thing) else thing)
     return [name for name in signature.parameters if name not in ("self", "cls")]
 
