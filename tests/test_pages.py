@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import figures
+import gallery
 import pytest
 import running
 import yaml
@@ -47,43 +47,43 @@ def test_names_of_the_notation_exist() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, figures.Figure]:
+def drawn() -> dict[str, gallery.Figure]:
     """The chapters' figures."""
-    return figures.figures()
+    return gallery.figures()
 
 
-def test_each_figure_of_the_examples_is_answered(drawn: dict[str, figures.Figure]) -> None:
+def test_each_figure_of_the_examples_is_answered(drawn: dict[str, gallery.Figure]) -> None:
     panels = {6: "ab", 7: "ab", 8: "ab", 9: "ab", 10: "ab", 13: "abcd", 14: "abc"}
     panels |= {17: "ab", 18: "abcd", 19: "abc", 21: "ab"}
     wanted = {f"{n}{panel}" for n, letters in panels.items() for panel in letters}
-    assert {answer.paper for answer in figures.ANSWERS} == wanted | {"11", "15", "16", "20"}
+    assert {answer.paper for answer in gallery.ANSWERS} == wanted | {"11", "15", "16", "20"}
 
 
-def test_captions_and_the_page_of_figures_agree(drawn: dict[str, figures.Figure]) -> None:
-    for answer in figures.ANSWERS:
+def test_captions_and_the_page_of_figures_agree(drawn: dict[str, gallery.Figure]) -> None:
+    for answer in gallery.ANSWERS:
         assert re.search(rf"\b{answer.paper}\b", drawn[answer.ours].caption), answer
-    listed = {answer.ours for answer in figures.ANSWERS}
+    listed = {answer.ours for answer in gallery.ANSWERS}
     say = {name for name, figure in drawn.items() if re.search(r"Fig(ure|\.)", figure.caption)}
-    assert say <= listed, "a caption names a figure of the paper: put it into figures.ANSWERS"
+    assert say <= listed, "a caption names a figure of the paper: put it into gallery.ANSWERS"
 
 
 def test_cards_are_written_alike_and_complete(
-    drawn: dict[str, figures.Figure], tmp_path: Path
+    drawn: dict[str, gallery.Figure], tmp_path: Path
 ) -> None:
-    figures.write(tmp_path)
+    gallery.write(tmp_path)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     text = first["figures.md"].decode()
     for name, figure in drawn.items():
         assert f"(#{name})" in text and f":alt: {figure.alt}" in text
         assert f"{name}.webp" in first
-    assert text == figures.page(drawn)
-    assert figures.small(drawn["fig-scoreboard"].png) == first["fig-scoreboard.webp"]
+    assert text == gallery.page(drawn)
+    assert gallery.small(drawn["fig-scoreboard"].png) == first["fig-scoreboard.webp"]
     assert sum(map(len, first.values())) < 1.5e6
 
 
 def test_first_sentence_survives_points_and_colons() -> None:
-    assert figures.first_sentence("The data at $v = 1$. Thin: five.") == "The data at $v = 1$."
-    assert figures.first_sentence("Flows of $d$ (circles: training). More.") == (
+    assert gallery.first_sentence("The data at $v = 1$. Thin: five.") == "The data at $v = 1$."
+    assert gallery.first_sentence("Flows of $d$ (circles: training). More.") == (
         "Flows of $d$ (circles: training)."
     )
 

@@ -13,16 +13,16 @@ from sphinx.application import Sphinx
 BOOK = Path(__file__).resolve().parents[1]
 sys.path.append(str(BOOK))
 
-import figures  # noqa: E402
+import gallery  # noqa: E402
 import running  # noqa: E402
 
 
 def write(app: Sphinx, config: object) -> None:
     """Write all of it."""
-    figures.write()
+    gallery.write()
     entries = json.loads(running.RUNNING.read_text(encoding="utf-8"))
     table = running.table(entries, BOOK.parent / "notebooks")
-    (figures.WRITTEN / "running.md").write_text(table, encoding="utf-8")
+    (gallery.WRITTEN / "running.md").write_text(table, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,6 +1,6 @@
 """The page of figures, made from the stored notebooks whenever the pages are built.
 
-    python book/figures.py   write book/written/figures.md and the small pictures beside it
+    python book/gallery.py   write book/written/figures.md and the small pictures beside it
 
 Each of our figures has a card. First those that answer a figure of the paper's two examples, with
 what that shows and where ours stands by the scoreboard; then the others. Texts for those who cannot
