@@ -13,7 +13,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book bench test html seeds notebooks lint clean
+.PHONY: help book bench lab test html pdf seeds notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,25 +25,35 @@ html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 	$(BUILD)
 	@echo "Open file://$(CURDIR)/$(PAGE) in a browser."
 
+pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a minute)
+	$(BIN)/python book/pdf.py
+
 # The limit that both studies ask for; then two at once, on one thread each; then what asks for both
 # studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
-# second call returns at once.
+# second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.baselines import trained_baseline as baseline; \
 	from ibvonns.floors import truth_scores as truth; \
 	from ibvonns.studies import chain_limits, result;
+TOOK := $(BIN)/python book/running.py
 seeds: $(INSTALLED) ## train what the chapters read into the cache: 22 minutes, or nothing to do
 	@echo "Training what the cache has not from this very library: all of it takes about 22 minutes."
-	@$(RUN) chain_limits()"
+	@$(TOOK) 'the entropy limit' $(RUN) chain_limits()"
 	@export OMP_NUM_THREADS=1; \
-	$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \
-	$(RUN) result('chain-cnf'); baseline('neural-ode')"; mine=$$?; \
+	$(TOOK) 'mixture, strains alone, truth of the trap' \
+		$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \
+	$(TOOK) 'flow, neural ODE' $(RUN) result('chain-cnf'); baseline('neural-ode')"; mine=$$?; \
 	wait $$other && exit $$mine
-	@$(RUN) truth('chain-gmm')"
+	@$(TOOK) 'truth of the chain' $(RUN) truth('chain-gmm')"
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
 	$(BIN)/python book/picture.py
+	$(BIN)/python book/moving.py
+
+lab: $(INSTALLED) ## open the chapters in JupyterLab, to change and run them
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab]'
+	$(BIN)/jupyter lab notebooks
 
 # Caches of its own: the first calls compile.
 bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some minutes)
@@ -55,6 +65,7 @@ bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some mi
 
 # The chapters from the last on: it takes the longest.
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
+	$(BIN)/python book/pdf.py --if-possible
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
 	$(BIN)/pytest -n 2 --nbval $$(ls -r notebooks/*.ipynb) notebooks/test_in_step.py
 

@@ -5,7 +5,7 @@ networks are so small that nearly all of its time goes into starting operations.
 rollout is one compiled loop, and its gradient another.
 
 **Scaled variables.** With s the standardised strain, kappa = v* / (L0 std(eps)), every g in units
-of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is
+of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is::
 
     G = grad_(s, alpha) of the INN                    tension and -g_alpha
     g_v_i = G_s_{i+1} - G_s_i,  i < n,   g_v_n = F_ex - G_s_n,   g_alpha = -G_alpha
@@ -20,7 +20,7 @@ Where v_n is known instead of F_ex, each step first finds the g_v_n at which r_v
 F_ex = g_v_n + G_s_n (`_pull`). Predictions need it; training does not, and it has no adjoint.
 
 **Adjoint.** Let (l_s, l_alpha) be the derivative of the loss by the new state. Then, from the last
-step to the first, with a bar for the derivative of the loss,
+step to the first, with a bar for the derivative of the loss::
 
     r-bar_v_i = h kappa (l_s_i - l_s_{i+1}), i < n
     r-bar_v_n = bar of the law's own v_n              plus h kappa l_s_n, if the end follows it
@@ -754,7 +754,14 @@ Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes of a law's networks: state, forces, hidden layers of the INN and of the PICINN."""
+    """Sizes of a law's networks.
+
+    Attributes:
+        state: width of the state, of which the INN is a function.
+        forces: width of g.
+        energy: hidden layers of the INN.
+        power: hidden layers of the PICINN.
+    """
 
     state: int
     forces: int
@@ -762,7 +769,7 @@ class Widths:
     power: tuple[int, int]
 
     def views(self, flat: Any) -> Arrays:
-        """The weight matrices in one flat vector.
+        """The weight matrices in a flat vector, as `fused_weights` gives it for one replica.
 
         INN: W1 b1 W2 b2 w3. PICINN: what z feeds (free, scale and shift of layer 1, side by side),
         what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate),
@@ -784,12 +791,23 @@ class Widths:
         return *networks, mobility
 
     def ends_room(self, lanes: int, real: Any) -> Arrays:
-        """Memory for the search of F_ex, the ends of a block's chains side by side."""
+        """Memory for the search of F_ex, the ends of a block's chains side by side.
+
+        Args:
+            lanes: how many of them.
+            real: type of the numbers.
+        """
         (_, free, (mem, _), states, sums), _ = self.room(lanes, real, False)
         return free, mem, states, sums, tuple(np.zeros((1, lanes), real) for _ in range(5))
 
     def room(self, lanes: int, real: Any, back: bool) -> tuple[Arrays, Arrays]:
-        """Memory for one step of the loop, and for its way back."""
+        """Memory for one step of the loop, and for its way back.
+
+        Args:
+            lanes: sites side by side.
+            real: type of the numbers.
+            back: whether there is a way back; its memory is empty if not.
+        """
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
 
         def make(*heights: int) -> Arrays:
@@ -949,6 +967,14 @@ def fused_weights(law: Potentials | ChainPotentials) -> tuple[Widths, Tensor]:
     """Sizes of a law, and all its weights, those that must be positive made so: (replicas, all).
 
     `Widths.views` finds the matrices in a row.
+
+    Args:
+        law: potentials of which `fuses` is true.
+
+    >>> from ibvonns.networks import generators
+    >>> widths, flat = fused_weights(Potentials(generators([0, 1])))
+    >>> widths.state, widths.forces, len(flat)
+    (2, 1, 2)
     """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
@@ -974,7 +1000,16 @@ def fused_weights(law: Potentials | ChainPotentials) -> tuple[Widths, Tensor]:
 
 
 def fuses(law: Any, alpha: Tensor) -> bool:
-    """Whether the loop knows such a law and such states: two hidden layers, float64, processor."""
+    """Whether the loop knows such a law and such states: two hidden layers, float64, processor.
+
+    Args:
+        law: anything; only potentials are known.
+        alpha: internal variables of the states.
+
+    >>> from ibvonns.networks import generators
+    >>> fuses(Potentials(generators([0])), torch.zeros(1, 3, 1, dtype=torch.float64))
+    True
+    """
     if not isinstance(law, Potentials | ChainPotentials):
         return False
     depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
@@ -1003,6 +1038,8 @@ def fused_rollout(
         unit: kappa of the module's docstring.
         springs: of a trajectory; 0 for the trap.
         dtype: precision of the loop.
+
+    Nothing is checked here.
 
     Returns:
         States after each step (replicas, steps, d, sites), and the law's own v_n, or F_ex where

@@ -18,6 +18,7 @@ from ibvonns.validation import choice, count, positive, shaped
 
 __all__ = ["BASELINES", "NeuralLaw", "trained_baseline"]
 
+#: Potentials of the strain alone, and plain networks for rates.
 BASELINES = ("strain-only", "neural-ode")
 SEEDS = 3
 
@@ -37,6 +38,17 @@ class NeuralLaw(nn.Module):
         natural_length: L0.
         hidden: widths of the hidden layers; these make it as large as the potentials.
         internal: number of internal variables of a spring.
+
+    Raises:
+        ValueError: no generator, a width below 1, or an L0 that is not above 0.
+
+    >>> from ibvonns.networks import generators
+    >>> law, strain = NeuralLaw(generators([0])), torch.ones(1, 1, 10, dtype=torch.float64)
+    >>> alpha, pull = 0 * strain[..., None], torch.ones(1, 1, dtype=torch.float64)
+    >>> _, _, v_n = law.force_given(strain, alpha, pull)
+    >>> _, _, force = law.velocity_given(strain, alpha, v_n)
+    >>> bool((force - pull).abs().max() < 1e-12)
+    True
     """
 
     strain_scale: Tensor
@@ -63,7 +75,16 @@ class NeuralLaw(nn.Module):
     def set_scales(
         self, strain: tuple[float, float], force_scale: float, velocity_scale: float
     ) -> None:
-        """Fix the scales: mean and deviation of the strain, a force, and a velocity."""
+        """Fix the scales.
+
+        Args:
+            strain: mean and deviation of the mean strain.
+            force_scale: deviation of F_ex, a force.
+            velocity_scale: of the particles, a velocity.
+
+        Raises:
+            ValueError: a scale of force or velocity that is not above 0.
+        """
         self.strain_scale.copy_(torch.tensor(strain))
         self.force_scale.fill_(positive("force_scale", force_scale))
         self.velocity_scale.fill_(positive("velocity_scale", velocity_scale))
@@ -96,7 +117,19 @@ class NeuralLaw(nn.Module):
     def force_given(
         self, strain: Tensor, alpha: Tensor, external_force: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and v_n, when F_ex is known."""
+        """Rates of strain and of alpha, and v_n, when F_ex is known.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
+
+        Returns:
+            As `onsager.ChainPotentials.force_given`.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         between, offset, slope = self._parts(strain, alpha)
         pull = (external_force / self.force_scale).expand(offset.shape[:2])[..., None]
         return self._rates(between, offset + slope * pull, None)
@@ -104,7 +137,20 @@ class NeuralLaw(nn.Module):
     def both_given(
         self, strain: Tensor, alpha: Tensor, external_force: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and the law's own v_n, when both are recorded."""
+        """Rates of strain and of alpha, and the law's own v_n, when both are recorded.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
+            velocity: v_n, same shape.
+
+        Returns:
+            As `onsager.ChainPotentials.both_given`.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         between, offset, slope = self._parts(strain, alpha)
         pull = (external_force / self.force_scale).expand(offset.shape[:2])[..., None]
         return self._rates(between, offset + slope * pull, velocity)
@@ -112,7 +158,19 @@ class NeuralLaw(nn.Module):
     def velocity_given(
         self, strain: Tensor, alpha: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and F_ex, when v_n is known."""
+        """Rates of strain and of alpha, and F_ex, when v_n is known.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            velocity: v_n, shape (trajectories,) or (replicas, trajectories).
+
+        Returns:
+            As `onsager.ChainPotentials.velocity_given`.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         between, offset, slope = self._parts(strain, alpha)
         wanted = (velocity / self.velocity_scale).expand(offset.shape[:2])
         pull = (wanted - offset[..., 0]) / slope[..., 0]

@@ -465,6 +465,10 @@ def bench(repeats: int = 5) -> dict[str, Any]:
     Args:
         repeats: of each measurement, of which the shortest counts.
 
+    Returns:
+        For each name the rows of a table; times in seconds, memory in MiB. What is not installed
+        has the reason under "missing".
+
     Raises:
         ValueError: no repeat.
     """
@@ -479,7 +483,14 @@ def bench(repeats: int = 5) -> dict[str, Any]:
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
-    """What `bench` returned, as tables for a terminal."""
+    """What `bench` returned, as tables for a terminal.
+
+    Args:
+        found: the measurements.
+
+    >>> len(tables({"gradient": [], "gpu": [], "growth": [], "simulation": []}))  # no graphics card
+    3
+    """
     engines = Table(
         "system", "engine", "threads", "ms", "to reference", "first call, s", "peak memory, MiB"
     )

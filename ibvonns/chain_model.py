@@ -18,7 +18,7 @@ from ibvonns.validation import choice, count, finite, increasing, positive, shap
 
 __all__ = ["DECODERS", "ChainModel", "ChainObservations", "observe_chain"]
 
-DECODERS = ("mixture", "flow")
+DECODERS = ("mixture", "flow")  #: The decoders of Sec. 4.3 and of Sec. 4.4.
 AXES = ("replicas", "conditions", "springs")
 SHIFT = 0.05  # in strain, of `ChainModel.drift`
 
@@ -59,6 +59,9 @@ class ChainObservations:
     def every(self, stride: int) -> "ChainObservations":
         """The same at every so many times; v_n is the mean since the time before.
 
+        Args:
+            stride: from one time to the next.
+
         Raises:
             ValueError: a stride below 1, or one that leaves a single time.
         """
@@ -92,6 +95,11 @@ def observe_chain(
 
     Raises:
         ValueError: a record is missing, or a realisation lies outside of the grid.
+
+    >>> from ibvonns.systems.chain import Chain
+    >>> seen = observe_chain(Chain().simulate_paper(lengths=(0.2,), realisations=10))
+    >>> seen.velocity.shape, seen.density.weights.shape
+    (torch.Size([1, 301]), torch.Size([1, 301, 10, 160]))
     """
     for name in ("velocity", "external_force"):
         if name not in ensemble.records:
@@ -155,7 +163,7 @@ class ChainModel(nn.Module):
         self.potentials: ChainPotentials = law(rngs, internal=internal)
 
     def set_scales(self, data: ChainObservations) -> None:
-        """Take the scales from the training data."""
+        """Take the scales, f* of Eq. (55) among them, from the training `data`."""
         grid = data.density.grid
         moments = data.density.expectation(torch.stack([grid, grid**2], 1)).mean(0)
         position = torch.stack([moments[0], (moments[1] - moments[0] ** 2).sqrt()])
@@ -169,33 +177,54 @@ class ChainModel(nn.Module):
         )
 
     def standardised(self, data: ChainObservations, times: Tensor | None = None) -> Tensor:
-        """`Encoder.standardised`: (replicas, conditions, times, springs, internal)."""
+        """alpha of the training data by `Encoder.standardised`.
+
+        Args:
+            data: the training observations.
+            times: indices of the wanted times; all if not given.
+
+        Returns:
+            Shape (replicas, conditions, times, springs, internal).
+        """
         return self.encoder.standardised(data.density, data.mean, times)[..., : self.internal]
 
     def drift(self, rows: Density) -> Tensor:
         """Mean square change of alpha, in its deviation over these rows, per unit of strain.
 
-        By how much alpha follows a shift of a whole ensemble, which the strain already tells; shape
-        (replicas,).
+        By how much alpha follows a shift of a whole ensemble, which the strain already tells.
+
+        Args:
+            rows: compressed ensembles.
+
+        Returns:
+            Shape (replicas,).
         """
         spread = self.encoder.raw(rows).var(1, unbiased=False, keepdim=True)
         return (self.encoder.drift(rows, SHIFT).square() / spread).mean((1, 2))
 
     def freeze(self, data: ChainObservations) -> None:
-        """Store the gauge of alpha."""
+        """Store the gauge of alpha, as the training `data` have it."""
         self.encoder.freeze(data.density, data.mean)
 
     def encode(self, data: ChainObservations) -> Tensor:
-        """alpha, shape (replicas, conditions, times, springs, internal), in the frozen gauge."""
+        """alpha of Eq. (4) in the frozen gauge.
+
+        Args:
+            data: any observations.
+
+        Returns:
+            Shape (replicas, conditions, times, springs, internal).
+        """
         alpha: Tensor = self.encoder(data.density)
         return alpha.unflatten(1, data.mean.shape)[..., : self.internal]
 
     def nll(self, density: Density, strain: Tensor, alpha: Tensor) -> Tensor:
-        """Mean negative log-likelihood of each replica in nats per strain, (replicas,).
+        """Mean negative log-likelihood of each replica, Eq. (51), in nats per strain: (replicas,).
 
         Args:
-            density: compressed strains, rows (...).
-            strain, alpha: the states of these rows, (rows,) and (replicas, rows, internal).
+            density: compressed strains; all its leading axes count as rows.
+            strain: mean strain of these rows, shape (rows,).
+            alpha: of these rows, shape (replicas, rows, internal).
         """
         weights = density.weights.flatten(0, -2)
         return self.decoder.nll(density.grid, weights, strain, alpha).mean(-1)
@@ -209,7 +238,10 @@ class ChainModel(nn.Module):
         boundary: str,
         backend: str = "fast",
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Roll the chain out from its first state by Euler's method, Eqs. (41) to (50).
+        """Roll the chain out from its first state by Euler's method, Eqs. (44) to (50).
+
+        v_n is recorded as a backward difference: the step from time j moves the end at entry j + 1,
+        so that the total strain is the prescribed one. F_ex of entry j belongs to the state at j.
 
         Args:
             strain: at the first time, shape (conditions, springs) or with replicas in front.
@@ -218,9 +250,6 @@ class ChainModel(nn.Module):
             known: F_ex or v_n, shape (conditions, times), as recorded.
             boundary: "force" or "velocity", which of the two is known.
             backend: as for `chain_rollout`.
-
-        v_n is recorded as a backward difference: the step from time j moves the end at entry j + 1,
-        so that the total strain is the prescribed one. F_ex of entry j belongs to the state at j.
 
         Returns:
             strain (replicas, conditions, times, springs), alpha with one more axis, and the other
@@ -250,7 +279,7 @@ class ChainModel(nn.Module):
         return path, inner, other.reshape(len(other), *known.shape)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, gauge and scales to a safetensors file, whole or not at all.
+        """Write weights, gauge and scales to a safetensors file `path`, whole or not at all.
 
         Raises:
             ValueError: a law other than potentials, which `load` would not know.
@@ -268,7 +297,7 @@ class ChainModel(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ChainModel":
-        """Read a model that `save` wrote.
+        """Read a model that `save` wrote to `path`.
 
         Raises:
             FileNotFoundError: there is no such file.

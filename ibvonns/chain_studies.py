@@ -32,7 +32,7 @@ __all__ = [
     "unsound_chain",
 ]
 
-# study: (prefix of its rows in published.csv, decoder)
+#: For each study of the chain the prefix of its rows in `published.csv`, and its decoder.
 CHAIN_STUDIES = {"chain-gmm": ("gmm", "mixture"), "chain-cnf": ("cnf", "flow")}
 CANDIDATES = 4  # draws of each seed of which one goes on
 AGAIN = 1000  # from one draw of a seed to the next
@@ -55,6 +55,12 @@ def chain_data(
         chain: the paper's if not given.
         seed: of the noise; "sine" draws from seed + 1.
         realisations: chains for each length.
+
+    Raises:
+        ValueError: no realisation.
+
+    >>> {name: part.realisations.shape[0] for name, part in chain_data(realisations=1).items()}
+    {'train': 9, 'test': 8, 'sine': 1}
     """
     chain = chain or Chain()
     pulled = chain.simulate_paper("smoothed-linear", LENGTHS, realisations, seed)
@@ -123,10 +129,10 @@ def chain_errors(
         prefix: "gmm" or "cnf", for the ids.
 
     Returns:
-        Errors by the id of `published.csv`: percent, or nats per strain for likelihoods. The alpha
-        rows are in the raw gauge, in which alpha vanishes where no spring is strained; which zero
-        the paper's has is not said. Second, the alpha rows in units of alpha's standard deviation,
-        which no gauge shifts.
+        Errors by the id of `published.csv`, one for each replica, in percent, or nats per strain
+        for likelihoods; then the alpha rows once more in units of alpha's standard deviation, which
+        no gauge shifts. In the first, alpha is in the raw gauge, in which it vanishes where no
+        spring is strained; which zero the paper's has is not said.
     """
     errors: Errors = {}
     gauge_free: Errors = {}
@@ -164,13 +170,14 @@ def chain_floors(
     model: ChainModel | None = None,
     prefix: str = "chain",
 ) -> dict[str, float]:
-    """Noise floor of each error row: the truth is itself a mean over a finite ensemble (notes 7).
+    """Noise floor of each error row: the truth is itself a mean over a finite ensemble (chapter 4).
 
     A perfect theory differs from a sample by the sample's noise, which is that between two
     independent samples over the root of two.
 
     Args:
-        data, again: two independent draws, as `chain_data` gives them.
+        data: as `chain_data` gives it.
+        again: an independent draw of the same.
         model: for the alpha rows, which need an encoder; the median over its replicas counts.
         prefix: of the ids.
 
@@ -327,12 +334,15 @@ def train_chain(
         ensemble: the training ensemble.
         seeds: one for each replica.
         study: a key of `CHAIN_STUDIES`.
-        recipe, draw, start: of the long training, of that of all draws, and of that in between.
+        recipe: of the long training, the last.
+        draw: recipe of the training of all draws, the first.
+        start: recipe of the training in between.
         folder: where checkpoints are kept while training runs; none if not given.
         sigmoids: d of the flow.
         attempts: how often a seed may be trained before the run is given up; with 0 every seed is
             taken as it comes.
-        internal, law: as for `ChainModel`.
+        internal: as for `ChainModel`.
+        law: as for `ChainModel`.
 
     Returns:
         The model, the loss history of all trainings one after the other, as `training.train` gives

@@ -1,4 +1,30 @@
-"""The command line: `ibvonns reproduce`, `ibvonns scoreboard` and `ibvonns bench`."""
+"""The command line: `ibvonns reproduce`, `scoreboard`, `export` and `bench`.
+
+`ibvonns reproduce STUDY` simulates, trains from scratch and scores a study.
+
+- `--seeds N`: how many seeds, from 0; as many as the book trains if not given.
+- `--out FOLDER`: for the results; a cache if not given.
+
+`ibvonns scoreboard` shows the published numbers beside ours, and trains first what is missing.
+
+- `--study STUDY`: one study; all if not given.
+- `--seeds N`: how many seeds, from 0.
+- `--out FOLDER`: read what `reproduce --out` wrote.
+- `--json`, `--csv`: print these instead of a table.
+- `--check`: exit with 1 if a row is worse than the one that the library keeps.
+
+`ibvonns export STUDY FILE` writes the weights of a trained law as JSON.
+
+- `--replica N`: which of the trained seeds.
+
+`ibvonns bench` measures what the engines cost.
+
+- `--repeats N`: runs of each measurement, of which the shortest counts.
+- `--json`: print this instead of tables.
+
+`ibvonns --version` prints the version. STUDY is one of trap, chain-gmm and chain-cnf. What is wrong
+with an argument is said in one sentence, with exit status 2; `--help` tells of each command.
+"""
 
 import json
 import logging
@@ -9,6 +35,7 @@ import typer
 from rich.console import Console
 
 from ibvonns import __version__
+from ibvonns.exports import exported
 from ibvonns.scoreboard import (
     board,
     comma_separated,
@@ -18,13 +45,16 @@ from ibvonns.scoreboard import (
     table,
     worsened,
 )
-from ibvonns.studies import STUDIES, load_metrics, study_folder
+from ibvonns.studies import STUDIES, load_metrics, result, study_folder
 from ibvonns.studies import reproduce as run_study
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice
 
 __all__ = ["app"]
 
+#: The program behind the command `ibvonns`.
+#:
+#: :meta hide-value:
 app = typer.Typer(
     help="Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
     no_args_is_help=True,
@@ -122,6 +152,25 @@ def scoreboard(
         print(comma_separated(rows), end="")
     else:
         Console().print(table(rows))
+
+
+@app.command()
+def export(
+    study: Annotated[
+        str, typer.Argument(help="trap or chain-gmm: those whose law runs in a page.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    replica: Annotated[int, typer.Option(min=0, help="Which of the trained seeds.")] = 0,
+) -> None:
+    """Write the weights of a trained law as JSON, whole digits, for a page or another language."""
+    try:
+        law = exported(result(choice("study", study, ("trap", "chain-gmm")))[0], replica)
+        draft = out.with_suffix(".tmp")
+        draft.write_text(json.dumps(law), encoding="utf-8")
+        draft.replace(out)
+    except (ValueError, OSError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from None
+    print(f"wrote {out}")
 
 
 @app.command()

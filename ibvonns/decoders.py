@@ -18,13 +18,18 @@ def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tenso
     r"""Mean negative log-likelihood of an ensemble under a Gaussian, in nats.
 
     The logarithm of a Gaussian is quadratic in x, so that the mean over realisations, the inner sum
-    of Eq. (13), needs only the ensemble's mean and variance and is exact:
+    of Eq. (13), needs only the ensemble's mean and variance and is exact::
 
         -<log q> = log(2 pi sigma^2)/2 + (variance + (first - mean)^2) / (2 sigma^2).
 
     Args:
-        mean, deviation: of the Gaussian, matching shapes.
-        first, variance: mean and (biased) variance of the ensemble.
+        mean: mu of the Gaussian, of any shape.
+        deviation: sigma of the Gaussian, above 0, of a shape that matches.
+        first: mean of the ensemble, of a shape that matches.
+        variance: biased variance of the ensemble, of a shape that matches.
+
+    Returns:
+        Nats per unit of the position, in the common shape.
 
     >>> one, zero = torch.ones(1), torch.zeros(1)
     >>> gaussian_nll(zero, one, zero, one)  # the entropy of a standard Gaussian
@@ -36,6 +41,14 @@ def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tenso
 
 class GaussianDecoder(nn.Module):
     """q(x | alpha) = N(mu, sigma^2), with mu and sigma from one network, Eq. (30).
+
+    Args:
+        rngs: one generator for each replica.
+        hidden: widths of the network's hidden layers.
+        internal: number of internal variables.
+
+    Raises:
+        ValueError: no generator, or a width below 1.
 
     Buffer `position`: the scales mu* and sigma* of Eq. (30), the mean and the deviation of the
     particle's position in the training data.
@@ -57,7 +70,14 @@ class GaussianDecoder(nn.Module):
         self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
 
     def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (replicas, points), lengths."""
+        """Mean and standard deviation, each (replicas, points), lengths.
+
+        Args:
+            alpha: shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         shaped("alpha", alpha, ("replicas", "points", "internal"))
         centre, scale = self.position
         outputs = self.network(alpha)
@@ -65,7 +85,15 @@ class GaussianDecoder(nn.Module):
         return centre + scale * outputs[..., 0], scale * softplus(outputs[..., 1])
 
     def log_density(self, positions: Tensor, alpha: Tensor) -> Tensor:
-        """log q(x | alpha) in nats per length, with positions matching (replicas, points, ...)."""
+        """log q(x | alpha) in nats per length, shape (replicas, points, ...).
+
+        Args:
+            positions: x, shape (replicas, points, ...), or with 1 for either.
+            alpha: shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         mean, deviation = self(alpha)
         _begins("positions", positions, mean.shape)
         spare = positions.ndim - mean.ndim
@@ -73,7 +101,16 @@ class GaussianDecoder(nn.Module):
         return -0.5 * log(2 * pi) - deviation.log() - ((positions - mean) / deviation) ** 2 / 2
 
     def sample(self, alpha: Tensor, realisations: int, generator: Generator) -> Tensor:
-        """Positions drawn from q(x | alpha), shape (replicas, points, realisations)."""
+        """Positions drawn from q(x | alpha), shape (replicas, points, realisations).
+
+        Args:
+            alpha: shape (replicas, points, internal).
+            realisations: how many draws for each replica and point.
+            generator: source of every random number.
+
+        Raises:
+            ValueError: wrong shape, or no realisation.
+        """
         mean, deviation = self(alpha)
         noise = torch.randn(
             (*mean.shape, count("realisations", realisations)),
@@ -94,7 +131,7 @@ def _state(position: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
 
 
 class MixtureDecoder(nn.Module):
-    r"""q(eps | z): two Gaussians a fixed distance apart, with the mean strain built in, Eq. (54).
+    r"""q(eps | z): two Gaussians a fixed distance apart, with the mean strain built in, Eq. (54)::
 
         q = pi N(eps + (pi - 1) eps_h, s_l^2) + (1 - pi) N(eps + pi eps_h, s_r^2)
 
@@ -104,6 +141,11 @@ class MixtureDecoder(nn.Module):
     Args:
         rngs: one generator for each replica.
         well_strain: eps_h, the distance of the two Gaussians.
+        hidden: widths of the hidden layers of each of the three networks.
+        internal: number of internal variables.
+
+    Raises:
+        ValueError: no generator, a width below 1, or a distance that is not above 0.
 
     Buffer `position`: mean and deviation of the single strains in the training data.
 
@@ -134,6 +176,9 @@ class MixtureDecoder(nn.Module):
         Args:
             strain: mean strain, shape (points,) or (replicas, points).
             alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
         """
         state = _state(self.position, strain, alpha)
         logit = self.share(alpha)
@@ -144,7 +189,16 @@ class MixtureDecoder(nn.Module):
         return logs, strain[..., None] + apart, self.position[1] * widths
 
     def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """log q(value | z) in nats per strain, for values that begin with (replicas, points)."""
+        """log q(value | z) in nats per strain, shape (replicas, points, ...).
+
+        Args:
+            values: single strains, shape (replicas, points, ...), or with 1 for either.
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         logs, centres, deviations = self(strain, alpha)
         _begins("values", values, logs.shape[:2])
         axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
@@ -154,9 +208,19 @@ class MixtureDecoder(nn.Module):
         return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
 
     def nll(self, grid: Tensor, weights: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) for weights (points, grid): (replicas, points), nats.
+        """-sum_j w_j log q(x_j | z) in nats per strain, shape (replicas, points).
 
-        In one compiled pass, in double precision on the processor; else by `log_density`.
+        In one compiled pass (`likelihood`) in double precision on the processor; else by
+        `log_density`.
+
+        Args:
+            grid: x_j, single strains, shape (grid,).
+            weights: w_j, shape (points, grid).
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
         """
         if alpha.device.type == "cpu" and alpha.dtype == torch.float64:
             return mixture_nll(grid, weights, *self(strain, alpha))
@@ -166,7 +230,17 @@ class MixtureDecoder(nn.Module):
     def sample(
         self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
     ) -> Tensor:
-        """Strains drawn from q(eps | z), shape (replicas, points, realisations)."""
+        """Strains drawn from q(eps | z), shape (replicas, points, realisations).
+
+        Args:
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+            realisations: how many draws for each replica and point.
+            generator: source of every random number.
+
+        Raises:
+            ValueError: wrong shape, or no realisation.
+        """
         logs, centres, deviations = self(strain, alpha)
         shape = (*logs.shape[:2], count("realisations", realisations))
         draw = {"generator": generator, "dtype": logs.dtype, "device": logs.device}
@@ -179,12 +253,12 @@ class MixtureDecoder(nn.Module):
 
 
 class SigmoidalFlow(nn.Module):
-    r"""An increasing map of the line to itself, with parameters a, b, c from a state (Sec. 2.2.1).
+    r"""An increasing map of the line to itself, with parameters a, b, c from a state (Sec. 2.2.1)::
 
         y = logit(S),   S = sum_k c_k sigmoid(p_k),   p_k = a_k x + b_k,   a > 0, c > 0, sum c = 1
 
     Everything is done with logarithms, so that nothing is clipped however far out x lies: log S and
-    log(1 - S) are logsumexps over k of log c_k + logsigmoid(+-p_k), and
+    log(1 - S) are logsumexps over k of log c_k + logsigmoid(+-p_k), and::
 
         log dy/dx = logsumexp_k[log c_k + log a_k + logsigmoid(p_k) + logsigmoid(-p_k)]
                     - log S - log(1 - S).
@@ -195,6 +269,17 @@ class SigmoidalFlow(nn.Module):
         rngs: one generator for each replica.
         inputs: size of the state.
         sigmoids: d, how many.
+        hidden: widths of the hidden layers of the network that gives a, b and c.
+
+    Raises:
+        ValueError: no generator, no sigmoid, or a width below 1.
+
+    >>> from ibvonns.networks import generators
+    >>> flow, state = SigmoidalFlow(generators([0]), 1), torch.zeros(1, 3, 1, dtype=torch.float64)
+    >>> x = torch.tensor([[-2.0, 0.0, 5.0]], dtype=torch.float64)
+    >>> y, log_slope = flow(x, state)
+    >>> bool((flow.inverse(y, state) - x).abs().max() < 1e-9)
+    True
     """
 
     def __init__(
@@ -209,12 +294,24 @@ class SigmoidalFlow(nn.Module):
         self.network = MLP(rngs, (inputs, *hidden, 3 * sigmoids))
 
     def parameters_at(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log a, b and log c at states (replicas, points, inputs): (replicas, points, d) each."""
+        """log a, b and log c, each (replicas, points, d).
+
+        Args:
+            state: shape (replicas, points, inputs).
+        """
         log_a, b, c = self.network(state).split(self.sigmoids, -1)
         return log_a, b, torch.log_softmax(c, -1)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """y and log dy/dx, in the shape of x, which begins with (replicas, points)."""
+        """y and log dy/dx, each (replicas, points, ...).
+
+        Args:
+            x: shape (replicas, points, ...), or with 1 for either.
+            state: shape (replicas, points, inputs).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         _begins("x", x, state.shape[:2])
         log_a, b, log_c = self._spread(x.ndim, state)
         p = log_a.exp() * x[..., None] + b
@@ -230,6 +327,16 @@ class SigmoidalFlow(nn.Module):
 
         At the smallest of (y - b_k) / a_k every p_k is at most y, so that S is at most sigmoid(y);
         at the largest it is at least that: the root lies between.
+
+        Args:
+            y: shape (replicas, points, ...).
+            state: shape (replicas, points, inputs).
+
+        Returns:
+            The shape of y.
+
+        Raises:
+            ValueError: NaN or wrong shape.
         """
         _begins("y", finite("y", y), state.shape[:2])
         log_a, b, _ = self._spread(y.ndim, state)
@@ -257,6 +364,11 @@ class FlowDecoder(nn.Module):
     Args:
         rngs: one generator for each replica.
         sigmoids: d; the paper takes 2.
+        hidden: widths of the hidden layers of the flow's network.
+        internal: number of internal variables.
+
+    Raises:
+        ValueError: no generator, no sigmoid, or a width below 1.
 
     Buffer `position`: mean and deviation of the single strains in the training data.
 
@@ -280,16 +392,35 @@ class FlowDecoder(nn.Module):
         self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
 
     def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """log q(value | z) in nats per strain, for values that begin with (replicas, points)."""
+        """log q(value | z) in nats per strain, shape (replicas, points, ...).
+
+        Args:
+            values: single strains, shape (replicas, points, ...), or with 1 for either.
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         state = _state(self.position, strain, alpha)
         centre, scale = self.position
         y, log_slope = self.flow((values - centre) / scale, state)
         return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
 
     def nll(self, grid: Tensor, weights: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) for weights (points, grid): (replicas, points), nats.
+        """-sum_j w_j log q(x_j | z) in nats per strain, shape (replicas, points).
 
-        In one compiled pass, in double precision on the processor; else by `log_density`.
+        In one compiled pass (`likelihood`) in double precision on the processor; else by
+        `log_density`.
+
+        Args:
+            grid: x_j, single strains, shape (grid,).
+            weights: w_j, shape (points, grid).
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
         """
         if alpha.device.type == "cpu" and alpha.dtype == torch.float64:
             state = _state(self.position, strain, alpha)
@@ -303,7 +434,17 @@ class FlowDecoder(nn.Module):
     def sample(
         self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
     ) -> Tensor:
-        """Strains drawn from q(eps | z), shape (replicas, points, realisations)."""
+        """Strains drawn from q(eps | z), shape (replicas, points, realisations).
+
+        Args:
+            strain: mean strain, shape (points,) or (replicas, points).
+            alpha: internal variables, shape (replicas, points, internal).
+            realisations: how many draws for each replica and point.
+            generator: source of every random number.
+
+        Raises:
+            ValueError: wrong shape, or no realisation.
+        """
         state = _state(self.position, strain, alpha)
         y = torch.randn(
             (*state.shape[:2], count("realisations", realisations)),

@@ -11,15 +11,15 @@ from ibvonns.validation import count, finite, shaped
 
 __all__ = ["GAUGE_EVERY", "Encoder"]
 
-GAUGE_EVERY = 10  # steps between two times on which the gauge of alpha is measured
+GAUGE_EVERY = 10  #: Steps between two times on which the gauge of alpha is measured.
 
 
 class Encoder(nn.Module):
     """Deep-Sets encoder, Eq. (4), with its gauge fixed by construction.
 
     A realisation enters only through the ensemble average <h(x)>, so that their order cannot
-    matter. alpha is defined up to a smooth monotone map (notes 5). Here it is standardised over the
-    training data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore
+    matter. alpha is defined up to a smooth monotone map (chapter 3). Here it is standardised over
+    the training data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore
     neither collapse to a constant, nor differ between seeds in offset, scale or sign.
 
     Args:
@@ -29,6 +29,9 @@ class Encoder(nn.Module):
         internal: number of internal variables.
         reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
             the zero of the raw gauge is an accident of the weights.
+
+    Raises:
+        ValueError: no generator, or a width below 1.
 
     Buffers: `position` (mean and deviation of x in the training data); `offset` and `scale` (the
     gauge of each replica, as `measure_gauge` returns it).
@@ -61,13 +64,24 @@ class Encoder(nn.Module):
         self.register_buffer("scale", one)
 
     def features(self, positions: Tensor) -> Tensor:
-        """h(x): (points,) -> (replicas, points, features)."""
+        """h(x) at single positions: (replicas, points, features).
+
+        Args:
+            positions: x, lengths, shape (points,).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         shaped("positions", positions, ("points",))
         mean, deviation = self.position
         return self.h(((positions - mean) / deviation)[:, None])
 
     def raw(self, density: Density) -> Tensor:
-        """rho(<h>) before the gauge: (replicas, rows, internal), from compressed ensembles."""
+        """rho(<h>) of Eq. (4), before the gauge: (replicas, rows, internal).
+
+        Args:
+            density: compressed ensembles; all its leading axes count as rows.
+        """
         return self._from_reference(density.expectation(self.features(density.grid)))
 
     def _from_reference(self, averages: Tensor) -> Tensor:
@@ -82,7 +96,12 @@ class Encoder(nn.Module):
     def drift(self, density: Density, shift: float) -> Tensor:
         """Change of the raw alpha per length when whole ensembles are shifted.
 
-        A central difference over `shift` either way; shape (replicas, rows, internal).
+        Args:
+            density: compressed ensembles.
+            shift: how far either way, a length: a central difference is taken.
+
+        Returns:
+            Shape (replicas, rows, internal), one over the unit of the grid.
         """
         moved = [
             self.rho(density.expectation(self.features(density.grid + step)))
@@ -136,7 +155,12 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def freeze(self, density: Density, means: Tensor) -> None:
-        """Store the gauge, as `standardised` measures it."""
+        """Store the gauge, as `standardised` measures it.
+
+        Args:
+            density: of the training data, rows (conditions, times, ...).
+            means: mean positions of the rows, shape (conditions, times, ...).
+        """
         fixed = slice(None, None, GAUGE_EVERY)
         raw = self.raw(Density(density.grid, density.weights[:, fixed]))
         offset, scale = self.measure_gauge(raw, means[:, fixed].flatten())
@@ -144,7 +168,11 @@ class Encoder(nn.Module):
         self.scale.copy_(scale)
 
     def forward(self, density: Density) -> Tensor:
-        """alpha, shape (replicas, rows, internal), from compressed ensembles."""
+        """alpha of Eq. (4) in the stored gauge, shape (replicas, rows, internal).
+
+        Args:
+            density: compressed ensembles; all its leading axes count as rows.
+        """
         return (self.raw(density) - self.offset) / self.scale
 
     def encode(self, realisations: Tensor, block: int = 64) -> Tensor:
@@ -173,6 +201,13 @@ class Encoder(nn.Module):
         return (self._from_reference(torch.cat(averages, 1)) - self.offset) / self.scale
 
     def ungauged(self, alpha: Tensor) -> Tensor:
-        """`raw`, for alpha of shape (replicas, ..., internal): the gauge with a zero of its own."""
+        """alpha in the gauge of `raw`, whose zero is at the reference position.
+
+        Args:
+            alpha: in the stored gauge, shape (replicas, ..., internal).
+
+        Returns:
+            The same shape.
+        """
         axes = (len(alpha), *(1,) * (alpha.ndim - 2), -1)
         return alpha * self.scale.reshape(axes) + self.offset.reshape(axes)

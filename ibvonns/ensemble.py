@@ -28,8 +28,19 @@ def save_tensors(
     The file is written beside its final place and then renamed, so that a reader, or a run that is
     killed half-way, meets either the old file or the new one.
 
+    Args:
+        path: of the file; its folder is made if there is none.
+        tensors: by name; they are written from the processor's memory, whatever their device.
+        metadata: texts by name, kept in the same file.
+
     Raises:
         OSError: the folder cannot be made or written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_tensors(f"{folder}/one.safetensors", {"x": torch.zeros(2)}, {"kind": "toy"})
+    ...     load_tensors(f"{folder}/one.safetensors")
+    ({'x': tensor([0., 0.])}, {'kind': 'toy'})
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +61,10 @@ def save_tensors(
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file: two dictionaries, by name.
+
+    Args:
+        path: of the file, as `save_tensors` wrote it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -86,12 +100,10 @@ class Density:
     """An ensemble compressed to weights on a uniform grid of positions.
 
     Each realisation is shared between its two neighbouring grid points in proportion to its
-    distance (cloud in cell), so that the mean is kept exactly and, for any function u of the
-    position,
+    distance (cloud in cell), so that the mean is kept exactly. For any other function u of the
+    position the error is that of linear interpolation::
 
-        |<u>_grid - <u>| <= spacing^2 / 8 * max |u''|,
-
-    the error of linear interpolation.
+        |<u>_grid - <u>| <= spacing^2 / 8 * max |u''|
 
     Attributes:
         grid: positions, shape (grid,), uniform.
@@ -110,9 +122,20 @@ class Density:
         shaped("weights", self.weights, ("...", len(self.grid)))
 
     def expectation(self, values: Tensor) -> Tensor:
-        """<u> for u given on the grid: (..., grid, features) -> (..., rows, features).
+        """<u> of each row, for one or more functions u given on the grid.
 
-        `weights` is flattened to (rows, grid) first.
+        Args:
+            values: u, shape (..., grid, features).
+
+        Returns:
+            Shape (..., rows, features), where all leading axes of `weights` count as rows.
+
+        Raises:
+            ValueError: wrong shape.
+
+        >>> grid, weights = torch.linspace(0, 1, 3), torch.tensor([[0.5, 0.5, 0.0]])
+        >>> Density(grid, weights).expectation(grid[:, None]).tolist()
+        [[0.25]]
         """
         shaped("values", values, ("...", len(self.grid), "features"))
         rows = self.weights.flatten(0, -2)
@@ -121,7 +144,13 @@ class Density:
         return flat.unflatten(1, values.shape[:-2] + values.shape[-1:]).movedim(0, -2)
 
     def error_bound(self, curvature: float) -> float:
-        """Largest error of `expectation` for a function with |u''| <= curvature.
+        """Largest error of `expectation` for a function whose second derivative is bounded.
+
+        Args:
+            curvature: the largest modulus of u'', in the unit of u over that of position squared.
+
+        Raises:
+            ValueError: a curvature below 0.
 
         >>> grid = torch.linspace(0, 1, 11, dtype=torch.float64)
         >>> round(Density(grid, torch.ones(1, 11) / 11).error_bound(2.0), 6)
@@ -185,13 +214,23 @@ class Ensemble:
         return self.realisations.mean(-1)
 
     def variance(self) -> Tensor:
-        """Unbiased ensemble variance, shape (conditions, times, ...); needs two realisations."""
+        """Unbiased ensemble variance, shape (conditions, times, ...).
+
+        Raises:
+            ValueError: a single realisation.
+        """
         if self.count < 2:
             raise ValueError("realisations must number at least 2 for a variance, but number 1")
         return self.realisations.var(-1)
 
     def standard_error(self) -> Tensor:
-        """Sampling noise of `mean`: the deviation over the root of the realisations' number."""
+        """Sampling noise of `mean`: the deviation over the root of the realisations' number.
+
+        Shape (conditions, times, ...).
+
+        Raises:
+            ValueError: a single realisation.
+        """
         return (self.variance() / self.count).sqrt()
 
     def select(self, conditions: Tensor | slice) -> "Ensemble":
@@ -229,14 +268,14 @@ class Ensemble:
         return Density(grid, (weights / self.count).reshape(shape))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a safetensors file, whole or not at all."""
+        """Write to a safetensors file `path`, whole or not at all."""
         records = {f"records.{name}": record for name, record in self.records.items()}
         parts = {"times": self.times, "realisations": self.realisations, **records}
         save_tensors(path, parts, {"kind": "ibvonns.Ensemble"})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
-        """Read an ensemble that `save` wrote.
+        """Read an ensemble that `save` wrote to `path`.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -73,8 +73,18 @@ def floor_of(samples: Tensor) -> Floor:
 def pooled(parts: Sequence[Seen]) -> Seen:
     """Several observations of equal size, on one grid, as one of all their realisations.
 
+    Args:
+        parts: of one system, under the same conditions.
+
     Raises:
         ValueError: nothing to pool, or grids that differ.
+
+    >>> from ibvonns.systems.trap import Trap
+    >>> grid = torch.linspace(-2, 6, 400, dtype=torch.float64)
+    >>> draws = [Trap().simulate_paper(realisations=5, seed=seed) for seed in (1, 2)]
+    >>> one, two = (observe(draw, grid=grid) for draw in draws)
+    >>> bool((pooled([one, two]).mean - (one.mean + two.mean) / 2).abs().max() < 1e-12)
+    True
     """
     count("number of observations", len(parts))
     total: Any = parts[0]
@@ -184,8 +194,9 @@ def truth_scores(study: str, realisations: int = REALISATIONS) -> dict[str, Any]
         realisations: in all, a multiple of those of the study's own ensembles.
 
     Returns:
-        "errors": by id, one for each seed, as in `metrics.json`; "floor": by id, [value, scatter]
-        of `Floor`, for ensembles of the study's own size.
+        A dictionary of two, each by the id of `published.csv`: "errors", one for each seed, as in
+        `metrics.json`; and "floor", the value and the scatter of a `Floor`, for ensembles of the
+        study's own size. Percent, or nats for likelihoods.
 
     Raises:
         ValueError: an unknown study, or too few realisations.

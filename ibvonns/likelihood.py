@@ -1,6 +1,6 @@
 r"""Likelihoods of compressed ensembles, with their gradients from the same pass over the grid.
 
-For each row, an ensemble of weights w_j at grid points x_j,
+For each row, an ensemble of weights w_j at grid points x_j::
 
     NLL = -sum_j w_j log q(x_j).
 
@@ -149,8 +149,9 @@ def mixture_nll(
     Args:
         grid: positions, shape (points,).
         weights: of the ensembles, shape (rows, points).
-        logs, centres, deviations: logarithms of the components' weights, their centres and
-            deviations, each (replicas, rows, components).
+        logs: logarithms of the components' weights, shape (replicas, rows, components).
+        centres: of the components, same shape.
+        deviations: of the components, above 0, same shape.
 
     Returns:
         Shape (replicas, rows). All tensors in double precision, on the processor.
@@ -173,7 +174,9 @@ def flow_nll(grid: Tensor, weights: Tensor, log_a: Tensor, b: Tensor, log_c: Ten
     Args:
         grid: positions in the units of the flow, shape (points,); nats are per this unit.
         weights: of the ensembles, shape (rows, points).
-        log_a, b, log_c: as `decoders.SigmoidalFlow.parameters_at` gives them, (replicas, rows, d).
+        log_a: as `decoders.SigmoidalFlow.parameters_at` gives it, shape (replicas, rows, d).
+        b: from the same, same shape.
+        log_c: from the same, same shape.
 
     Returns:
         Shape (replicas, rows). All tensors in double precision, on the processor.

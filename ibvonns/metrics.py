@@ -27,8 +27,14 @@ def _pair(prediction: Tensor, truth: Tensor) -> Tensor:
 def relative_error(prediction: Tensor, truth: Tensor) -> float:
     """Relative L2 error in percent, Eq. (35), pooled over everything that the tensors hold.
 
-    Pooled means one numerator and one denominator, sqrt(sum |a - b|^2) / sqrt(sum |b|^2), and not a
-    mean of ratios (notes 6).
+    Pooled means one numerator and one denominator, and not a mean of ratios, as in the
+    authors' notebooks::
+
+        100 sqrt(sum |prediction - truth|^2) / sqrt(sum |truth|^2)
+
+    Args:
+        prediction: of any shape and unit.
+        truth: of the same.
 
     Raises:
         ValueError: NaN, shapes that do not match, nothing to compare, or a truth that is all zero.
@@ -47,7 +53,11 @@ def gauge_free_error(prediction: Tensor, truth: Tensor) -> float:
     """L2 error in percent of the standard deviation of the truth, pooled.
 
     Adding a constant to both tensors, or multiplying both, changes nothing; `relative_error` of an
-    internal variable, whose denominator is its norm, changes with the constant (notes 5).
+    internal variable, whose denominator is its norm, changes with the constant (chapter 3).
+
+    Args:
+        prediction: of any shape and unit.
+        truth: of the same.
 
     Raises:
         ValueError: as `relative_error`, or a truth that does not vary.
@@ -66,12 +76,12 @@ def spacing_entropy(samples: Tensor) -> Tensor:
     r"""Differential entropy of a density of one variable from samples of it, in nats.
 
     Between neighbours in sorted order, (n + 1) times the spacing is near an exponential variable of
-    mean 1/q, whose logarithm has the mean -log q - gamma with Euler's constant gamma. So
+    mean 1/q, whose logarithm has the mean -log q - gamma with Euler's constant gamma. So::
 
         H = mean log[(n + 1)(x_(i+1) - x_(i))] + gamma,
 
     with no bins to choose. What bias is left, from the tails, is below 0.004 nats at n = 2000 and
-    below 0.001 at 20 000 for a Gaussian or two; a histogram's is 0.01 at 2000 (notes 1).
+    below 0.001 at 20 000 for a Gaussian or two; a histogram's is 0.01 at 2000 (chapter 4).
 
     Args:
         samples: independent draws in the last axis, shape (..., samples), no two of them equal.
@@ -100,7 +110,10 @@ def spacing_entropy(samples: Tensor) -> Tensor:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, min and max over seeds.
+    """Median, smallest and largest of `values`, one for each seed.
+
+    Raises:
+        ValueError: NaN, or no values.
 
     >>> summary([3.0, 1.0, 2.0])
     {'median': 2.0, 'min': 1.0, 'max': 3.0}

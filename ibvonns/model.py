@@ -26,7 +26,8 @@ class Observations:
         times: shape (times,).
         controls: the state variable chi, here the pulled length, shape (conditions, times).
         external_force: measured F_ex, shape (conditions, times).
-        mean, variance: of the positions, shape (conditions, times); the variance is the biased one.
+        mean: of the positions, shape (conditions, times).
+        variance: of the positions, the biased one, shape (conditions, times).
         density: positions compressed to a grid, rows (conditions, times).
 
     Raises:
@@ -55,6 +56,9 @@ class Observations:
     def every(self, stride: int) -> "Observations":
         """The same at every so many times.
 
+        Args:
+            stride: from one time to the next.
+
         Raises:
             ValueError: a stride below 1.
         """
@@ -81,6 +85,11 @@ def observe(ensemble: Ensemble, points: int = 256, grid: Tensor | None = None) -
 
     Raises:
         ValueError: a record is missing, or a realisation lies outside of the grid.
+
+    >>> from ibvonns.systems.trap import Trap
+    >>> seen = observe(Trap().simulate_paper(realisations=100))
+    >>> seen.controls.shape, seen.density.weights.shape
+    (torch.Size([21, 301]), torch.Size([21, 301, 256]))
     """
     for name in ("pulled_length", "external_force"):
         if name not in ensemble.records:
@@ -108,6 +117,9 @@ class TrapModel(nn.Module):
     Args:
         seeds: one for each replica; they draw the initial weights and nothing else.
 
+    Raises:
+        ValueError: no seed, or one below 0.
+
     >>> model = TrapModel([0, 1])
     >>> sum(weight[0].numel() for weight in model.parameters())  # of one replica
     3256
@@ -125,7 +137,7 @@ class TrapModel(nn.Module):
         self.potentials = Potentials(rngs)
 
     def set_scales(self, data: Observations) -> None:
-        """Take the scales of Eqs. (30), (31) from the training data."""
+        """Take the scales of Eqs. (30), (31) from the training `data`."""
         centre = data.mean.mean()
         deviation = (data.variance + (data.mean - centre) ** 2).mean().sqrt()
         for module in (self.encoder, self.decoder):
@@ -139,22 +151,43 @@ class TrapModel(nn.Module):
         )
 
     def standardised(self, data: Observations, times: Tensor | None = None) -> Tensor:
-        """`Encoder.standardised` of these observations: (replicas, conditions, times, internal)."""
+        """alpha of the training data by `Encoder.standardised`.
+
+        Args:
+            data: the training observations.
+            times: indices of the wanted times; all if not given.
+
+        Returns:
+            Shape (replicas, conditions, times, internal).
+        """
         return self.encoder.standardised(data.density, data.mean, times)
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
-        """Store the gauge of alpha and the zero of f, which is at the mean initial state."""
+        """Store the gauge of alpha and the zero of f, which is at the mean initial state.
+
+        Args:
+            data: the training observations.
+        """
         self.encoder.freeze(data.density, data.mean)
         start = self.encode(data)[:, :, 0].mean(1, keepdim=True)
         self.potentials.set_reference(data.controls[:, 0].mean(), start)
 
     def encode(self, data: Observations) -> Tensor:
-        """alpha, shape (replicas, conditions, times, internal), in the frozen gauge."""
+        """alpha of Eq. (4) in the frozen gauge, shape (replicas, conditions, times, internal).
+
+        Args:
+            data: any observations.
+        """
         return self.encoder(data.density).unflatten(1, data.mean.shape)
 
     def external_force(self, controls: Tensor, alpha: Tensor) -> Tensor:
-        """F_ex = df/dchi along trajectories, Eq. (23): (replicas, conditions, times)."""
+        """F_ex = df/dchi along trajectories, a force, Eq. (23): (replicas, conditions, times).
+
+        Args:
+            controls: pulled length, shape (conditions, times).
+            alpha: shape (replicas, conditions, times, internal).
+        """
         chi = controls.flatten()[:, None]
         force = self.potentials.forces(chi, alpha.flatten(1, 2))[0]
         return force[..., 0].unflatten(1, controls.shape)
@@ -179,13 +212,13 @@ class TrapModel(nn.Module):
         return alpha, self.external_force(controls, alpha)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, gauge and scales to a safetensors file, whole or not at all."""
+        """Write weights, gauge and scales to a safetensors file `path`, whole or not at all."""
         seeds = ",".join(str(seed) for seed in self.seeds)
         save_tensors(path, self.state_dict(), {"kind": "ibvonns.TrapModel", "seeds": seeds})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrapModel":
-        """Read a model that `save` wrote.
+        """Read a model that `save` wrote to `path`.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -28,7 +28,10 @@ __all__ = [
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
-    """One CPU generator for each seed.
+    """One generator on the processor for each of `seeds`.
+
+    Raises:
+        ValueError: no seed, or one below 0.
 
     >>> [g.initial_seed() for g in generators([3, 4])]
     [3, 4]
@@ -42,6 +45,17 @@ def copy_replica(target: nn.Module, index: int, source: nn.Module, place: int = 
     """Put replica `place` of one module in place of replica `index` of another of its kind.
 
     Everything that a replica owns, weights and gauge, has three axes with the replicas in front.
+
+    Args:
+        target: the module that is changed.
+        index: of the replica that is replaced.
+        source: the module that is read.
+        place: of the replica that is copied.
+
+    >>> one, two = Affine(generators([0]), 1, 1), Affine(generators([1, 2]), 1, 1)
+    >>> copy_replica(two, 1, one)
+    >>> bool(two.weight[1] == one.weight[0])
+    True
     """
     values = source.state_dict()
     for name, tensor in target.state_dict().items():
@@ -50,10 +64,13 @@ def copy_replica(target: nn.Module, index: int, source: nn.Module, place: int = 
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) to rounding.
+    """log(1 + exp(x)) to rounding, element by element.
 
     PyTorch returns x itself beyond a threshold of 20, a downward jump of 2e-9 there: neither convex
     nor what `sigmoid` is the slope of. At 40 the jump is below the rounding of a double.
+
+    >>> round(softplus(torch.tensor(0.0)).item(), 4)  # log 2
+    0.6931
     """
     return functional.softplus(x, threshold=40)
 
@@ -71,7 +88,16 @@ def _glorot(rngs: Sequence[Generator], inputs: int, outputs: int) -> Tensor:
 
 
 class Affine(nn.Module):
-    """x W + b for each replica: (replicas, points, inputs) -> (replicas, points, outputs).
+    """The map x W + b of each replica.
+
+    Args:
+        rngs: one generator for each replica.
+        inputs: width of x.
+        outputs: width of what is returned.
+        bias: about which the entries of b are drawn.
+
+    Raises:
+        ValueError: no generator, or a width below 1.
 
     >>> Affine(generators([0, 1]), 2, 5)(torch.zeros(2, 7, 2, dtype=torch.float64)).shape
     torch.Size([2, 7, 5])
@@ -83,22 +109,50 @@ class Affine(nn.Module):
         self.bias = nn.Parameter(bias + _draw(rngs, 1, outputs, 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """From x of shape (replicas, points, inputs) to (replicas, points, outputs)."""
         return x @ self.weight + self.bias
 
 
 class Linear(nn.Module):
-    """x W for each replica, with no bias."""
+    """The map x W of each replica, with no bias.
+
+    Args:
+        rngs: one generator for each replica.
+        inputs: width of x.
+        outputs: width of what is returned.
+
+    Raises:
+        ValueError: no generator, or a width below 1.
+
+    >>> Linear(generators([0]), 2, 5)(torch.zeros(1, 7, 2, dtype=torch.float64)).abs().max().item()
+    0.0
+    """
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
         super().__init__()
         self.weight = nn.Parameter(_glorot(rngs, inputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """From x of shape (replicas, points, inputs) to (replicas, points, outputs)."""
         return x @ self.weight
 
 
 class PositiveLinear(nn.Module):
-    """x W+ with every entry of W+ above 0, the softplus of a free parameter: keeps convexity."""
+    """The map x W+ of each replica, every entry of W+ above 0: a sum that keeps convexity.
+
+    Every entry is the `softplus` of a free parameter.
+
+    Args:
+        rngs: one generator for each replica.
+        inputs: rows of the matrix.
+        outputs: columns of the matrix.
+
+    Raises:
+        ValueError: no generator, or a width below 1.
+
+    >>> bool((PositiveLinear(generators([0]), 20, 20).weight > 0).all())
+    True
+    """
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
         super().__init__()
@@ -109,6 +163,7 @@ class PositiveLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """W+, shape (replicas, inputs, outputs)."""
         return softplus(self.free)
 
 
@@ -118,6 +173,9 @@ class MLP(nn.Module):
     Args:
         rngs: one generator for each replica.
         sizes: widths from input to output, for example (1, 10, 10, 2).
+
+    Raises:
+        ValueError: no generator, fewer than two sizes, or one below 1.
 
     >>> MLP(generators([0]), (1, 10, 2))(torch.zeros(1, 3, 1, dtype=torch.float64)).shape
     torch.Size([1, 3, 2])
@@ -131,6 +189,11 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(Affine(rngs, inputs, outputs) for inputs, outputs in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From x of shape (replicas, points, inputs) to (replicas, points, outputs).
+
+        Raises:
+            ValueError: x is of another width.
+        """
         shaped("x", x, ("...", self.inputs))
         *hidden, last = self.layers
         for layer in hidden:
@@ -143,6 +206,14 @@ class INN(nn.Module):
 
     With p_l = x_{l-1} W_l + b_l and x_l = softplus(p_l) the gradient is the product
     W_1 diag(sigmoid(p_1)) W_2 diag(sigmoid(p_2)) ... W_out, evaluated from the right.
+
+    Args:
+        rngs: one generator for each replica.
+        inputs: width of z.
+        hidden: widths of the layers.
+
+    Raises:
+        ValueError: no generator, no hidden layer, or a width below 1.
 
     Reference: Teichert et al. 2019; the paper's Sec. 2.3 and Eq. (11).
 
@@ -161,14 +232,14 @@ class INN(nn.Module):
         self.last = Linear(rngs, widths[-1], 1)  # a constant would vanish in Eq. (11)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Value, shape (replicas, points, 1)."""
+        """Value at z, shape (replicas, points, inputs): (replicas, points, 1)."""
         shaped("z", z, ("...", self.inputs))
         for layer in self.layers:
             z = softplus(layer(z))
         return self.last(z)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """d value / d z, shape (replicas, points, inputs), in closed form."""
+        """d value / d z, of the shape of z, (replicas, points, inputs), in closed form."""
         shaped("z", z, ("...", self.inputs))
         slopes = []
         for layer in self.layers:
@@ -184,7 +255,7 @@ class INN(nn.Module):
 class PICINN(nn.Module):
     r"""Partially input-convex integrable network: convex in g, free in z, no tangent at g = 0.
 
-    With s = softplus and o the element-wise product, each weight its own:
+    With s = softplus and o the element-wise product, each weight its own::
 
         x_1 = s(z W + b),          y_1 = s((g o (z W + b)) W + z W + b),
         x_l = s(x_{l-1} W + b),    y_l = s((y_{l-1} o s(x_{l-1} W + b)) W+
@@ -202,10 +273,14 @@ class PICINN(nn.Module):
 
     Args:
         rngs: one generator for each replica.
-        free, convex: sizes of z and of g.
+        free: width of z.
+        convex: width of g.
         hidden: widths of the layers.
         gain: factors by which each part of g is seen, 1 if not given. A small one leaves the same
             functions within reach but makes the network slow to use that part.
+
+    Raises:
+        ValueError: no generator, no hidden layer, a width below 1, or a wrong number of gains.
 
     Reference: Amos, Xu, Kolter 2017; Huang et al. 2022; the paper's Eq. (12).
 
@@ -284,7 +359,15 @@ class PICINN(nn.Module):
             shaped(name, values, ("...", width))
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
-        """Value less its tangent at g = 0, shape (replicas, points, 1)."""
+        """Value less its tangent at g = 0, Eq. (12), shape (replicas, points, 1).
+
+        Args:
+            z: shape (replicas, points, free).
+            g: shape (replicas, points, convex).
+
+        Raises:
+            ValueError: z or g is of another width.
+        """
         self._check(z, g)
         path = self._free_path(z)
         value, _ = self._convex_path(path, g)
@@ -292,7 +375,15 @@ class PICINN(nn.Module):
         return value - value_0 - (gradient_0 * g).sum(-1, keepdim=True)
 
     def gradient(self, z: Tensor, g: Tensor) -> Tensor:
-        """Slope in g less that at g = 0, shape (replicas, points, convex), in closed form."""
+        """Slope in g less that at g = 0, shape (replicas, points, convex), in closed form.
+
+        Args:
+            z: shape (replicas, points, free).
+            g: shape (replicas, points, convex).
+
+        Raises:
+            ValueError: z or g is of another width.
+        """
         self._check(z, g)
         path = self._free_path(z)
         both = self._convex_path(path, torch.stack([g, torch.zeros_like(g)]))[1]

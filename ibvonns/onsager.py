@@ -18,21 +18,34 @@ FAINT = 0.1  # gain of g_v in the chain's dissipation network
 class Potentials(nn.Module):
     r"""Free energy f(chi, alpha), Eq. (11), and dual dissipation potential phi(alpha, g), Eq. (12).
 
-    Onsager's principle then gives the external force and the evolution of the internal variable,
+    Onsager's principle then gives the external force and the evolution of the internal variable::
 
-        F_ex = df/dchi                                                             Eq. (23)
-        g = -df/dalpha,     dalpha/dt = dphi/dg(alpha, g)                     Eqs. (10), (28)
+        Eq. (23)  F_ex = df/dchi
+        Eq. (24)  g = -df/dalpha
+        Eq. (28)  dalpha/dt = dphi/dg(alpha, g), an instance of Eq. (10)
 
-    and the dissipation g . dalpha/dt >= phi >= 0 by the construction of phi, whatever the weights.
+    The dissipation is g . dalpha/dt >= phi >= 0 by the construction of phi, whatever the weights.
 
     Args:
         rngs: one generator for each replica.
-        free_energy_hidden, dissipation_hidden: widths of the hidden layers of f and of phi.
+        free_energy_hidden: widths of the hidden layers of f.
+        dissipation_hidden: widths of the hidden layers of phi.
         internal: number of internal variables.
+
+    Raises:
+        ValueError: no generator, no hidden layer, or a width below 1.
 
     Buffers, set from the training data: `control` (mean and deviation of chi), `energy_scale` (f*
     of Eq. (31), an energy), `rate_scale` (alpha is dimensionless, so an inverse time) and
     `reference` (the state at which f is 0, one for each replica).
+
+    >>> from ibvonns.networks import generators
+    >>> law = Potentials(generators([0]))
+    >>> chi = torch.linspace(0, 1, 3, dtype=torch.float64)[:, None]
+    >>> alpha = torch.zeros(1, 3, 1, dtype=torch.float64)
+    >>> force, g = law.forces(chi, alpha)
+    >>> bool((law.dissipation(alpha, g) >= law.dual_dissipation(alpha, g)).all())
+    True
     """
 
     control: Tensor
@@ -59,7 +72,12 @@ class Potentials(nn.Module):
     def set_scales(
         self, control: tuple[float, float], energy_scale: float, rate_scale: float
     ) -> None:
-        """Fix the scales: mean and deviation of chi, f* (energy) and the rate of alpha.
+        """Fix the scales.
+
+        Args:
+            control: mean and deviation of chi.
+            energy_scale: f* of Eq. (31), an energy.
+            rate_scale: of alpha, one over a time.
 
         Raises:
             ValueError: a mean that is not finite, or a scale that is not above 0.
@@ -71,7 +89,15 @@ class Potentials(nn.Module):
         self.rate_scale.fill_(positive("rate_scale", rate_scale))
 
     def set_reference(self, chi: Tensor, alpha: Tensor) -> None:
-        """Put the zero of f at (chi, alpha): a number, and shape (replicas, 1, internal)."""
+        """Put the zero of f at a state, Eq. (11).
+
+        Args:
+            chi: a single number.
+            alpha: shape (replicas, 1, internal).
+
+        Raises:
+            ValueError: NaN or wrong shape.
+        """
         if finite("chi", chi).numel() != 1:
             raise ValueError(f"chi must be a single number, but has shape {tuple(chi.shape)}")
         replicas, one, inputs = self.reference.shape
@@ -91,46 +117,85 @@ class Potentials(nn.Module):
         Args:
             chi: equilibrium state variable, shape (points, 1) or (replicas, points, 1).
             alpha: internal variables, shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
         """
         value = self.energy_network(self._state(chi, alpha))
         return (self.energy_scale * (value - self.energy_network(self.reference)))[..., 0]
 
     def forces(self, chi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """F_ex = df/dchi, shape (..., 1), and g = -df/dalpha, (..., internal), in closed form."""
+        """F_ex = df/dchi, Eq. (23), and g = -df/dalpha, Eq. (24), in closed form.
+
+        Args:
+            chi: shape (points, 1) or (replicas, points, 1).
+            alpha: shape (replicas, points, internal).
+
+        Returns:
+            F_ex, an energy over the unit of chi, shape (replicas, points, 1), and g, an energy,
+            shape (replicas, points, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
         slope = self.energy_scale * self.energy_network.gradient(self._state(chi, alpha))
         return slope[..., :1] / self.control[1], -slope[..., 1:]
 
     def dual_dissipation(self, alpha: Tensor, g: Tensor) -> Tensor:
-        """phi(alpha, g), Eq. (12), shape (replicas, points), an energy per time."""
+        """phi(alpha, g), Eq. (12), shape (replicas, points), an energy per time.
+
+        Args:
+            alpha: shape (replicas, points, internal).
+            g: thermodynamic force, an energy, same shape.
+        """
         value = self.dissipation_network(alpha, g / self.energy_scale)
         return (self.energy_scale * self.rate_scale * value)[..., 0]
 
     def rates(self, alpha: Tensor, g: Tensor) -> Tensor:
-        """dalpha/dt = dphi/dg, Eq. (28), shape (replicas, points, internal), in closed form."""
+        """dalpha/dt = dphi/dg, Eq. (28), shape (replicas, points, internal), in closed form.
+
+        Args:
+            alpha: shape (replicas, points, internal).
+            g: thermodynamic force, an energy, same shape.
+        """
         return self.rate_scale * self.dissipation_network.gradient(alpha, g / self.energy_scale)
 
     def evolution(self, chi: Tensor, alpha: Tensor) -> Tensor:
-        """dalpha/dt at a state: `rates` at the thermodynamic force of `forces`."""
+        """dalpha/dt at a state, Eq. (28): `rates` at the thermodynamic force of `forces`.
+
+        Args:
+            chi: shape (points, 1) or (replicas, points, 1).
+            alpha: shape (replicas, points, internal).
+
+        Returns:
+            Shape (replicas, points, internal), one over a time.
+        """
         return self.rates(alpha, self.forces(chi, alpha)[1])
 
     def dissipation(self, alpha: Tensor, g: Tensor) -> Tensor:
-        """g . dalpha/dt, shape (replicas, points), an energy per time, never negative."""
+        """g . dalpha/dt, shape (replicas, points), an energy per time, never negative.
+
+        Args:
+            alpha: shape (replicas, points, internal).
+            g: thermodynamic force, an energy, same shape.
+        """
         return (g * self.rates(alpha, g)).sum(-1)
 
 
 class ChainPotentials(nn.Module):
     r"""One law for every spring of a chain: f(eps, alpha) and phi(eps, alpha, g_v, g_alpha).
 
-    Onsager's principle gives, with n springs of natural length L0 and v_0 = 0 (Sec. 4.2),
+    Onsager's principle gives, with n springs of natural length L0 and v_0 = 0 (Sec. 4.2)::
 
-        g_v_i = (df/deps_{i+1} - df/deps_i) / L0,    i < n                        Eq. (44)
-        g_v_n = F_ex - (df/deps_n) / L0                                           Eq. (45)
-        g_alpha_i = -df/dalpha_i                                                  Eq. (46)
-        v_i = dphi/dg_v,    dalpha_i/dt = dphi/dg_alpha                     Eqs. (47), (48)
-        deps_i/dt = (v_i - v_{i-1}) / L0
+        Eq. (44)  g_v_i = (df/deps_{i+1} - df/deps_i) / L0,  i < n
+        Eq. (45)  g_v_n = F_ex - (df/deps_n) / L0
+        Eq. (46)  g_alpha_i = -df/dalpha_i
+        Eq. (47)  v_i = dphi/dg_v
+        Eq. (48)  dalpha_i/dt = dphi/dg_alpha
+                  deps_i/dt = (v_i - v_{i-1}) / L0
 
-    at either end condition: F_ex given, or v_n given, which turns Eq. (47) at the last spring into
-    an equation for g_v_n and so for F_ex (notes 8).
+    There are two end conditions: F_ex given, or v_n given. The latter turns Eq. (47) at the last
+    spring into an equation for g_v_n and so for F_ex, where the paper trains a further network.
 
     To the network of Eq. (12), phi adds g_v^2 m_v / 2 + g_alpha^2 m_alpha / 2 with two positive
     mobilities, learned too. A network of softplus functions grows only linearly: its slope is
@@ -144,8 +209,12 @@ class ChainPotentials(nn.Module):
     Args:
         rngs: one generator for each replica.
         natural_length: L0.
-        free_energy_hidden, dissipation_hidden: widths of the hidden layers of f and of phi.
+        free_energy_hidden: widths of the hidden layers of f.
+        dissipation_hidden: widths of the hidden layers of phi.
         internal: number of internal variables of a spring; with none alpha has a last axis of 0.
+
+    Raises:
+        ValueError: no generator, no hidden layer, a width below 1, or an L0 that is not above 0.
 
     Buffers, set from the training data: `strain_scale` (mean and deviation of the mean strain),
     `force_scale` (deviation of F_ex) and `velocity_scale`.
@@ -195,7 +264,12 @@ class ChainPotentials(nn.Module):
     def set_scales(
         self, strain: tuple[float, float], force_scale: float, velocity_scale: float
     ) -> None:
-        """Fix the scales: mean and deviation of the strain, a force, and a velocity.
+        """Fix the scales.
+
+        Args:
+            strain: mean and deviation of the mean strain.
+            force_scale: deviation of F_ex, a force.
+            velocity_scale: of the particles, a velocity.
 
         Raises:
             ValueError: a mean that is not finite, or a scale that is not above 0.
@@ -208,7 +282,7 @@ class ChainPotentials(nn.Module):
 
     @property
     def energy_scale(self) -> Tensor:
-        """f* of Eq. (55): deviations of F_ex and strain, times L0."""
+        """Scale f* of Eq. (55), an energy: L0 times the deviations of F_ex and of the strain."""
         return self.force_scale * self.strain_scale[1] * self.natural_length
 
     def _state(self, strain: Tensor, alpha: Tensor) -> Tensor:
@@ -218,13 +292,32 @@ class ChainPotentials(nn.Module):
         return torch.cat([((strain - mean) / deviation)[..., None], alpha], -1)
 
     def free_energy(self, strain: Tensor, alpha: Tensor) -> Tensor:
-        """f of each spring, an energy, up to a constant: (replicas, trajectories, springs)."""
+        """f of each spring, an energy, up to a constant: (replicas, trajectories, springs).
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         state = self._state(strain, alpha)
         value = self.energy_network(state.flatten(1, 2))
         return self.energy_scale * value[..., 0].unflatten(1, state.shape[1:3])
 
     def slopes(self, strain: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """df/deps / L0, the tension of each spring, and g_alpha = -df/dalpha, in closed form."""
+        """df/deps / L0, the tension of each spring, and g_alpha, Eq. (46), in closed form.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+
+        Returns:
+            A force, in the shape of the strain, and an energy, in the shape of alpha.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         state = self._state(strain, alpha)
         slope = self.energy_network.gradient(state.flatten(1, 2)).unflatten(1, state.shape[1:3])
         slope = self.energy_scale * slope
@@ -237,7 +330,17 @@ class ChainPotentials(nn.Module):
     def dual_dissipation(
         self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor
     ) -> Tensor:
-        """phi of each spring, an energy per time: (replicas, trajectories, springs)."""
+        """phi of each spring, an energy per time: (replicas, trajectories, springs).
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            g_v: a force, in the shape of the strain.
+            g_alpha: an energy, in the shape of alpha.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         state, g = self._state(strain, alpha), self._scaled(g_v, g_alpha)
         value = self.dissipation_network(state.flatten(1, 2), g.flatten(1, 2))[..., 0]
         value = value + (softplus(self.mobility) * g.flatten(1, 2) ** 2).sum(-1) / 2
@@ -246,7 +349,20 @@ class ChainPotentials(nn.Module):
     def rates(
         self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """v and dalpha/dt, Eqs. (47), (48), in closed form."""
+        """v and dalpha/dt, Eqs. (47), (48), in closed form.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            g_v: a force, in the shape of the strain.
+            g_alpha: an energy, in the shape of alpha.
+
+        Returns:
+            A velocity, in the shape of the strain, and one over a time, in the shape of alpha.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         state, g = self._state(strain, alpha), self._scaled(g_v, g_alpha)
         flat = g.flatten(1, 2)
         slope = self.dissipation_network.gradient(state.flatten(1, 2), flat)
@@ -255,14 +371,33 @@ class ChainPotentials(nn.Module):
         return self.velocity_scale * slope[..., 0], power / self.energy_scale * slope[..., 1:]
 
     def dissipation(self, strain: Tensor, alpha: Tensor, g_v: Tensor, g_alpha: Tensor) -> Tensor:
-        """g_v v + g_alpha . dalpha/dt of each spring, an energy per time, never negative."""
+        """g_v v + g_alpha . dalpha/dt of each spring, an energy per time, never negative.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            g_v: a force, in the shape of the strain.
+            g_alpha: an energy, in the shape of alpha.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         v, rate = self.rates(strain, alpha, g_v, g_alpha)
         return g_v * v + (g_alpha * rate).sum(-1)
 
     def force_given(
         self, strain: Tensor, alpha: Tensor, external_force: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and v_n, when F_ex is known.
+        """Rates of strain and of alpha, and v_n, when F_ex is known, Eqs. (44) to (48).
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
+
+        Returns:
+            deps/dt and dalpha/dt in the shapes of strain and alpha, and v_n, (replicas,
+            trajectories).
 
         Raises:
             ValueError: wrong shape.
@@ -278,6 +413,16 @@ class ChainPotentials(nn.Module):
         For training: the end moves as recorded, the forces are as recorded, and the v_n that the
         law would have given is there to be compared.
 
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
+            velocity: v_n, same shape.
+
+        Returns:
+            deps/dt and dalpha/dt in the shapes of strain and alpha, and the law's v_n, (replicas,
+            trajectories).
+
         Raises:
             ValueError: wrong shape.
         """
@@ -292,6 +437,15 @@ class ChainPotentials(nn.Module):
         """Rates of strain and of alpha, and F_ex, when v_n is known.
 
         The total strain then grows at v_n / L0 exactly, whatever the weights.
+
+        Args:
+            strain: shape (replicas, trajectories, springs).
+            alpha: with one more axis, internal.
+            velocity: v_n, shape (trajectories,) or (replicas, trajectories).
+
+        Returns:
+            deps/dt and dalpha/dt in the shapes of strain and alpha, and F_ex, (replicas,
+            trajectories).
 
         Raises:
             ValueError: wrong shape.

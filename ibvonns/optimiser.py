@@ -69,7 +69,10 @@ class SOAP:
         return {name: value.clone() for name, value in self.state.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `tensors` returned.
+        """Continue from what the method `tensors` returned.
+
+        Args:
+            tensors: by name.
 
         Raises:
             ValueError: the tensors are of another optimiser.
@@ -84,7 +87,12 @@ class SOAP:
         self.count = int(tensors["count"])
 
     def put_back(self, tensors: Mapping[str, Tensor], replicas: Tensor) -> None:
-        """Take the state of some replicas, a mask of shape (replicas,), from `tensors`."""
+        """Take the state of some replicas from a copy.
+
+        Args:
+            tensors: by name, as `copied` returned them.
+            replicas: which of them, a mask of shape (replicas,).
+        """
         for name, value in self.state.items():
             shape = (-1, len(replicas))
             value.unflatten(0, shape)[:, replicas] = tensors[name].unflatten(0, shape)[:, replicas]

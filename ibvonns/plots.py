@@ -5,17 +5,15 @@ the Axes that it is given and returns them. Titles, axis labels with units and l
 the caller, who knows them. Colours are Okabe and Ito's, which colour-blind readers can tell
 apart; line styles and markers repeat what the colours say, so that every plot reads in grey.
 
-Needs matplotlib, which brings Pillow, and ipywidgets: the extra `book`. No other module of ibvonns
+Needs matplotlib, which brings Pillow, and anywidget: the extra `book`. No other module of ibvonns
 imports this one.
 """
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as widgets  # type: ignore[import-untyped]
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from ibvonns.validation import count, finite, positive, shaped
+from ibvonns.widgets import Frames
 
 __all__ = [
     "COLOURS",
@@ -45,6 +44,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 Values = Array | Tensor | Sequence[float]
 
+#: Okabe and Ito's colours by name.
 COLOURS = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",
@@ -55,13 +55,19 @@ COLOURS = {
     "black": "#000000",
     "grey": "#595959",
 }
+#: Line styles, in the order of the colours.
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = "osD^vP"
 _CYCLE = ("blue", "vermilion", "green", "purple", "orange", "sky")
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the book's style: sharp, and readable at a phone's width."""
+    """Set matplotlib's defaults to the book's style: sharp, and readable at a phone's width.
+
+    >>> use_style()
+    >>> mpl.rcParams["figure.dpi"]
+    200.0
+    """
     cycle = cycler(color=[COLOURS[name] for name in _CYCLE]) + cycler(linestyle=list(LINES))
     mpl.rcParams.update(
         {
@@ -84,6 +90,9 @@ def use_style() -> None:
 
 def shades(number: int) -> list[Any]:
     """Colours for `number` ordered conditions, light to dark (cividis without its pale end).
+
+    Raises:
+        ValueError: no condition.
 
     >>> len(shades(3))
     3
@@ -118,6 +127,10 @@ def histories(
 
     Raises:
         ValueError: NaN, shapes that do not match, a wrong number of labels, or nothing to draw.
+
+    >>> ax = histories(Figure().subplots(), [0, 1], [[1, 2], [2, 3]], labels=["slow", "fast"])
+    >>> len(ax.lines)
+    2
     """
     if truth is None and prediction is None:
         raise ValueError("truth and prediction must not both be None: there is nothing to draw")
@@ -160,6 +173,9 @@ def parity(ax: Axes, truth: Values, prediction: Values, *, label: str | None = N
 
     Raises:
         ValueError: NaN, no values, or shapes that differ.
+
+    >>> len(parity(Figure().subplots(), [1, 2, 3], [1.1, 2.0, 2.9]).lines)  # points and diagonal
+    2
     """
     shape = tuple(torch.as_tensor(truth).shape)
     x = _array("truth", truth, shape).ravel()
@@ -179,6 +195,7 @@ def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floo
     grey reaches up to the floor. What lies left of the axis is drawn at its end.
 
     Args:
+        ax: where to draw, with a logarithmic x-axis whose limits are set.
         names: of the rows, from top to bottom.
         published: shape (rows,).
         ours: median, smallest and largest, shape (rows, 3).
@@ -186,6 +203,12 @@ def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floo
 
     Raises:
         ValueError: NaN or wrong shape.
+
+    >>> axes = Figure().subplots()
+    >>> axes.set(xscale="log", xlim=(0.1, 10))  # doctest: +ELLIPSIS
+    [...]
+    >>> ladder(axes, ["force"], [1.2], [[0.4, 0.3, 0.6]], [0.2]).get_yticks().tolist()
+    [0]
     """
     number = count("number of names", len(names))
     left, height = ax.get_xlim()[0], np.arange(number)
@@ -223,6 +246,11 @@ def density_with_histogram(
 
     Raises:
         ValueError: NaN or wrong shapes.
+
+    >>> positions = np.linspace(-3, 3, 61)
+    >>> bell = np.exp(-(positions**2) / 2) / np.sqrt(2 * np.pi)
+    >>> len(density_with_histogram(Figure().subplots(), [-1, 0, 1], positions, bell).lines)
+    1
     """
     samples = _array("realisations", realisations, ("realisations",))
     place = _array("positions", positions, ("positions",))
@@ -253,6 +281,10 @@ def log_convergence(
 
     Raises:
         ValueError: NaN, wrong shapes, or a value that is not above 0.
+
+    >>> sizes = np.array([0.1, 0.2, 0.4])
+    >>> log_convergence(Figure().subplots(), sizes, 3 * sizes**2, order=2).get_xscale()
+    'log'
     """
     positive("order", order)
     x = _array("sizes", sizes, ("sizes",))
@@ -268,11 +300,10 @@ def log_convergence(
 
 def slider_figure(
     frames: Sequence[Figure], labels: Sequence[str], description: str, *, dpi: float = 150
-) -> widgets.VBox:
-    """A slider over finished pictures. The link runs in the browser: no kernel is needed.
+) -> Frames:
+    """A slider over finished pictures, which runs in the browser: no kernel is needed.
 
-    Each figure is stored as a PNG of 32 colours, about 20 kB, inside an HTML widget, because the
-    Image widget has no alternative text. The figures are closed.
+    Each figure is stored as a PNG of 32 colours, about 20 kB. The figures are closed.
 
     Args:
         frames: figures of one size; 6.4 inches are shown 640 pixels wide, or as wide as the page.
@@ -287,22 +318,12 @@ def slider_figure(
     positive("dpi", dpi)
     if len(labels) != len(frames):
         raise ValueError(f"labels must number {len(frames)}, one a frame, but number {len(labels)}")
-    pictures = []
-    for figure, label in zip(frames, labels, strict=True):
+    width, sources = round(100 * frames[0].get_figwidth()), []
+    for figure in frames:
         whole, small = io.BytesIO(), io.BytesIO()
         figure.savefig(whole, format="png", dpi=dpi)
         Image.open(whole).convert("RGB").quantize(32).save(small, format="png", optimize=True)
-        data = base64.b64encode(small.getvalue()).decode()
-        alt = html.escape(f"{description} {label}", quote=True)
-        style = f"width: {100 * figure.get_figwidth():.0f}px; max-width: 100%; height: auto"
-        source = f'<img src="data:image/png;base64,{data}" alt="{alt}" style="{style}">'
-        pictures.append(widgets.HTML(source))
+        sources.append("data:image/png;base64," + base64.b64encode(small.getvalue()).decode())
         plt.close(figure)
-    stack = widgets.Stack(pictures, selected_index=0)
-    slider = widgets.SelectionSlider(
-        options=[(label, i) for i, label in enumerate(labels)],
-        layout=widgets.Layout(width="100%", max_width="640px"),
-        tooltip=description,
-    )
-    widgets.jslink((slider, "index"), (stack, "selected_index"))
-    return widgets.VBox([slider, stack])
+    content = {"sources": sources, "labels": list(labels), "description": description}
+    return Frames(content={**content, "width": width})

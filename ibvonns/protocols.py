@@ -1,6 +1,6 @@
 """Pulling protocols lambda(t) = velocity * s(t): the paper's, and two for teaching.
 
-The paper prints e^t where e^{-t} is meant (notes 3): with e^t the pull would leave the plotted
+The paper prints e^t where e^{-t} is meant (errata): with e^t the pull would leave the plotted
 range.
 """
 
@@ -32,6 +32,11 @@ def _modulated(amplitude: float, frequency: float) -> Shape:
     return shape
 
 
+#: The shapes s(t) by name, each with its rate: times, shape (times,), give two tensors of that
+#: shape. "oscillating" and "smoothed-linear" are the trap's (Sec. 3), "smoothed-linear" and
+#: "sinusoidal" the chain's (Sec. 4); "constant-speed" and "at-rest" serve for teaching.
+#:
+#: :meta hide-value:
 PROTOCOLS: dict[str, Shape] = {
     "oscillating": _modulated(2.0, 2 * pi),  # trap, training and test (Sec. 3.1)
     "smoothed-linear": _smoothed_linear,  # trap, unseen protocol (Sec. 3.3); chain (Sec. 4.1)
@@ -71,7 +76,15 @@ def pulled_length(name: str, velocities: Tensor, times: Tensor) -> Tensor:
 
 
 def pulling_rate(name: str, velocities: Tensor, times: Tensor) -> Tensor:
-    """Rate d lambda / dt of a protocol; arguments, errors and shapes as in `pulled_length`.
+    """Rate d lambda / dt of a protocol, a length per time, of shape (conditions, times).
+
+    Args:
+        name: as for `pulled_length`.
+        velocities: as for `pulled_length`.
+        times: as for `pulled_length`.
+
+    Raises:
+        ValueError: as `pulled_length`.
 
     >>> pulling_rate("smoothed-linear", torch.tensor([1.2]), torch.tensor([0.0, 1.0]))
     tensor([[0.0000, 1.2000]])

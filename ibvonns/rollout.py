@@ -20,6 +20,7 @@ from ibvonns.validation import choice, finite, increasing, shaped
 __all__ = ["BACKENDS", "chain_rollout", "rollout"]
 
 Evolution = Callable[[Tensor, Tensor], Tensor]
+#: The engines: compiled in double precision, in single precision, and plain PyTorch.
 BACKENDS = ("fast", "single", "reference")
 
 
@@ -117,7 +118,7 @@ def chain_rollout(
     steps: Tensor,
     backend: str = "fast",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Euler rollouts of a chain, differentiable by the weights and by alpha.
+    """Euler rollouts of a chain, Eqs. (49), (50), differentiable by the weights and by alpha.
 
     Args:
         law: its potentials.
@@ -140,6 +141,14 @@ def chain_rollout(
 
     Raises:
         ValueError: wrong shape, neither F_ex nor v_n, or an unknown backend.
+
+    >>> from ibvonns.networks import generators
+    >>> law = ChainPotentials(generators([0]))
+    >>> strain, still = torch.ones(1, 10, dtype=torch.float64), torch.zeros(1, 2).double()
+    >>> begin = law, strain, torch.zeros(1, 1, 10, 1).double()
+    >>> path, alpha, force = chain_rollout(*begin, None, still, still[0] + 0.01, "reference")
+    >>> path.shape, bool((path.sum(-1) - 10).abs().max() < 1e-12)  # the end stands still
+    (torch.Size([1, 1, 2, 10]), True)
     """
     shaped("alpha", alpha, ("replicas", "trajectories", "springs", law.internal))
     shaped("strain", strain, alpha.shape[:3] if strain.ndim == 3 else alpha.shape[1:3])

@@ -33,7 +33,8 @@ __all__ = [
     "worsened",
 ]
 
-VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs")  # best first
+#: The four verdicts, the best first.
+VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs")
 CLOSE = 0.1  # relative excess up to which an error counts as reproduced
 NATS = 0.005  # difference that counts for a likelihood
 SLACK = {"%": 0.02, "nats": 0.001}  # of an error relative: what another processor may change
@@ -41,6 +42,12 @@ SLACK = {"%": 0.02, "nats": 0.001}  # of an error relative: what another process
 
 def published(study: str | None = None) -> list[dict[str, str]]:
     """The paper's printed numbers, one row each, as `published.csv` holds them.
+
+    Args:
+        study: a member of `STUDIES`; all if not given.
+
+    Raises:
+        ValueError: unknown study.
 
     >>> published("trap")[0]["printed_as"]
     'mean log-likelihood of -1.23'
@@ -63,16 +70,20 @@ def score_errors(
 
     Args:
         study: whose rows.
-        errors, gauge_free: by id, one entry for each seed, as `studies.trap_errors` returns them.
+        errors: by id, one entry for each seed, as `studies.trap_errors` returns them.
+        gauge_free: the second of what it returns.
         exact: "floor" and "limit" by id, as `studies.exact_trap_errors` returns them, and for a
             chain "strain_deviation", the unit of the flow's published likelihoods.
 
     Returns:
-        For each published number: "id", "quantity", "split", "boundary", "unit", "published",
-        "comparable" (published, in our units), "authors_code" (what the authors' notebook prints,
-        None if not known), "median", "min", "max" over seeds, "floor", "limit"
+        A row for each published number, with "id", "quantity", "split", "boundary", "unit",
+        "published", "comparable" (published, in our units), "authors_code" (what the authors'
+        notebook prints, None if not known), "median", "min", "max" over seeds, "floor", "limit"
         (None if not known), "limit_error", "seeds" (how many), and for alpha "gauge_free" (median,
         min and max in units of alpha's deviation).
+
+    Raises:
+        ValueError: unknown study.
     """
     rows = []
     shift = log(exact.get("strain_deviation", 1.0))
@@ -84,7 +95,7 @@ def score_errors(
             "split": row["split"],
             "unit": "nats" if row["metric"] == "nll" else "%",
             "published": float(row["published"]),
-            # the CNF's likelihoods are printed for the standardised strain (notes 1)
+            # the CNF's likelihoods are printed for the standardised strain (chapter 4)
             "comparable": float(row["published"]) + (shift if "cnf-nll" in name else 0.0),
             "authors_code": float(row["authors_code"]) if row["authors_code"] else None,
             "boundary": row["boundary"],
@@ -101,7 +112,11 @@ def score_errors(
 
 
 def scored_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a scoreboard, as from `score_errors`, from the content of a `metrics.json`."""
+    """Rows of a scoreboard, as from `score_errors`, from a `metrics.json`.
+
+    Args:
+        metrics: its content, as `studies.load_metrics` reads it.
+    """
     return score_errors(metrics["study"], metrics["errors"], metrics["gauge_free"], metrics)
 
 
@@ -112,6 +127,10 @@ def score(study: str, seeds: int | None = None, out: str | None = None) -> list[
         study: a member of `STUDIES`.
         seeds: how many seeds; as many as the book trains if not given.
         out: a folder that `reproduce` wrote; the cache if not given.
+
+    Raises:
+        FileNotFoundError: there are no metrics in that folder.
+        ValueError: unknown study, or metrics that are damaged.
     """
     if out is not None:
         return scored_rows(load_metrics(f"{out}/metrics.json"))
@@ -132,6 +151,13 @@ def verdict(row: Mapping[str, Any]) -> str:
     - "reproduced": the median is at most a tenth (`NATS`) above the published value, or above what
       the authors' own notebook prints.
     - "differs": none of these.
+
+    Args:
+        row: with "unit", "median", "comparable", "limit", "authors_code", "floor" and "model".
+
+    >>> nats = {"unit": "nats", "median": 0.523, "comparable": 0.524, "limit": 0.497}
+    >>> verdict(nats), verdict({**nats, "median": 0.501})
+    ('reproduced', 'at the noise floor')
     """
     median, goal = row["median"], row["comparable"]
     if row["unit"] == "nats":
@@ -154,6 +180,12 @@ def board(study: str | None = None) -> list[dict[str, Any]]:
     Besides what `score_errors` gives, each has "floor" and "floor_error" (mean and deviation over
     independent ensembles), "model" (median, min and max over seeds of the error against 100 000
     realisations) and "verdict". Likelihoods keep the floor that `score_errors` gives.
+
+    Args:
+        study: a member of `STUDIES`; all if not given.
+
+    Raises:
+        ValueError: unknown study.
     """
     rows = []
     for name in SEEDS if study is None else (choice("study", study, SEEDS),):
@@ -167,7 +199,11 @@ def board(study: str | None = None) -> list[dict[str, Any]]:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """Rows of the scoreboard as they were when the book was last built, by id."""
+    """Rows of the scoreboard as they were when the book was last built, by id.
+
+    >>> len(stored())
+    46
+    """
     with files("ibvonns").joinpath("scoreboard.json").open(encoding="utf-8") as file:
         return {row["id"]: row for row in json.load(file)}
 
@@ -180,6 +216,13 @@ def worsened(
     A median is worse when it lies beyond the largest of the stored seeds by more than half of their
     scatter and `SLACK`. A verdict is worse when it would still be so with all errors less by
     `CLOSE` (`NATS`): one that sits on the edge of two may fall to either side with the processor.
+
+    Args:
+        rows: as `board` gives them.
+        before: as `stored` gives them.
+
+    >>> worsened(list(stored().values()), stored())
+    []
     """
     said = []
     for row in rows:
@@ -206,7 +249,14 @@ def _eased(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Scored rows as CSV, what is nested under joined names."""
+    """Scored rows as CSV, what is nested under joined names.
+
+    Args:
+        rows: as `score` or `board` give them.
+
+    >>> comma_separated([{"id": "one", "model": {"min": 1, "max": 2}}])
+    'id,model_min,model_max\\none,1,2\\n'
+    """
     flat = [
         {
             f"{key}_{part}" if isinstance(value, Mapping) else key: inner
@@ -226,7 +276,9 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
 def rounded(value: float | None, unit: str) -> str:
     """A number with as many digits as mean anything: 2 of an error, 3 decimals of a nat.
 
-    Nothing for None, which stands for what is not known.
+    Args:
+        value: the number, or None for what is not known, of which nothing is written.
+        unit: "%" or "nats".
 
     >>> rounded(0.0934, "%"), rounded(12.4, "%"), rounded(-1.22927, "nats")
     ('0.093', '12', '-1.229')
@@ -252,6 +304,12 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
     The sign ≈ marks numbers that vary with the processor by the scatter of training, ∼ those of
     protocols of another kind, which are extrapolated and scatter most.
+
+    Args:
+        rows: as `score` or `board` give them.
+
+    >>> print(markdown([]).splitlines()[0])
+    | row | published | ours [min, max] | in deviations | noise floor | limit |
     """
     heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
     lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[1:]))]
@@ -270,6 +328,12 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of `board` as a Markdown table, for chapter 7; the signs are those of `markdown`.
 
     A verdict with a sign may be the next one of the list on another processor.
+
+    Args:
+        rows: as `board` gives them.
+
+    >>> print(judged([]).splitlines()[0])
+    | row | published | their notebook | ours [min, max] | floor | limit | verdict |
     """
     heads = ("row", "published", "their notebook", "ours [min, max]", "floor", "limit", "verdict")
     lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[2:]), "---")]
@@ -288,7 +352,14 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Scored rows as a table for the terminal, readable in 80 columns."""
+    """Scored rows as a table for the terminal, readable in 80 columns.
+
+    Args:
+        rows: as `score` or `board` give them, one or more.
+
+    >>> table(list(stored().values())).row_count
+    46
+    """
     title = "Published numbers, ours, and how good any model can look"
     drawn = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     drawn.add_column("row", no_wrap=True)

@@ -4,19 +4,19 @@ The internal variables are the mean mu and the covariance Sigma of the positions
 particles. With B from positions to elongations y_i = x_i - x_{i-1}, measured from the barrier, let
 m and s be mean and deviation of each elongation under the Gaussian, r = m / s, Phi and phi the
 normal distribution function and density. Wells at -l1 and l2, of stiffness k1 and k2, pull on
-average with the force M and the stiffness w,
+average with the force M and the stiffness w::
 
     M = k1 (m + l1) Phi(-r) + k2 (m - l2) Phi(r) + (k2 - k1) s phi(r)
     w = k1 Phi(-r) + k2 Phi(r) - (k1 l1 + k2 l2) phi(r) / s,
 
-and with A = B^T diag(w) B
+and with A = B^T diag(w) B::
 
     mu' = -B^T M / eta,   Sigma' = -(A Sigma + Sigma A) / eta + 2 kBT / eta.
 
 Here they are stepped as the particles are, Sigma <- (1 - A h/eta) Sigma (1 - A h/eta) + 2 kBT h/eta
 in a step of length h: for harmonic springs that is the law of the simulated process itself.
 
-Reference: Leadbetter, Purohit, Reina, PNAS Nexus 2 (2023) pgad417; notes 14.
+Reference: Leadbetter, Purohit, Reina, PNAS Nexus 2 (2023) pgad417.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,15 @@ class Springs:
     temperature: float
 
     def pull(self, middle: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """M and w of springs with these means (from the barrier) and deviations; any shape."""
+        """Mean force M and mean stiffness w of springs under a Gaussian.
+
+        Args:
+            middle: mean elongation from the barrier, a length, of any shape.
+            deviation: of the elongation, a length above 0, same shape.
+
+        Returns:
+            A force and a force per length, in the same shape.
+        """
         (k1, k2), (l1, l2) = self.stiffness, self.wells
         ratio = middle / deviation
         right, left = torch.special.ndtr(ratio), torch.special.ndtr(-ratio)
@@ -62,7 +70,11 @@ class Springs:
 
 
 def chain_springs(chain: Chain) -> Springs:
-    """Those of the double-well chain: tension E eps of a strain eps = y / L0 - 1."""
+    """Those of the double-well `chain`: tension E eps of a strain eps = y / L0 - 1.
+
+    >>> chain_springs(Chain()).wells
+    (0.01, 0.01)
+    """
     length = chain.natural_length
     return Springs(
         (chain.stiffness[0] / length, chain.stiffness[1] / length),
@@ -74,7 +86,16 @@ def chain_springs(chain: Chain) -> Springs:
 
 
 def trap_springs(trap: Trap) -> Springs:
-    """Those of the optical trap: harmonic, one on either side of the particle."""
+    """Those of the optical `trap`: harmonic, one on either side of the particle.
+
+    For them the ansatz is exact:
+
+    >>> trap, times = Trap(), torch.linspace(0, 1, 11, dtype=torch.float64)
+    >>> mean, covariance = times[:1, None], trap.equilibrium_deviation**2 + times[:1, None, None]
+    >>> path = Gaussians.rolled(trap_springs(trap), mean, covariance, times, times[None])
+    >>> bool((path.mean[..., 0] - trap.mean(times[None], times)).abs().max() < 1e-15)
+    True
+    """
     k = trap.stiffness
     return Springs((k, k), (0.0, 0.0), 0.0, trap.viscosity, trap.temperature)
 
@@ -110,8 +131,8 @@ class Gaussians:
 
         Args:
             springs: their law.
-            mean, covariance: first mu and Sigma, shapes (conditions, particles) and (conditions,
-                particles, particles).
+            mean: first mu, shape (conditions, particles).
+            covariance: first Sigma, shape (conditions, particles, particles).
             times: shape (times,), strictly increasing; also the steps.
             length: position of the pulled end, shape (conditions, times).
             external_force: if given, F_ex, shape (conditions, times): the end then moves as it
@@ -154,14 +175,26 @@ class Gaussians:
         return _variances(self.covariance).sqrt()
 
     def external_force(self, velocity: Tensor) -> Tensor:
-        """F_ex, with the drag on the pulled end (notes 8): (conditions, times)."""
+        """F_ex, a force, with the drag on the pulled end (errata): (conditions, times).
+
+        Args:
+            velocity: v_n, shape (conditions, times).
+        """
         force, _ = _averages(self.springs, self.mean, self.covariance, self.length)
         return force[..., -1] + self.springs.viscosity * velocity
 
     def dissipation(self, velocity: Tensor) -> Tensor:
-        """F_ex v_n less the rate of <V> - kBT/2 log det Sigma: (conditions, times).
+        """F_ex v_n less the rate of <V> - kBT/2 log det Sigma, an energy per time.
 
-        eta v_n^2 + |B^T M|^2 / eta + tr[(A - kBT/Sigma) Sigma (A - kBT/Sigma)] / eta.
+        It is never negative::
+
+            eta v_n^2 + |B^T M|^2 / eta + tr[(A - kBT/Sigma) Sigma (A - kBT/Sigma)] / eta
+
+        Args:
+            velocity: v_n, shape (conditions, times).
+
+        Returns:
+            Shape (conditions, times).
         """
         springs = self.springs
         force, curvature = _averages(springs, self.mean, self.covariance, self.length)
@@ -172,7 +205,20 @@ class Gaussians:
 
 
 def first_state(ensemble: Ensemble, natural_length: float) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of a chain's free particles at the first time."""
+    """Mean and covariance of a chain's free particles at the first time.
+
+    Args:
+        ensemble: strains of the chain, as `Chain.simulate` gives them.
+        natural_length: L0.
+
+    Returns:
+        Lengths, shape (conditions, particles), and their squares, (conditions, particles,
+        particles).
+
+    >>> pulled = Chain().simulate_paper(lengths=(0.2,), realisations=5)
+    >>> [part.shape for part in first_state(pulled, 0.01)]
+    [torch.Size([1, 9]), torch.Size([1, 9, 9])]
+    """
     strains = ensemble.realisations[:, 0]  # (conditions, springs, realisations)
     positions = natural_length * (1 + strains).cumsum(1)[:, :-1]
     mean = positions.mean(-1)

@@ -58,14 +58,16 @@ __all__ = [
     "unsound",
 ]
 
-SEEDS = {"trap": 8, **dict.fromkeys(CHAIN_STUDIES, 8)}  # how many the book trains
-STUDIES = tuple(SEEDS)
+#: How many seeds of each study the book trains.
+SEEDS = {"trap": 8, **dict.fromkeys(CHAIN_STUDIES, 8)}
+STUDIES = tuple(SEEDS)  #: The three studies: the trap, the chain with a mixture, and with a flow.
 FLOW_DRAWS = 3  # first weights of each flow in `flow_likelihoods`
 RESTART = 1000  # a restarted seed draws from seed + RESTART
 FINE = 2048  # grid points for the errors; training makes do with fewer
 SOUND = 1.75  # largest error of a sound rollout, in units of the sampling noise
 
 METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
+#: Errors by the id of `published.csv`, one for each seed.
 TrapErrors = dict[str, list[float]]
 
 
@@ -80,6 +82,12 @@ def trap_data(
         trap: the paper's if not given.
         seed: of the noise; "linear" draws from seed + 1.
         realisations: particles for each velocity.
+
+    Raises:
+        ValueError: no realisation.
+
+    >>> {name: part.realisations.shape[0] for name, part in trap_data(realisations=1).items()}
+    {'train': 11, 'test': 10, 'linear': 1}
     """
     trap = trap or Trap()
     oscillating = trap.simulate_paper("oscillating", VELOCITIES, realisations, seed)
@@ -97,11 +105,19 @@ def _standardised(values: Tensor, training: Tensor) -> Tensor:
 def exact_trap_errors(data: Mapping[str, Ensemble], trap: Trap | None = None) -> dict[str, Any]:
     """How good can any model look on these ensembles? The exact theory, scored as a model would be.
 
+    Args:
+        data: as `trap_data` gives it.
+        trap: the paper's if not given.
+
     Returns:
-        "floor": errors of the exact mean and density against the sampled ones (notes 7); "limit":
-        what an ideal model may reach, the same theory started from each ensemble's own initial mean
+        A dictionary of two, each by the id of `published.csv`, in percent or nats. First "floor",
+        the errors of the exact mean and density against the sampled ones (chapter 2). Then "limit",
+        what an ideal model may reach: the same theory started from each ensemble's own initial mean
         for the rollouts, 0 for the potentials, the entropy of the exact law for the likelihoods.
-        Each by the id of `published.csv`; alpha stands for the standardised mean.
+        alpha stands for the standardised mean.
+
+    >>> sorted(exact_trap_errors(trap_data(realisations=10)))
+    ['floor', 'limit']
     """
     trap = trap or Trap()
     floor: dict[str, float] = {}
@@ -239,6 +255,7 @@ def train_trap(
     Args:
         ensemble: the training ensemble.
         seeds: one for each replica.
+        recipe: `Recipe()` if not given.
         folder: where checkpoints are kept while training runs; none if not given.
         attempts: how often a seed may be drawn before the run is given up.
 
@@ -275,6 +292,9 @@ def train_trap(
 
 def sources(module: Path) -> list[Path]:
     """Files of the library that a module depends on: itself and what it imports, directly or not.
+
+    Args:
+        module: its file.
 
     >>> [path.name for path in sources(Path(__file__).parent / "protocols.py")]
     ['protocols.py', 'validation.py']
@@ -313,12 +333,37 @@ def _library_digest(module: Path | None = None) -> str:
 
 
 def recipe_of(study: str) -> Recipe:
-    """The recipe of a study."""
+    """The recipe of a study.
+
+    Args:
+        study: a member of `STUDIES`.
+
+    Raises:
+        ValueError: unknown study.
+
+    >>> recipe_of("trap") == Recipe()
+    True
+    """
     return Recipe() if choice("study", study, STUDIES) == "trap" else CHAIN_RECIPE
 
 
 def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) -> str:
-    """Identifies a result: study, recipe, seeds, data, library source, PyTorch and Python."""
+    """A digest that identifies a result: study, recipe, seeds, data, library, PyTorch and Python.
+
+    Of the library it is the code that counts; comments and docstrings do not.
+
+    Args:
+        study: a member of `STUDIES`.
+        seeds: that are trained.
+        recipe: of the training.
+        data_seed: of `trap_data` or `chain_data`.
+
+    Raises:
+        ValueError: unknown study.
+
+    >>> run_key("trap", [0], Recipe(), 0) == run_key("trap", [1], Recipe(), 0)
+    False
+    """
     choice("study", study, STUDIES)
     versions = (torch.__version__, platform.python_version())
     parts = (study, recipe.key(), list(seeds), data_seed, _library_digest(), versions)
@@ -326,7 +371,20 @@ def run_key(study: str, seeds: Sequence[int], recipe: Recipe, data_seed: int) ->
 
 
 def study_folder(study: str, seeds: int, recipe: Recipe | None = None, data_seed: int = 0) -> Path:
-    """Where results are cached if no folder is named; a new folder for every new key."""
+    """Where results are cached if no folder is named; a new folder for every new `run_key`.
+
+    Args:
+        study: a member of `STUDIES`.
+        seeds: how many, from 0.
+        recipe: that of `recipe_of` if not given.
+        data_seed: of the data.
+
+    Raises:
+        ValueError: unknown study.
+
+    >>> study_folder("trap", 8).name[:5]
+    'trap-'
+    """
     key = run_key(study, range(seeds), recipe or recipe_of(study), data_seed)
     return user_cache_path("ibvonns") / f"{study}-{key[:16]}"
 
@@ -355,7 +413,14 @@ def cached(
 
 
 def chain_limits(data_seed: int = 0) -> dict[str, EntropyLimit]:
-    """`entropy_limit` of the paper's chain, from ensembles of their own; kept in the cache."""
+    """`entropy_limit` of the paper's chain, from ensembles of their own; kept in the cache.
+
+    Args:
+        data_seed: of the data of which it is the limit; the ensembles' own seeds lie far from it.
+
+    Returns:
+        For "train" and "test" the limit, in nats per strain.
+    """
 
     def compute() -> dict[str, Any]:
         limits = entropy_limit(seed=data_seed + INDEPENDENT)
@@ -377,8 +442,8 @@ def flow_likelihoods(
         data_seed: of `chain_data`.
 
     Returns:
-        For each d the NLL of every draw on "train" and "test", in nats per strain, that with the
-        lowest on "train" first.
+        For each d the NLL of every draw on "train" and "test", in nats per strain. The draw with
+        the lowest on "train" comes first.
 
     Raises:
         ValueError: a d below 1.
@@ -413,7 +478,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a `metrics.json` that `reproduce` wrote.
+    """Read a `metrics.json` that `reproduce` wrote to `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -448,10 +513,13 @@ def reproduce(
         study: a member of `STUDIES`.
         seeds: how many seeds, from 0; as many as the book trains if not given.
         out: folder for the results; the cache of `study_folder` if not given.
+        recipe: that of `recipe_of` if not given.
+        data_seed: of `trap_data` or `chain_data`.
 
     Returns:
-        The content of `metrics.json`: "errors", "gauge_free", "floor" and "limit" by the id of
-        `published.csv`, with the seeds, the attempts that they took and the seconds of training.
+        The content of `metrics.json`. It has "errors", "gauge_free", "floor" and "limit" by the id
+        of `published.csv`, in percent or nats, with the seeds, the attempts that they took and the
+        seconds of training.
 
     Raises:
         ValueError: unknown study or no seeds.
@@ -524,6 +592,14 @@ def result(
 
     The folder's name holds the key of recipe, seeds, data and library source (`run_key`): what is
     there was made by this very code, and what another version made is never found.
+
+    Args:
+        study: a member of `STUDIES`.
+        seeds: how many, from 0; as many as the book trains if not given.
+
+    Raises:
+        ValueError: unknown study or no seeds.
+        TrainingError: as `reproduce`.
     """
     seeds = SEEDS[choice("study", study, STUDIES)] if seeds is None else seeds
     folder = study_folder(study, seeds)

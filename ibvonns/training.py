@@ -42,7 +42,7 @@ Model = TrapModel | ChainModel
 
 
 class TrainingError(RuntimeError):
-    """A training run that cannot go on, with the step, the term and what to try."""
+    """A training run that cannot go on; the message names the step, the term and what to try."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,11 @@ class Phase:
             count(name, getattr(self, name))
 
     def draw(self, times: int, seed: int) -> Tensor:
-        """First indices of one step's windows in trajectories of so many times: (starts,).
+        """First indices of one step's windows in trajectories, shape (starts,).
+
+        Args:
+            times: of a trajectory, how many.
+            seed: of the draw.
 
         Raises:
             ValueError: the window does not fit.
@@ -150,7 +154,17 @@ class Recipe:
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> Phase:
-        """The phase to which a step belongs."""
+        """The phase to which a step belongs.
+
+        Args:
+            step: counted from 0 over all phases.
+
+        Raises:
+            ValueError: a step beyond the last.
+
+        >>> Recipe().phase_at(150).window
+        1
+        """
         for phase in self.phases:
             if step < phase.steps:
                 return phase
@@ -158,7 +172,14 @@ class Recipe:
         raise ValueError(f"step must be below {self.steps}, the steps of the recipe")
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Learning rate of a step.
+
+        Args:
+            step: counted from 0 over all phases.
+
+        >>> Recipe().rate_at(0), Recipe().rate_at(Recipe().steps - 1) < 1e-4
+        (0.02, True)
+        """
         alone = sum(phase.steps for phase in self.phases if phase.window == 0)
         alone = 0 if alone == self.steps else alone
         if step < alone:
@@ -175,22 +196,28 @@ class Recipe:
         return self.learning_rate * rise * (1e-3 + (1 + math.cos(math.pi * done)) / 2)
 
     def key(self) -> str:
-        """A text that two recipes share only if they are equal."""
+        """A text that two recipes share only if they are equal.
+
+        >>> Recipe().key() == Recipe(clip=2.0).key()
+        False
+        """
         return json.dumps(asdict(self), sort_keys=True)
 
 
-# The chain's. Some first weights lead to poor minima: a short training of encoder and decoder alone
-# tells them (`chain_studies.train_chain`). Then come windows of one step, and longer ones: at first
-# with three recorded times to an Euler step, at a third of the cost, at last with one. Half of the
-# rate ends with larger errors after as many steps.
+#: The chain's first recipe: encoder and decoder alone. Some first weights lead to poor minima, and
+#: this short training tells them (`chain_studies.train_chain`).
 CHAIN_DRAW = Recipe(
     (Phase(0, 150),), learning_rate=3e-2, weights=(1.0, 0.1, 0.0, 0.0, 0.0), checkpoint_every=50
 )
+#: The chain's second recipe: windows of one step.
 CHAIN_START = Recipe(
     (Phase(1, 150, 15, hold=True), Phase(1, 250, 15)),
     weights=(0.5, 0.1, 1.0, 0.3, 30.0),
     clip=3.0,
 )
+#: The chain's third recipe: longer windows, at first with three recorded times to an Euler step, at
+#: a third of the cost, at last with one. Half of the rate ends with larger errors after as many
+#: steps.
 CHAIN_RECIPE = Recipe(
     (
         Phase(6, 60, 8),
@@ -205,7 +232,7 @@ CHAIN_RECIPE = Recipe(
     clip=3.0,
     rescues=4,
 )
-# encoder and decoder alone, with nothing else asked of alpha; lower rates end in poorer minima
+#: Encoder and decoder alone, with nothing else asked of alpha. Lower rates end in poorer minima.
 DENSITY_RECIPE = Recipe((Phase(0, 1000),), learning_rate=0.06, weights=(1.0, 0.0, 0.0, 0.0, 0.0))
 FREE = 20  # window from which on the chain's end is left to F_ex, in every other step
 SAFE_EVERY = 25  # steps between two states to which a replica may be put back
@@ -221,11 +248,46 @@ def loss_terms(
     held: Tensor | None = None,
     step: int = 0,
 ) -> Tensor:
-    """The terms of a model's loss, each made dimensionless; shape (len(model.terms), replicas).
+    """The terms of a model's loss, each made dimensionless: (terms, replicas).
+
+    The trap's are those of Eqs. (32) to (34):
+
+    - density, Eq. (32): mean negative log-likelihood in nats, at every tenth time. There the gauge
+      is measured, too: at other times from step to step it would jitter by more than the errors
+      that are left at the end.
+    - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
+      by the variance of the measured force.
+    - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
+      the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
+
+    The chain's are those of Eqs. (51) to (53), and two more:
+
+    - density, Eq. (51): mean negative log-likelihood in nats per strain, at three times spread over
+      the record while the rest of the loss is there, at ten before.
+    - drift: mean square change of alpha, in its deviation, per unit of strain when a whole ensemble
+      is shifted. The strain tells the place of a density, and alpha is for its shape: one that
+      follows the place, too, goes astray where a pull turns back.
+    - strain, Eq. (52), in windows below 20 steps (`FREE`) by the particles' positions, whose
+      noise is independent from one to the next: mean square of the rolled-out position less the
+      recorded one after j = 1..window steps, divided by j dt^2 and the square of the velocity
+      scale. The noise of j steps adds up to a variance that grows as j, so that each j counts
+      alike. In longer windows what is left is the law's own error: there the strains are compared,
+      and j is half the window throughout.
+    - internal, Eq. (53): the same for alpha, with the rate of strain in units of its deviation, at
+      15 times of a long window.
+    - drive: mean square of the v_n that F_ex drives at the recorded states of these times, less the
+      recorded v_n, over the square of the velocity scale. A relation between records with no noise
+      of its own: it is what makes F_ex follow from v_n later, and what keeps the end from drifting
+      where F_ex pulls it. Where a long window moves the end as recorded, 0.06 (`ALONG`) times the
+      same at the rolled-out states, which is the error of the F_ex that they predict.
+
+    F_ex is as recorded. The end moves as recorded or, in every other step with windows of 20 or
+    more, as F_ex drives it: the error that this feeds back must be trained, too.
 
     Args:
-        model, data: a `TrapModel` with `Observations`, or a `ChainModel` with `ChainObservations`.
-        window: Euler steps of each rollout, or 0 for the density term alone.
+        model: a `TrapModel` or a `ChainModel`, with its scales set.
+        data: `Observations` for the one, `ChainObservations` for the other.
+        window: Euler steps of each rollout, or 0 for the terms of the encoder and decoder.
         starts: index of each window's first time, shape (starts,), the same for every trajectory.
         held: alpha at all times, as `model.standardised(data)` gave it, if encoder and decoder
             stand still; the density term is then 0.
@@ -233,6 +295,13 @@ def loss_terms(
 
     Raises:
         TypeError: a model of another kind.
+
+    >>> from ibvonns.model import observe
+    >>> from ibvonns.systems.trap import Trap
+    >>> model, data = TrapModel([0, 1]), observe(Trap().simulate_paper(realisations=10))
+    >>> model.set_scales(data)
+    >>> loss_terms(model, data, 0, torch.tensor([0])).shape
+    torch.Size([3, 2])
     """
     raise TypeError(f"model must be a TrapModel or a ChainModel, but is a {type(model).__name__}")
 
@@ -246,17 +315,7 @@ def _(
     held: Tensor | None = None,
     step: int = 0,
 ) -> Tensor:
-    r"""The trap's, Eqs. (32)-(34).
-
-    - density, Eq. (32): mean negative log-likelihood in nats, over all times.
-    - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
-      by the variance of the measured force.
-    - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
-      the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
-
-    The density is compared at every tenth time, on which the gauge is measured, too: at other times
-    from step to step the gauge would jitter by more than the errors that are left at the end.
-    """
+    """The trap's terms; `loss_terms` says what they are."""
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     gauged = torch.arange(0, len(data.times), GAUGE_EVERY, device=starts.device)
     if held is None:
@@ -291,30 +350,7 @@ def _(
     held: Tensor | None = None,
     step: int = 0,
 ) -> Tensor:
-    r"""The chain's, Eqs. (51)-(53), and two more.
-
-    - density, Eq. (51): mean negative log-likelihood in nats per strain, at three times spread over
-      the record while the rest of the loss is there, at ten before.
-    - drift: mean square change of alpha, in its deviation, per unit of strain when a whole ensemble
-      is shifted. The strain tells the place of a density, and alpha is for its shape: one that
-      follows the place, too, goes astray where a pull turns back.
-    - strain, Eq. (52), in windows below `FREE` by the particles' positions, whose noise is
-      independent from one to the next: mean square of the rolled-out position less the recorded one
-      after j = 1..window steps, divided by j dt^2 and the square of the velocity scale. The noise
-      of j steps adds up to a variance that grows as j, so that each j counts alike. In longer
-      windows what is left is the law's own error: there the strains are compared, and j is half
-      the window throughout.
-    - internal, Eq. (53): the same for alpha, with the rate of strain in units of its deviation, at
-      15 times of a long window.
-    - drive: mean square of the v_n that F_ex drives at the recorded states of these times, less the
-      recorded v_n, over the square of the velocity scale. A relation between records with no noise
-      of its own: it is what makes F_ex follow from v_n later, and what keeps the end from drifting
-      where F_ex pulls it. Where a long window moves the end as recorded, `ALONG` times the same at
-      the rolled-out states, which is the error of the F_ex that they predict.
-
-    F_ex is as recorded. The end moves as recorded or, in every other step with windows of `FREE` or
-    more, as F_ex drives it: the error that this feeds back must be trained, too.
-    """
+    """The chain's terms; `loss_terms` says what they are."""
     times = starts[:, None] + torch.arange(window + 1, device=starts.device)
     # alpha's error changes little from one step of a long window to the next
     seen = torch.arange(0, window + 1, max(1, window // 15), device=starts.device)
@@ -442,6 +478,12 @@ def train(
         ValueError: the checkpoint is damaged, or belongs to another run; or the recipe has another
             number of weights than the loss has terms.
         TypeError: the data are another system's.
+
+    >>> from ibvonns.model import observe
+    >>> from ibvonns.systems.trap import Trap
+    >>> data = observe(Trap().simulate_paper(realisations=10))
+    >>> train(TrapModel([0, 1]), data, Recipe((Phase(0, 11),))).shape  # steps 0 and 10
+    torch.Size([2, 3, 2])
     """
     recipe = recipe or (CHAIN_RECIPE if isinstance(model, ChainModel) else Recipe())
     if len(recipe.weights) != len(model.terms):

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 FINE = 640  # grid points for the first states, as for the studies' errors
-# first length, and factor of the paper's pulling speed; the data know no push
+#: First length and factor of the paper's pulling speed by name; the training data know no push.
 FAR = {"faster": (0.2, 1.5), "fast": (0.28, 3.0), "push": (0.2, -0.5)}
 
 
@@ -45,6 +45,9 @@ def far_data(realisations: int = 2000, seed: int = 30_000) -> dict[str, Ensemble
 
     Raises:
         ValueError: no realisation.
+
+    >>> sorted(far_data(realisations=1))
+    ['fast', 'faster', 'push']
     """
     times = paper_times()
     data = {}
@@ -64,6 +67,13 @@ def gaussian_errors(data: Mapping[str, Ensemble]) -> dict[str, float]:
 
     Args:
         data: as `chain_studies.chain_data` gives it, or `far_data`.
+
+    Returns:
+        Percent, or nats per strain for likelihoods.
+
+    >>> data = {"near": Chain().simulate_paper(lengths=(0.2,), realisations=10)}
+    >>> len(gaussian_errors(data))
+    4
     """
     springs, unit = chain_springs(Chain()), Chain().natural_length
     errors = {}
@@ -99,6 +109,10 @@ def dissipated(model: ChainModel, strain: Tensor, alpha: Tensor, external_force:
 
     Raises:
         ValueError: wrong shape.
+
+    >>> model, strain = ChainModel([0]), torch.linspace(0, 2, 10, dtype=torch.float64)[None, None]
+    >>> float(dissipated(model, strain, strain[..., None], torch.ones(1).double())) > 0
+    True
     """
     law = model.potentials
     tension, g_alpha = law.slopes(strain, alpha)
@@ -121,11 +135,18 @@ def decoded_energy(
         model: whose decoder is asked.
         strain: shape (replicas, states, springs).
         alpha: shape (replicas, states, springs, internal).
-        points: of the grid of strains from -3 to 7.
+        points: of the grid of strains from -3 to 7, how many.
 
     Returns:
         An energy, shape (replicas, states), and how far from 1 the integral of the worst density
         is, same shape: far from its data a decoder may put it anywhere.
+
+    Raises:
+        ValueError: wrong shape, or fewer than two points.
+
+    >>> model, strain = ChainModel([0]), torch.ones(1, 2, 10, dtype=torch.float64)
+    >>> decoded_energy(model, strain, 0 * strain[..., None])[0].shape
+    torch.Size([1, 2])
     """
     chain = Chain()
     grid = torch.linspace(-3, 7, count("points", points, 2), dtype=torch.float64)
@@ -149,7 +170,8 @@ def held_rate(
 
     Args:
         model: whose law and decoder are asked.
-        strain, alpha: as for `decoded_energy`.
+        strain: as for `decoded_energy`.
+        alpha: as for `decoded_energy`.
         step: of time, for the difference.
 
     Returns:
@@ -191,7 +213,7 @@ def cycle_work(
         step: of Euler's method, about.
 
     Returns:
-        Work, (replicas, conditions); NaN or infinite where a rollout ran away.
+        An energy, shape (replicas, conditions); NaN or infinite where a rollout ran away.
 
     Raises:
         ValueError: a period or step that is not above 0, or fewer than two periods.
@@ -222,10 +244,12 @@ class LongChain:
 
     Attributes:
         springs: of the chain.
-        strain, force: errors of each replica, percent, with v_n given.
+        strain: its error with v_n given, of each replica, percent.
+        force: error of F_ex with v_n given, of each replica, percent.
         by_spring: of the strain, of the median replica: shape (springs,), percent of each spring's.
         reach: largest mean strain of each spring in the simulation, shape (springs,).
-        simulated, predicted: seconds that simulation and prediction took.
+        simulated: seconds that the simulation took.
+        predicted: seconds that the prediction took.
     """
 
     springs: int

@@ -10,7 +10,15 @@ __all__ = ["positive", "count", "choice", "finite", "shaped", "increasing", "at_
 
 
 def positive(name: str, value: float) -> float:
-    """Return `value` as a float if it is finite and above zero, else raise ValueError.
+    """Return `value` as a float if it is finite and above zero, else raise.
+
+    Args:
+        name: of the argument, for the message.
+        value: to be checked.
+
+    Raises:
+        ValueError: NaN, infinite, zero or below.
+        TypeError: not a number, or a bool.
 
     >>> positive("temperature", -1.0)
     Traceback (most recent call last):
@@ -26,6 +34,15 @@ def positive(name: str, value: float) -> float:
 def count(name: str, value: int, minimum: int = 1) -> int:
     """Return `value` if it is a whole number of at least `minimum`, else raise.
 
+    Args:
+        name: of the argument, for the message.
+        value: to be checked.
+        minimum: smallest value allowed.
+
+    Raises:
+        ValueError: a smaller number.
+        TypeError: not a whole number, or a bool.
+
     >>> count("seeds", 0)
     Traceback (most recent call last):
     ValueError: seeds must be a whole number of at least 1, but is 0
@@ -38,7 +55,16 @@ def count(name: str, value: int, minimum: int = 1) -> int:
 
 
 def at_least(name: str, value: float, minimum: float) -> float:
-    """Return `value` as a float if it is finite and not below `minimum`, else raise ValueError.
+    """Return `value` as a float if it is finite and not below `minimum`, else raise.
+
+    Args:
+        name: of the argument, for the message.
+        value: to be checked.
+        minimum: smallest value allowed.
+
+    Raises:
+        ValueError: NaN, infinite or smaller.
+        TypeError: not a number, or a bool.
 
     >>> at_least("sharpness", 0.5, 0.0)
     0.5
@@ -51,7 +77,15 @@ def at_least(name: str, value: float, minimum: float) -> float:
 
 
 def choice(name: str, value: str, allowed: Iterable[str]) -> str:
-    """Return `value` if it is one of `allowed`, else raise ValueError.
+    """Return `value` if it is one of `allowed`, else raise.
+
+    Args:
+        name: of the argument, for the message.
+        value: to be checked.
+        allowed: the words that may be given.
+
+    Raises:
+        ValueError: another word.
 
     >>> choice("protocol", "zigzag", ["oscillating"])
     Traceback (most recent call last):
@@ -66,6 +100,14 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
 
 def finite(name: str, values: Tensor) -> Tensor:
     """Return `values` if it is a floating-point tensor with no NaN or infinity, else raise.
+
+    Args:
+        name: of the argument, for the message.
+        values: to be checked, of any shape.
+
+    Raises:
+        ValueError: NaN or infinite values.
+        TypeError: not a tensor, or one of another type.
 
     >>> finite("times", torch.tensor([0.0, float("nan")]))
     Traceback (most recent call last):
@@ -87,9 +129,16 @@ def finite(name: str, values: Tensor) -> Tensor:
 
 
 def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
-    """Return `values` if its axes match `shape`, else raise; a word is any length above 0.
+    """Return `values` if its axes match `shape`, else raise.
 
-    A leading `"..."` allows any further axes in front.
+    Args:
+        name: of the argument, for the message.
+        values: to be checked.
+        shape: for each axis its length, or a word for any length above 0. A leading `"..."` allows
+            any further axes in front.
+
+    Raises:
+        ValueError: another shape.
 
     >>> shaped("means", torch.zeros(3), ("conditions", "times"))
     Traceback (most recent call last):
@@ -113,6 +162,14 @@ def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
 
 def increasing(name: str, times: Tensor) -> Tensor:
     """Return `times` if it is a finite vector of two or more, strictly increasing, else raise.
+
+    Args:
+        name: of the argument, for the message.
+        times: to be checked, shape (times,).
+
+    Raises:
+        ValueError: NaN, another shape, fewer than two entries, or one not above that before it.
+        TypeError: not a tensor of a floating-point type.
 
     >>> increasing("times", torch.tensor([0.0, 2.0, 1.0]))
     Traceback (most recent call last):

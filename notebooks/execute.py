@@ -1,9 +1,10 @@
 """Execute chapters: notebooks/NN_name.md (the source) -> notebooks/NN_name.ipynb (with outputs).
 
     python notebooks/execute.py                  every chapter
-    python notebooks/execute.py 02_optical_trap  one
+    python notebooks/execute.py 02_optical_trap  one; "02" or "2" will do
 
-Two runs write the same bytes, so that git shows a change only where a result changed.
+Two runs write the same bytes, so that git shows a change only where a result changed. How long
+each took, and how much memory, goes into book/running.json, from which the page on running is made.
 """
 
 import hashlib
@@ -23,6 +24,10 @@ from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKerne
 from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "book"))  # running.py
+
+from running import RUNNING, peak_megabytes, record  # noqa: E402
+
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it differs by machine
@@ -68,15 +73,20 @@ def normalise(notebook: NotebookNode) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def execute(source: Path) -> Path:
+def execute(source: Path, running: Path | None = None) -> Path:
     """Run one chapter in a fresh kernel and write its notebook beside it, or write nothing.
+
+    Args:
+        source: the chapter.
+        running: file that keeps the run's time and memory, if they are to be kept.
 
     Raises:
         ChapterError: a cell fails, or its kernel dies.
     """
     notebook = jupytext.read(source)
     positions = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    started = perf_counter()
+    whole = started = perf_counter()
+    memory: int | None = None
     place = source.name
 
     def begin(cell: NotebookNode, cell_index: int) -> None:
@@ -86,6 +96,9 @@ def execute(source: Path) -> Path:
         print(f"{place} ... ", end="", file=sys.stderr, flush=True)
 
     def done(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
+        nonlocal memory
+        kernel: Any = client.km
+        memory = peak_megabytes(kernel.provisioner.pid)  # after the last cell it is gone
         if execute_reply["content"]["status"] == "ok":
             print(f"{perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
 
@@ -122,13 +135,17 @@ def execute(source: Path) -> Path:
     temporary = target.with_suffix(".ipynb.tmp")
     temporary.write_text(normalise(client.nb), encoding="utf-8")
     temporary.replace(target)  # at once: no reader ever meets half a notebook
+    if running is not None:
+        record(running, source.stem, perf_counter() - whole, memory)
     return target
 
 
 def main(names: list[str]) -> int:
     """Execute the named chapters, or all. Returns the exit status."""
     chapters = {path.stem: path for path in sources()}
-    wanted = [Path(name).stem for name in names] or list(chapters)
+    numbers = {str(int(stem[:2])): stem for stem in chapters}
+    stems = [Path(name).stem for name in names] or list(chapters)
+    wanted = [numbers.get(stem.lstrip("0"), stem) for stem in stems]  # "3" and "03" will do
     unknown = [name for name in wanted if name not in chapters]
     if unknown or not wanted:
         known = ", ".join(chapters) or "none"
@@ -144,7 +161,7 @@ def main(names: list[str]) -> int:
         print(f"[{number}/{len(wanted)}] {name}", file=sys.stderr, flush=True)
         started = perf_counter()
         try:
-            target = execute(chapters[name])
+            target = execute(chapters[name], RUNNING)
         except ChapterError as error:
             print(f"\nFAILED {error}", file=sys.stderr)
             return 1

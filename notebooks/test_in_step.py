@@ -4,6 +4,7 @@ nbval compares outputs, but passes a notebook that has none and knows nothing of
 from. These tests close both holes; they stand here so that `pytest --nbval notebooks` runs them.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import nbformat
 import pytest
 import yaml
 from conftest import settle
-from execute import HERE, normalise, sources
+from execute import HERE, WIDGETS, normalise, sources
 from picture import TARGET, picture
+
+from ibvonns.widgets import Frames, Panel
 
 CHAPTERS = sources()
 HINT = "run `make notebooks`"
@@ -73,6 +76,32 @@ def test_every_notebook_has_a_source_and_stands_in_the_contents() -> None:
     listed = {Path(file).name for file in files if file.startswith("notebooks/")}
     assert {path.stem for path in CHAPTERS} == listed
     assert {path.stem for path in HERE.glob("*.ipynb")} == listed
+
+
+def test_every_exercise_has_a_solution_that_runs(source: Path) -> None:
+    """Two to four exercises; between the begin and the end of each solution stands code."""
+    exercises, solved, inside = [], {}, None
+    for cell in jupytext.read(source).cells:
+        if cell.cell_type == "code" and inside:
+            solved[inside] = True
+        exercises += re.findall(r"```{exercise}[^\n]*\n:label: (\S+)", cell.source)
+        for begun, end in re.findall(r"```{solution-(?:start} (\S+)|(end)})", cell.source):
+            assert bool(end) == bool(inside), f"{source.name}: overlap at {begun or inside}"
+            inside = None if end else begun
+            if begun:
+                assert f"```{{solution-start}} {begun}\n:class: dropdown" in cell.source, begun
+    assert inside is None, f"{source.name}: the solution of {inside} has no end"
+    assert 2 <= len(exercises) <= 4
+    assert sorted(solved) == sorted(exercises)
+
+
+def test_stored_scripts_are_the_librarys(source: Path) -> None:
+    widgets = stored(source).metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    for widget in widgets.values():
+        for kind in (Frames, Panel):
+            if widget["state"].get("_anywidget_id", "").endswith(f".{kind.__name__}"):
+                for part in ("_esm", "_css"):
+                    assert widget["state"][part] == str(getattr(kind, part)), f"{part}: {HINT}"
 
 
 def test_picture_of_the_readme_is_the_chapters() -> None:

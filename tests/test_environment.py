@@ -42,8 +42,9 @@ def test_conda_environment_agrees() -> None:
     assert conda == [f"python={minimum}", "pip"]
     torch, project = pip["pip"]
     assert pins([torch]) == {"torch": declared()["torch"]}
-    # peers of the benchmarks serve neither the book nor its tests
-    extras = ",".join(name for name in PROJECT["optional-dependencies"] if name != "bench")
+    # peers of the benchmarks serve neither the book nor its tests; Binder has a JupyterLab
+    left = {"bench", "lab"}
+    extras = ",".join(name for name in PROJECT["optional-dependencies"] if name not in left)
     assert project == f"-e .[{extras}]"
 
 

@@ -1,6 +1,7 @@
 """notebooks/execute.py: repeatable bytes, and nothing written where a cell fails."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +46,10 @@ def chapter(folder: Path, code: str) -> Path:
 def test_two_runs_write_the_same_bytes(execute: ModuleType, tmp_path: Path) -> None:
     source = chapter(tmp_path, WIDGETS)
     first = execute.execute(source).read_bytes()
-    target = execute.execute(source)
+    kept = tmp_path / "running.json"
+    target = execute.execute(source, kept)
     assert target.read_bytes() == first
+    assert set(json.loads(kept.read_text("utf-8"))[source.stem]) >= {"seconds", "machine"}
     notebook = nbformat.read(target, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert execute.normalise(notebook).encode() == first
@@ -70,6 +73,16 @@ def test_failing_cell_is_named_and_nothing_is_written(
     complaint = capsys.readouterr().err
     assert "FAILED 01_trial.md, code cell 1 of 1: ZeroDivisionError: division by zero" in complaint
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_chapter_may_be_named_by_its_number(
+    execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = chapter(tmp_path, "print(1)")
+    monkeypatch.setattr(execute, "sources", lambda: [source])
+    for name in ("1", "01", "01_trial", "notebooks/01_trial.md"):
+        assert execute.main([name]) == 0
+        source.with_suffix(".ipynb").unlink()
 
 
 def test_unknown_chapter_is_refused(

@@ -39,7 +39,9 @@ pytestmark = [
 def pages() -> list[str]:
     """The pages of the table of contents, without suffix."""
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [contents["root"], *(c["file"] for p in contents["parts"] for c in p["chapters"])]
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    sections = [section for chapter in chapters for section in chapter.get("sections", [])]
+    return [contents["root"], *(entry["file"] for entry in chapters + sections)]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ class Mend(NamedTuple):
 MENDS = (
     # 1.5 MB of script that draws icons, which the theme's style sheet draws as well from a font.
     Mend(
-        r"<!-- So that users can add .* -->\s*<script [^>]*fontawesome\.js[^>]*></script>",
+        r"<!-- So that users can add custom icons -->\s*"
+        r"<script [^>]*fontawesome\.js[^>]*></script>",
         "<!-- icons: from the font -->",
         "<!-- icons: from the font -->",
     ),

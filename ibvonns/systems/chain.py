@@ -1,9 +1,11 @@
 r"""A chain of double-well springs (Sec. 4): exact equilibrium sampling and simulation.
 
-    eta dx_i/dt = (V'(eps_{i+1}) - V'(eps_i)) / L0 + sqrt(2 eta kBT) xi_i(t)        Eq. (36)
-    eps_i = (x_i - x_{i-1}) / L0 - 1,   x_0 = 0,   x_n = pulled length
+The positions x_i of the particles, and the strains eps_i of the springs between them, obey::
 
-Lengths are total lengths: they contain the springs' natural length L0 (notes 2). Units: any
+    Eq. (36)  eta dx_i/dt = (V'(eps_{i+1}) - V'(eps_i)) / L0 + sqrt(2 eta kBT) xi_i(t)
+              eps_i = (x_i - x_{i-1}) / L0 - 1,   x_0 = 0,   x_n = pulled length
+
+Lengths are total lengths: they contain the springs' natural length L0 (errata). Units: any
 consistent set; the paper's numbers, Eq. (38), come without units.
 """
 
@@ -20,8 +22,9 @@ from ibvonns.validation import at_least, count, finite, increasing, positive, sh
 
 __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
-LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))  # even entries train, odd ones test
-VELOCITY = 0.05  # of the pulled end
+#: First total lengths of Sec. 4.1: even entries are for training, odd for test.
+LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))
+VELOCITY = 0.05  #: v of the pulled end in Sec. 4.1, a length per time.
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,31 @@ class Chain:
         return 4 * max(self.stiffness) / self.natural_length / self.viscosity
 
     def potential(self, strain: Tensor) -> Tensor:
-        """V of Eq. (37), an energy, for strains of any shape."""
+        """V of Eq. (37), an energy.
+
+        Args:
+            strain: of a spring, of any shape.
+
+        Raises:
+            ValueError: NaN.
+
+        >>> Chain().potential(torch.tensor([0.0, 2.0]))  # the two wells
+        tensor([0., 0.])
+        """
         finite("strain", strain)
         first, second = (0.5 * self.natural_length * value for value in self.stiffness)
         shifted = strain - self.well_strain
         return torch.where(strain <= self.barrier_strain, first * strain**2, second * shifted**2)
 
     def spring_force(self, strain: Tensor) -> Tensor:
-        """Tension of a spring, V'(eps) / L0, a force, for strains of any shape."""
+        """Tension of a spring, V'(eps) / L0, a force.
+
+        Args:
+            strain: of a spring, of any shape.
+
+        Raises:
+            ValueError: NaN.
+        """
         return self._tension(finite("strain", strain))
 
     def _tension(self, strain: Tensor) -> Tensor:
@@ -105,7 +125,7 @@ class Chain:
     def equilibrium(
         self, length: float, realisations: int, generator: Generator, spacing: float = 0.01
     ) -> Tensor:
-        r"""Independent draws from the equilibrium of the chain at a fixed total length (notes 10).
+        r"""Independent draws from the equilibrium of the chain at a fixed total length (chapter 4).
 
         The law is prod_i w(eps_i) delta(sum_i eps_i - S) with w = exp(-V/kBT). Let W_k be the
         density of the sum of k springs, the k-fold convolution of w. Given that k springs are left
@@ -184,7 +204,7 @@ class Chain:
             Strains of shape (conditions, times, springs, realisations), with records of shape
             (conditions, times): "pulled_length", "velocity" (of the last particle, the backward
             difference of its position, 0 at first) and "external_force", <V'(eps_n)>/L0 + eta v_n
-            (notes 8).
+            (errata).
 
         Raises:
             ValueError: NaN, wrong shape, unsorted times, no realisation, a length that is not above
@@ -251,7 +271,20 @@ class Chain:
         realisations: int = 2000,
         seed: int = 0,
     ) -> Ensemble:
-        """The paper's data (Sec. 4.1): `simulate` from several lengths under a named protocol."""
+        """The paper's data (Sec. 4.1): `simulate` from several lengths under a named protocol.
+
+        Args:
+            protocol: a key of `protocols.PROTOCOLS`.
+            lengths: first total length of each condition.
+            realisations: how many chains for each condition.
+            seed: of every random number.
+
+        Raises:
+            ValueError: unknown protocol, a length that is not above 0, or no realisation.
+
+        >>> Chain().simulate_paper(lengths=(0.2,), realisations=2).realisations.shape
+        torch.Size([1, 301, 10, 2])
+        """
         times = paper_times()
         starts = torch.tensor(lengths, dtype=torch.float64)
         pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)

@@ -1,6 +1,8 @@
 r"""A colloidal particle in an optical trap (Sec. 3): simulation and everything that is exact.
 
-    eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)                         Eq. (17)
+The position x of the particle obeys::
+
+    Eq. (17)  eta dx/dt = k (lambda(t) - 2 x) + sqrt(2 eta kBT) xi(t)
 
 Two springs of stiffness k hold the particle: one to a wall at 0, one to the pulled end at
 lambda(t). Units: any consistent set; the paper's numbers (k = eta = 1, kBT = 0.01) are
@@ -19,11 +21,16 @@ from ibvonns.validation import choice, count, finite, increasing, positive, shap
 
 __all__ = ["Trap", "VELOCITIES", "paper_times"]
 
-VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))  # even entries train, odd entries test
+#: Pulling velocities of Sec. 3.1, lengths per time: even entries are for training, odd for test.
+VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))
 
 
 def paper_times() -> Tensor:
-    """The paper's times: 0 to 3 in steps of 0.01, shape (301,)."""
+    """The paper's times: 0 to 3 in steps of 0.01, shape (301,).
+
+    >>> paper_times()[[0, 1, -1]].tolist()
+    [0.0, 0.01, 3.0]
+    """
     return torch.arange(301, dtype=torch.float64) / 100
 
 
@@ -137,7 +144,20 @@ class Trap:
         realisations: int = 4000,
         seed: int = 0,
     ) -> Ensemble:
-        """The paper's data (Sec. 3.1): `simulate` under a named protocol at the paper's times."""
+        """The paper's data (Sec. 3.1): `simulate` under a named protocol at the paper's times.
+
+        Args:
+            protocol: a key of `protocols.PROTOCOLS`.
+            velocities: of the pulled end, lengths per time, one for each condition.
+            realisations: how many particles for each condition.
+            seed: of every random number.
+
+        Raises:
+            ValueError: unknown protocol, or no realisation.
+
+        >>> Trap().simulate_paper(realisations=2).realisations.shape
+        torch.Size([21, 301, 2])
+        """
         times = paper_times()
         speeds = torch.tensor(velocities, dtype=torch.float64)
         lengths = pulled_length(protocol, speeds, times)
@@ -156,6 +176,9 @@ class Trap:
 
         Returns:
             Shape (conditions, times), a length.
+
+        Raises:
+            ValueError: NaN, wrong shape, unsorted times or unknown steps.
 
         >>> times = torch.linspace(0, 1, 3, dtype=torch.float64)
         >>> Trap().mean(times[None], times, steps="exact")[0, -1].item()  # t/2 - (1 - exp(-2t))/4
@@ -189,6 +212,9 @@ class Trap:
             steps: "euler" for the discrete process, whose variance tends to
                 kBT/2k / (1 - k dt/eta); "exact" for the continuous one.
 
+        Raises:
+            ValueError: unsorted times, an initial sigma that is not above 0, or unknown steps.
+
         >>> Trap().deviation(paper_times(), steps="exact").std().item() < 1e-15
         True
         """
@@ -207,31 +233,86 @@ class Trap:
     # --- thermodynamics ----------------------------------------------------------------------
 
     def free_energy(self, lengths: Tensor, means: Tensor) -> Tensor:
-        """f = k (lambda - mu)^2 / 2 + k mu^2 / 2, Eq. (25), an energy; any matching shapes."""
+        """f = k (lambda - mu)^2 / 2 + k mu^2 / 2, Eq. (25), an energy.
+
+        Args:
+            lengths: lambda, of any shape.
+            means: mu, of a shape that matches.
+
+        Raises:
+            ValueError: NaN, or shapes that do not match.
+
+        >>> Trap().free_energy(torch.tensor(2.0), torch.tensor(1.0))
+        tensor(1.)
+        """
         _matching(lengths, means)
         return self.stiffness / 2 * ((lengths - means) ** 2 + means**2)
 
     def dissipation(self, rates: Tensor) -> Tensor:
-        """psi = eta (d mu/dt)^2 / 2, Eq. (26), an energy per time."""
+        """psi = eta (d mu/dt)^2 / 2, Eq. (26), an energy per time.
+
+        Args:
+            rates: d mu/dt, of any shape.
+
+        Raises:
+            ValueError: NaN.
+        """
         finite("rates", rates)
         return self.viscosity / 2 * rates**2
 
     def dual_dissipation(self, forces: Tensor) -> Tensor:
-        """phi = g^2 / (2 eta), the Legendre transform of `dissipation`; g pairs with d mu/dt."""
+        """phi = g^2 / (2 eta), the Legendre transform of `dissipation`, Eq. (7).
+
+        An energy per time.
+
+        Args:
+            forces: g, which pairs with d mu/dt, of any shape.
+
+        Raises:
+            ValueError: NaN.
+
+        >>> trap, rate = Trap(), torch.tensor(3.0)
+        >>> force = trap.viscosity * rate
+        >>> trap.dual_dissipation(force) + trap.dissipation(rate) - force * rate
+        tensor(0.)
+        """
         finite("forces", forces)
         return forces**2 / (2 * self.viscosity)
 
     def thermodynamic_force(self, lengths: Tensor, means: Tensor) -> Tensor:
-        """g = -df/d mu = k (lambda - 2 mu), a force."""
+        """g = -df/d mu = k (lambda - 2 mu), a force, Eq. (24).
+
+        Args:
+            lengths: lambda, of any shape.
+            means: mu, of a shape that matches.
+
+        Raises:
+            ValueError: NaN, or shapes that do not match.
+        """
         _matching(lengths, means)
         return self.stiffness * (lengths - 2 * means)
 
     def external_force(self, lengths: Tensor, means: Tensor) -> Tensor:
-        """F_ex = df/d lambda = k (lambda - mu), Eq. (23)."""
+        """F_ex = df/d lambda = k (lambda - mu), a force, Eq. (23).
+
+        Args:
+            lengths: lambda, of any shape.
+            means: mu, of a shape that matches.
+
+        Raises:
+            ValueError: NaN, or shapes that do not match.
+        """
         _matching(lengths, means)
         return self.stiffness * (lengths - means)
 
     def equilibrium_force(self, lengths: Tensor) -> Tensor:
-        """F_ex if the pulled length were held until equilibrium: k lambda / 2."""
+        """F_ex if the pulled length were held until equilibrium: k lambda / 2, a force.
+
+        Args:
+            lengths: lambda, of any shape.
+
+        Raises:
+            ValueError: NaN.
+        """
         finite("lengths", lengths)
         return self.stiffness * lengths / 2

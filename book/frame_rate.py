@@ -1,0 +1,39 @@
+"""Frames a second of the live panels, in headless Chromium: `python book/frame_rate.py`."""
+
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
+CHAPTERS = ("03_learning_the_trap", "05_chain_gmm")
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+
+
+def rate(page_of: str) -> tuple[int, float]:
+    """Particles (of the chain: chains) and frames a second over one whole protocol."""
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto((HTML / "notebooks" / f"{page_of}.html").as_uri())
+        panel = page.locator(".ibv-panel")
+        panel.scroll_into_view_if_needed()
+        count = """() => { let n = 0; const first = performance.now();
+            const tick = () => { n += 1; requestAnimationFrame(tick); };
+            requestAnimationFrame(tick);
+            window.rate = () => 1000 * n / (performance.now() - first); }"""
+        panel.get_by_role("button", name="Play").click()
+        page.evaluate(count)
+        ended = "root => root.ibvonns.step === 300"
+        page.wait_for_function(ended, arg=panel.element_handle(), timeout=60_000)
+        frames = float(page.evaluate("window.rate()"))
+        particles = int(panel.evaluate("root => root.ibvonns.content.particles"))
+        browser.close()
+    return particles, frames
+
+
+if __name__ == "__main__":
+    for chapter in CHAPTERS:
+        particles, frames = rate(chapter)
+        print(f"{chapter}: {particles} particles, {frames:.0f} frames a second")

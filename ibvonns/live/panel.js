@@ -1,0 +1,981 @@
+// A learned law beside simulated particles, in the reader's browser.
+//
+// `content` comes from ibvonns/panels.py. The first half is arithmetic: the networks of
+// ibvonns/networks.py, the potentials of onsager.py, the rollouts of rollout.py, and the particles
+// of systems/, in the same order of operations. The second half draws. Nothing is loaded.
+
+const STEPS = 300;
+const DT = (n) => (n + 1) / 100 - n / 100; // as torch.diff of the paper's times
+const PACE = 50; // steps a second
+
+// --- networks ------------------------------------------------------------------------------
+
+const softplus = (x) => (x > 40 ? x : Math.log1p(Math.exp(x)));
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+function matrix(rows, bias, positive = false) {
+  const w = Float64Array.from(rows.flat(), positive ? softplus : (x) => x);
+  return { ins: rows.length, outs: rows[0].length, w, b: bias && Float64Array.from(bias[0]) };
+}
+
+// x W + b
+function times(x, m) {
+  const y = m.b ? m.b.slice() : new Float64Array(m.outs);
+  for (let i = 0, k = 0; i < m.ins; i++) for (let j = 0; j < m.outs; j++) y[j] += x[i] * m.w[k++];
+  return y;
+}
+
+// y W^T
+function back(y, m) {
+  const x = new Float64Array(m.ins);
+  for (let i = 0, k = 0; i < m.ins; i++) for (let j = 0; j < m.outs; j++) x[i] += y[j] * m.w[k++];
+  return x;
+}
+
+const layersOf = (tensors, name, kind = "weight", positive = false) => {
+  const found = [];
+  for (let i = 0; `${name}.${i}.${kind}` in tensors; i++) {
+    found.push(matrix(tensors[`${name}.${i}.${kind}`], tensors[`${name}.${i}.bias`], positive));
+  }
+  return found;
+};
+
+// tanh layers, the last affine (networks.MLP)
+function mlp(tensors, name) {
+  const layers = layersOf(tensors, `${name}.layers`);
+  return (x) => {
+    layers.forEach((layer, i) => {
+      x = times(x, layer);
+      if (i < layers.length - 1) x = x.map(Math.tanh);
+    });
+    return x;
+  };
+}
+
+// the integrable network of the free energy (networks.INN)
+function inn(tensors, name) {
+  const layers = layersOf(tensors, `${name}.layers`);
+  const last = matrix(tensors[`${name}.last.weight`]);
+  return {
+    value(z) {
+      for (const layer of layers) z = times(z, layer).map(softplus);
+      return times(z, last)[0];
+    },
+    gradient(z) {
+      const slopes = [];
+      for (const layer of layers) {
+        const before = times(z, layer);
+        slopes.push(before.map(sigmoid));
+        z = before.map(softplus);
+      }
+      let adjoint = back([1], last);
+      for (let l = layers.length - 1; l >= 0; l--) {
+        adjoint = back(adjoint.map((a, i) => a * slopes[l][i]), layers[l]);
+      }
+      return adjoint;
+    },
+  };
+}
+
+// the convex network of the dual dissipation potential (networks.PICINN): what depends on z alone is
+// worked out once, then the slope in g is asked for as often as one likes; plain loops, since the
+// chain asks ten thousand times for each path
+function picinn(tensors, name, gain) {
+  const part = (which) => layersOf(tensors, `${name}.${which}`);
+  const [free, scale, shift, drive, gate] = ["free", "scale", "shift", "drive", "gate"].map(part);
+  const mix = layersOf(tensors, `${name}.mix`, "free", true);
+  const depth = free.length, width = gain.length;
+  const values = drive.map((m) => new Float64Array(m.outs));
+  const slopes = drive.map((m) => new Float64Array(m.outs));
+  return (z) => {
+    const scales = [], shifts = [], gates = [];
+    let x = z;
+    for (let l = 0; l < depth; l++) {
+      scales.push(times(x, scale[l]).map((s, i) => s * gain[i]));
+      shifts.push(times(x, shift[l]));
+      x = times(x, free[l]).map(softplus);
+      gates.push(times(x, gate[l]).map(softplus));
+    }
+    const raw = (g) => {
+      for (let l = 0; l < depth; l++) {
+        const y = values[l], slope = slopes[l], outs = y.length;
+        y.set(shifts[l]);
+        for (let i = 0, k = 0; i < width; i++) {
+          const driven = g[i] * scales[l][i];
+          for (let j = 0; j < outs; j++) y[j] += driven * drive[l].w[k++];
+        }
+        if (l) {
+          const below = values[l - 1], { w, ins } = mix[l - 1];
+          for (let i = 0, k = 0; i < ins; i++) {
+            const gated = below[i] * gates[l - 1][i];
+            for (let j = 0; j < outs; j++) y[j] += gated * w[k++];
+          }
+        }
+        for (let j = 0; j < outs; j++) {
+          const e = Math.exp(-Math.abs(y[j])), positive = y[j] > 0; // one exponential serves both
+          slope[j] = (positive ? 1 : e) / (1 + e);
+          y[j] = (positive ? y[j] : 0) + Math.log1p(e);
+        }
+      }
+      const gradient = new Float64Array(width);
+      let adjoint = mix[depth - 1].w;
+      for (let l = depth - 1; l >= 0; l--) {
+        const outs = values[l].length, through = slopes[l];
+        for (let j = 0; j < outs; j++) through[j] *= adjoint[j] * gates[l][j];
+        for (let i = 0, k = 0; i < width; i++) {
+          let sum = 0;
+          for (let j = 0; j < outs; j++) sum += through[j] * drive[l].w[k++];
+          gradient[i] += sum * scales[l][i];
+        }
+        if (l) adjoint = back(through, mix[l - 1]);
+      }
+      return gradient;
+    };
+    const rest = raw(new Float64Array(width)); // Eq. (12): less the tangent at g = 0
+    return (g) => raw(g).map((v, i) => v - rest[i]);
+  };
+}
+
+// alpha = rho(<h(x)>) in its frozen gauge (encoder.Encoder)
+function encoder(law) {
+  const h = mlp(law.tensors, "encoder.h"), rho = mlp(law.tensors, "encoder.rho");
+  const [centre, width] = law.tensors["encoder.position"];
+  const offset = law.tensors["encoder.offset"][0][0], scale = law.tensors["encoder.scale"][0][0];
+  const zero = law.reference === null ? 0 : rho(h([(law.reference - centre) / width]))[0];
+  return (values) => {
+    let sum = null;
+    for (const value of values) {
+      const features = h([(value - centre) / width]);
+      sum = sum ? sum.map((s, i) => s + features[i]) : features;
+    }
+    return (rho(sum.map((s) => s / values.length))[0] - zero - offset) / scale;
+  };
+}
+
+// --- random numbers ------------------------------------------------------------------------
+
+// mulberry32, and normal numbers in pairs by the polar method
+function noise(seed) {
+  let state = seed >>> 0, spare = null;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+  return () => {
+    if (spare !== null) { const kept = spare; spare = null; return kept; }
+    for (;;) {
+      const u = 2 * uniform() - 1, v = 2 * uniform() - 1, s = u * u + v * v;
+      if (s > 0 && s < 1) {
+        const factor = Math.sqrt((-2 * Math.log(s)) / s);
+        spare = v * factor;
+        return u * factor;
+      }
+    }
+  };
+}
+
+// --- protocols (protocols.py) --------------------------------------------------------------
+
+const smoothed = (t) => t * (1 - Math.exp(-t));
+const SHAPES = {
+  oscillating: (t) => smoothed(t) * (1 + 2 * Math.sin(2 * Math.PI * t)),
+  "smoothed-linear": smoothed,
+  sinusoidal: (t) => smoothed(t) * (1 + 0.2 * Math.sin(Math.PI * t)),
+};
+const KNOTS = 13;
+
+const path = (make) => Float64Array.from({ length: STEPS + 1 }, (_, n) => make(n / 100));
+
+// a smooth curve through equally spaced knots: cubic pieces with Catmull and Rom's slopes
+function through(knots) {
+  const slope = (i) => {
+    const low = Math.max(i - 1, 0), high = Math.min(i + 1, KNOTS - 1);
+    return (knots[high] - knots[low]) / (high - low);
+  };
+  return path((t) => {
+    const place = Math.min((t / 3) * (KNOTS - 1), KNOTS - 1 - 1e-12);
+    const i = Math.floor(place), u = place - i;
+    const [a, b, m, n] = [knots[i], knots[i + 1], slope(i), slope(i + 1)];
+    return a + u * m + u * u * (3 * (b - a) - 2 * m - n) + u * u * u * (2 * (a - b) + m + n);
+  });
+}
+
+// --- the trap ------------------------------------------------------------------------------
+
+function trapSystem(content) {
+  const { law, system, axes } = content, T = law.tensors;
+  const { stiffness: k, viscosity: eta, temperature } = system;
+  const energy = inn(T, "potentials.energy_network");
+  const friction = picinn(T, "potentials.dissipation_network", law.gain);
+  const [middle, width] = T["potentials.control"];
+  const unit = T["potentials.energy_scale"], rate = T["potentials.rate_scale"];
+  const zero = energy.value(T["potentials.reference"][0]);
+  const decode = mlp(T, "decoder.network"), encode = encoder(law);
+  const [centre, spread] = T["decoder.position"];
+  const scaled = (length, alpha) => [(length - middle) / width, alpha];
+
+  function law_at(length, alpha) {
+    const slope = energy.gradient(scaled(length, alpha));
+    const g = -unit * slope[1];
+    const speed = rate * friction([alpha])([g / unit])[0];
+    return { force: (unit * slope[0]) / width, speed, power: g * speed };
+  }
+
+  return {
+    // lambda and its first state
+    pull: (protocol, value) => path((t) => value * SHAPES[protocol](t)),
+    initial: () => [0, content.start[0]],
+    begin: () => ({ alpha: [content.start], mean: [], force: [], dissipation: [] }),
+    // what is seen at step n
+    observe(record, lengths, n) {
+      const alpha = record.alpha[n][0], here = law_at(lengths[n], alpha);
+      record.mean[n] = [this.density(alpha)[0]];
+      record.force[n] = here.force;
+      record.dissipation[n] = here.power;
+      record.speed = here.speed;
+    },
+    // the state of step n + 1, after `observe` of step n
+    move(record, lengths, n) {
+      record.alpha[n + 1] = [record.alpha[n][0] + DT(n) * record.speed];
+    },
+    density(alpha) {
+      const out = decode([alpha]);
+      return [centre + spread * out[0], spread * softplus(out[1])];
+    },
+    cloud(_, random, number) {
+      const x = Float64Array.from({ length: number }, () => Math.sqrt(temperature / (2 * k)) * random());
+      const jitter = x.map(() => Math.abs(random()) % 1);
+      return {
+        x, jitter,
+        step(lengths, n) {
+          const step = DT(n), kick = Math.sqrt((2 * temperature * step) / eta);
+          for (let i = 0; i < number; i++) {
+            x[i] += ((k * step) / eta) * (lengths[n] - 2 * x[i]) + kick * random();
+          }
+        },
+        measure(lengths, n) {
+          const mean = x.reduce((a, b) => a + b, 0) / number, g = k * (lengths[n] - 2 * mean);
+          return {
+            mean: [mean], alpha: [encode(x)], force: k * (lengths[n] - mean), dissipation: (g * g) / eta,
+          };
+        },
+      };
+    },
+    plots: {
+      length: { title: "pulled length λ (ℓ)", y: axes.length, wide: true },
+      cloud: { title: "density of the position (1/ℓ)", x: axes.position, against: "position x (ℓ)", y: axes.density, wide: true },
+      mean: { title: "mean position ⟨x⟩ (ℓ)", y: axes.position },
+      alpha: { title: "internal variable α", y: axes.alpha },
+      force: { title: "external force F (kℓ)", y: axes.force },
+      energy: { title: "free energy f (kℓ²)", x: axes.alpha, against: "internal variable α" },
+      dissipation: { title: "dissipation (k²ℓ²/η)", y: axes.dissipation },
+    },
+    time: "time (η/k)",
+    springs: 1,
+    unit: "ℓ",
+    landscape(record, lengths, n) {
+      const f = (alpha) => unit * (energy.value(scaled(lengths[n], alpha)) - zero);
+      return { curve: f, at: record.alpha[n][0], cloud: (seen) => seen.alpha[0] };
+    },
+    drawCloud(plot, cloud, record, n) {
+      const [mean, deviation] = this.density(record.alpha[n][0]);
+      const bins = 48, [low, high] = plot.x, size = (high - low) / bins;
+      const counts = new Array(bins).fill(0);
+      for (const x of cloud.x) {
+        const bin = Math.floor((x - low) / size);
+        if (bin >= 0 && bin < bins) counts[bin] += 1;
+      }
+      plot.bars(counts.map((c, i) => [low + i * size, size, c / (cloud.x.length * size)]));
+      plot.curve((x) => Math.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * Math.sqrt(2 * Math.PI)));
+      plot.specks(cloud.x, cloud.jitter.map((j) => 0.15 + 1.2 * j));
+    },
+  };
+}
+
+// --- the chain -----------------------------------------------------------------------------
+
+function chainSystem(content) {
+  const { law, system, axes } = content, T = law.tensors;
+  const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
+  const { barrier_strain: barrier, well_strain: well } = system;
+  const energy = inn(T, "potentials.energy_network");
+  const friction = picinn(T, "potentials.dissipation_network", law.gain);
+  const [middle, width] = T["potentials.strain_scale"];
+  const force = T["potentials.force_scale"], speed = T["potentials.velocity_scale"];
+  const unit = force * width * L0, mobility = T["potentials.mobility"][0].map(softplus);
+  const share = mlp(T, "decoder.share"), widths = ["0", "1"].map((i) => mlp(T, `decoder.widths.${i}`));
+  const [centre, spread] = T["decoder.position"], encode = encoder(law);
+  const scaled = (strain, alpha) => [(strain - middle) / width, alpha];
+  const tension = (e) => (e <= barrier ? stiffness[0] * e : stiffness[1] * (e - well));
+  const velocity = (lengths, n) => (n ? (lengths[n] - lengths[n - 1]) / DT(n - 1) : 0);
+
+  // what the springs are before any driving: tensions, forces on alpha, friction at each state
+  function springsAt(strain, alpha) {
+    const found = [];
+    for (let i = 0; i < springs; i++) {
+      const z = scaled(strain[i], alpha[i]), slope = energy.gradient(z), drag = friction(z);
+      const g_alpha = -unit * slope[1];
+      found.push({
+        tension: (unit * slope[0]) / width / L0,
+        g_alpha,
+        rates(g_v) {
+          const g = [g_v / force, g_alpha / unit], s = drag(g);
+          return [
+            speed * (s[0] + mobility[0] * g[0]),
+            ((force * speed) / unit) * (s[1] + mobility[1] * g[1]),
+          ];
+        },
+      });
+    }
+    return found;
+  }
+
+  // The g_v of the last spring at which it moves at v. The velocity rises with g_v at a slope of at
+  // least the mobility, which brackets the root; secants within the bracket, halved where they stall.
+  function driving(spring, v, guess) {
+    const miss = (g) => spring.rates(g)[0] - v;
+    const reach = ((Math.abs(miss(0)) * force) / (speed * mobility[0])) * (1 + 1e-6) + 1e-12 * force;
+    let low = -reach, high = reach;
+    let before = guess > low && guess < high ? guess : 0, missed = miss(before);
+    let here = before - (missed * force) / (speed * mobility[0]);
+    for (let n = 0; n < 100 && Math.abs(missed) > 1e-13 * speed; n++) {
+      if (missed < 0) low = Math.max(low, before); else high = Math.min(high, before);
+      if (!(here > low && here < high) || n % 4 === 3) here = (low + high) / 2;
+      const now = miss(here), next = here - (now * (here - before)) / (now - missed);
+      [before, missed, here] = [here, now, next];
+    }
+    return before;
+  }
+
+  // rates of strain and alpha, the force and the dissipation of all springs, with v_n given
+  function law_at(found, v_n) {
+    const strain = [], alpha = [];
+    let before = 0, power = 0, pulled = 0;
+    for (let i = 0; i < springs; i++) {
+      const last = i === springs - 1, spring = found[i];
+      const g_v = last ? driving(spring, v_n, found.guess) : found[i + 1].tension - spring.tension;
+      if (last) found.guess = g_v;
+      const [own, change] = spring.rates(g_v), v = last ? v_n : own;
+      power += g_v * own + spring.g_alpha * change;
+      strain.push((v - before) / L0);
+      alpha.push(change);
+      before = v;
+      if (last) pulled = g_v + spring.tension;
+    }
+    return { strain, alpha, force: pulled, power };
+  }
+
+  const starting = (value) => content.starts[content.protocols[0].values.indexOf(value)];
+
+  return {
+    pull: (protocol) => path((t) => content.velocity * SHAPES[protocol](t)),
+    initial: (value) => [value, starting(value).alpha[0]],
+    begin(value) {
+      const { strain, alpha } = starting(value);
+      const fill = (x) => new Array(springs).fill(x);
+      return { alpha: [fill(alpha[0])], mean: [fill(strain)], force: [], dissipation: [] };
+    },
+    observe(record, lengths, n) {
+      const { guess } = record.found || { guess: 0 };
+      record.found = Object.assign(springsAt(record.mean[n], record.alpha[n]), { guess });
+      const here = law_at(record.found, velocity(lengths, n)); // entry n belongs to the state at n
+      record.force[n] = here.force;
+      record.dissipation[n] = here.power;
+    },
+    move(record, lengths, n) {
+      const moved = law_at(record.found, velocity(lengths, n + 1)), step = DT(n);
+      record.mean[n + 1] = record.mean[n].map((e, i) => e + step * moved.strain[i]);
+      record.alpha[n + 1] = record.alpha[n].map((a, i) => a + step * moved.alpha[i]);
+    },
+    cloud(value, random, number) {
+      const [low, high] = content.range, bytes = atob(starting(value).cloud);
+      // strains of one spring after another
+      const x = Array.from({ length: springs }, () => new Float64Array(number));
+      for (let j = 0, k = 0; j < number; j++) {
+        for (let i = 0; i < springs; i++, k += 2) {
+          const level = bytes.charCodeAt(k) + 256 * bytes.charCodeAt(k + 1);
+          x[i][j] = low + ((high - low) * level) / 65535;
+        }
+      }
+      const jitter = Float64Array.from({ length: number }, () => 0.3 * Math.tanh(random()));
+      return {
+        x, jitter,
+        step(lengths, n) {
+          const step = DT(n), kick = Math.sqrt((2 * temperature * step) / eta) / L0;
+          const drift = step / eta / L0, stretch = (lengths[n + 1] - lengths[n]) / L0;
+          for (let j = 0; j < number; j++) {
+            let here = tension(x[0][j]), before = 0;
+            for (let i = 0; i < springs; i++) {
+              const last = i === springs - 1, next = last ? 0 : tension(x[i + 1][j]);
+              const move = last ? stretch : drift * (next - here) + kick * random();
+              x[i][j] += move - before;
+              before = move;
+              here = next;
+            }
+          }
+        },
+        measure(lengths, n) {
+          const pulled = x[springs - 1].reduce((sum, e) => sum + tension(e), 0) / number;
+          return {
+            mean: x.map((part) => part.reduce((a, b) => a + b, 0) / number),
+            alpha: x.map(encode),
+            force: pulled + eta * velocity(lengths, n),
+          };
+        },
+      };
+    },
+    plots: {
+      length: { title: "displacement λ of the end", y: axes.length, wide: true },
+      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: true },
+      mean: { title: "mean strains ε", y: axes.strain },
+      alpha: { title: "internal variables α", y: axes.alpha },
+      force: { title: "external force F", y: axes.force },
+      energy: { title: "free energy f of one spring (kT)", x: axes.strain, against: "strain ε" },
+      dissipation: { title: "dissipation", y: axes.dissipation },
+    },
+    time: "time",
+    springs,
+    unit: "",
+    landscape(record, lengths, n, spring) {
+      const alpha = record.alpha[n][spring];
+      const f = (strain) => (unit * energy.value(scaled(strain, alpha))) / temperature;
+      return { curve: f, at: record.mean[n][spring], cloud: (seen) => seen.mean[spring] };
+    },
+    drawCloud(plot, cloud, record, n) {
+      for (let i = 0; i < springs; i++) {
+        const strain = record.mean[n][i], alpha = record.alpha[n][i], left = sigmoid(share([alpha])[0]);
+        const z = [(strain - centre) / spread, alpha];
+        const [s, t] = widths.map((net) => spread * softplus(net(z)[0]));
+        const [a, b] = [strain + well * (left - 1), strain + well * left];
+        const bell = (x, m, d) => Math.exp(-(((x - m) / d) ** 2) / 2) / d;
+        plot.specks(cloud.jitter.map((j) => i + 1 + j), cloud.x[i]);
+        plot.violin(i + 1, (x) => Math.min((0.6 * (left * bell(x, a, s) + (1 - left) * bell(x, b, t))) / 2.5066, 0.47));
+      }
+      record.mean[n].forEach((e, i) => plot.dash(i + 1, e));
+    },
+  };
+}
+
+const SYSTEMS = { trap: trapSystem, chain: chainSystem };
+
+// --- drawing -------------------------------------------------------------------------------
+
+const MARGIN = { left: 40, right: 8, top: 6, bottom: 32 };
+
+const short = (x) => String(Number(x.toPrecision(3))).replace("-", "\u2212");
+
+function ticks(low, high, most) {
+  const raw = (high - low) / most, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
+  const found = [];
+  for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
+  return found;
+}
+
+// one canvas with axes; what rarely changes is drawn once (`base`), the rest on top of it
+function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide = false }, time) {
+  const figure = document.createElement("figure"), name = document.createElement("p");
+  const area = document.createElement("div"), canvas = document.createElement("canvas");
+  figure.className = wide ? "ibv-plot ibv-wide" : "ibv-plot";
+  area.className = "ibv-area";
+  name.textContent = title;
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `${title}, against ${against || time}`);
+  area.append(canvas);
+  figure.append(name, area);
+  host.append(figure);
+  const base = document.createElement("canvas");
+  const plot = { figure, area, canvas, x, y, colours: {} };
+  let ctx = canvas.getContext("2d"), w = 0, h = 0, ratio = 1;
+
+  plot.X = (v) => MARGIN.left + ((v - plot.x[0]) / (plot.x[1] - plot.x[0])) * (w - MARGIN.left - MARGIN.right);
+  plot.Y = (v) => h - MARGIN.bottom - ((v - plot.y[0]) / (plot.y[1] - plot.y[0])) * (h - MARGIN.top - MARGIN.bottom);
+  plot.unX = (p) => plot.x[0] + ((p - MARGIN.left) / (w - MARGIN.left - MARGIN.right)) * (plot.x[1] - plot.x[0]);
+  plot.unY = (p) => plot.y[0] + ((h - MARGIN.bottom - p) / (h - MARGIN.top - MARGIN.bottom)) * (plot.y[1] - plot.y[0]);
+
+  const clipped = (draw) => {
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(MARGIN.left, MARGIN.top - 2, w - MARGIN.left - MARGIN.right, h - MARGIN.top - MARGIN.bottom + 4);
+    ctx.clip();
+    draw();
+    ctx.restore();
+  };
+  const stroke = (colour, width, dash = []) => {
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = width;
+    ctx.setLineDash(dash);
+    ctx.stroke();
+    ctx.setLineDash([]);
+  };
+
+  plot.line = (values, last, { width = 1.6, dash = [], shade = 1, colour = "law" } = {}) => clipped(() => {
+    ctx.globalAlpha = shade;
+    ctx.beginPath();
+    for (let n = 0; n <= last; n++) ctx.lineTo(plot.X(n / 100), plot.Y(values(n)));
+    stroke(plot.colours[colour], width, dash);
+  });
+  plot.band = (low, high) => {
+    ctx.fillStyle = plot.colours.fill;
+    ctx.fillRect(MARGIN.left, plot.Y(high), w - MARGIN.left - MARGIN.right, plot.Y(low) - plot.Y(high));
+  };
+  plot.curve = (f) => clipped(() => {
+    ctx.beginPath();
+    for (let p = MARGIN.left; p <= w - MARGIN.right; p += 2) ctx.lineTo(p, plot.Y(f(plot.unX(p))));
+    stroke(plot.colours.law, 1.8);
+  });
+  plot.violin = (at, f) => {
+    ctx.beginPath();
+    for (const side of [-1, 1]) {
+      let open = false; // a pen up where there is next to nothing
+      for (let p = MARGIN.top; p <= h - MARGIN.bottom; p += 2) {
+        const wide = f(plot.unY(p));
+        if (wide > 0.005) ctx[open ? "lineTo" : "moveTo"](plot.X(at + side * wide), p);
+        open = wide > 0.005;
+      }
+    }
+    stroke(plot.colours.law, 1.3);
+  };
+  plot.bars = (bars) => clipped(() => {
+    ctx.fillStyle = plot.colours.cloud;
+    ctx.globalAlpha = 0.35;
+    for (const [left, size, high] of bars) {
+      if (high) ctx.fillRect(plot.X(left), plot.Y(high), plot.X(left + size) - plot.X(left), plot.Y(0) - plot.Y(high));
+    }
+    ctx.globalAlpha = 1;
+  });
+  plot.specks = (xs, ys) => clipped(() => {
+    ctx.fillStyle = plot.colours.cloud;
+    ctx.globalAlpha = 0.6;
+    for (let i = 0; i < xs.length; i++) ctx.fillRect(plot.X(xs[i]) - 1, plot.Y(ys[i]) - 1, 2, 2);
+    ctx.globalAlpha = 1;
+  });
+  plot.rings = (points) => clipped(() => {
+    ctx.beginPath();
+    for (const [a, b] of points) {
+      ctx.moveTo(plot.X(a) + 2.6, plot.Y(b));
+      ctx.arc(plot.X(a), plot.Y(b), 2.6, 0, 2 * Math.PI);
+    }
+    stroke(plot.colours.cloud, 1.2);
+  });
+  plot.ball = (a, b) => clipped(() => {
+    ctx.fillStyle = plot.colours.law;
+    ctx.beginPath();
+    ctx.arc(plot.X(a), plot.Y(b), 5, 0, 2 * Math.PI);
+    ctx.fill();
+  });
+  plot.dash = (a, b) => {
+    ctx.beginPath();
+    ctx.moveTo(plot.X(a - 0.42), plot.Y(b));
+    ctx.lineTo(plot.X(a + 0.42), plot.Y(b));
+    stroke(plot.colours.ink, 1.6);
+  };
+  plot.now = (t) => {
+    ctx.beginPath();
+    ctx.moveTo(plot.X(t), MARGIN.top);
+    ctx.lineTo(plot.X(t), h - MARGIN.bottom);
+    stroke(plot.colours.faint, 1, [3, 3]);
+  };
+
+  // axes, and then what the caller draws; false where there is no room
+  plot.base = (draw) => {
+    [w, h] = [area.clientWidth, area.clientHeight];
+    if (!w || !h) return false;
+    ratio = Math.min(window.devicePixelRatio || 1, 2);
+    for (const each of [canvas, base]) [each.width, each.height] = [Math.round(w * ratio), Math.round(h * ratio)];
+    const style = getComputedStyle(root);
+    for (const key of ["ink", "faint", "grid", "law", "cloud", "fill", "ground"]) {
+      plot.colours[key] = style.getPropertyValue(`--ibv-${key}`).trim();
+    }
+    ctx = base.getContext("2d");
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.clearRect(0, 0, w, h);
+    if (plot.under) plot.under();
+    ctx.font = "11px system-ui, sans-serif";
+    ctx.lineWidth = 1;
+    ctx.textAlign = "center";
+    ctx.textBaseline = "top";
+    const along = whole ? Array.from({ length: 10 }, (_, i) => i + 1) : ticks(...plot.x, 5);
+    for (const v of along) {
+      ctx.beginPath();
+      ctx.moveTo(plot.X(v), MARGIN.top);
+      ctx.lineTo(plot.X(v), h - MARGIN.bottom);
+      if (!whole) stroke(plot.colours.grid, 1);
+      ctx.fillStyle = plot.colours.ink;
+      ctx.fillText(short(v), Math.min(plot.X(v), w - 8), h - MARGIN.bottom + 4);
+    }
+    ctx.textAlign = "right";
+    ctx.fillText(against || time, w - MARGIN.right, h - 13);
+    ctx.textBaseline = "middle";
+    for (const v of ticks(...plot.y, 4)) {
+      ctx.beginPath();
+      ctx.moveTo(MARGIN.left, plot.Y(v));
+      ctx.lineTo(w - MARGIN.right, plot.Y(v));
+      stroke(plot.colours.grid, 1);
+      ctx.fillStyle = plot.colours.ink;
+      ctx.fillText(short(v), MARGIN.left - 4, plot.Y(v));
+    }
+    draw();
+    ctx = canvas.getContext("2d");
+    return true;
+  };
+  plot.frame = (draw) => {
+    if (!w) return;
+    ctx.setTransform(1, 0, 0, 1, 0, 0);
+    ctx.clearRect(0, 0, canvas.width, canvas.height);
+    ctx.drawImage(base, 0, 0);
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    draw();
+  };
+  return plot;
+}
+
+// --- the panel -----------------------------------------------------------------------------
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const HELP = {
+  trap: "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
+    "lengths that occurred in training; beyond it the law guesses.",
+  chain: "Lines, outlines (the decoded density) and the filled dot: the learned law. Rings and specks: 200 simulated " +
+    "chains. The farther a spring from the wall, the darker its line. Grey band: displacements that occurred in training; beyond it the law guesses.",
+};
+const KEYS = "Draw: drag over the first plot, or tab to its handles: left and right choose a time, up and down move it. " +
+  "By hand: press play, then drag the slider or use the arrow keys. Everything runs in this page.";
+
+function render({ model, el }) {
+  const content = model.get("content"), system = SYSTEMS[content.kind](content), now = { n: 0 };
+  const [low, high] = system.plots.length.y;
+  let lengths, record, cloud, seen, seed = 1, playing = false, handle = 0, clock = null;
+  let protocol = content.protocols[0], value = protocol.values[0], mode = protocol.name, spring = system.springs - 1;
+  let knots = new Array(KNOTS).fill(0), frames = [];
+
+  // --- what stands on the page
+  const root = element("section", { class: "ibv-panel", "aria-label": content.description });
+  const choose = (name) => () => { select(name); };
+  const modes = [...content.protocols.map((p) => [p.name, p.label]), ["draw", "Draw"], ["hand", "By hand"]];
+  const buttons = new Map(modes.map(([name, label]) => [
+    name, element("button", { type: "button", "aria-pressed": "false", onclick: choose(name) }, label),
+  ]));
+  const play = element("button", { type: "button", onclick: () => (playing ? pause() : start()) }, "Play");
+  const reset = element("button", { type: "button", onclick: () => { pause(); restart(true); } }, "Reset");
+  const dial = element("input", { type: "range", min: 0, step: 1, value: 0, oninput: () => turn() });
+  const dialled = element("output");
+  const dialLabel = element("label", {}, content.kind === "trap" ? "speed" : "first length", dial, dialled);
+  const fine = Number(((high - low) / 60).toPrecision(1)); // a step of which 0 is a multiple
+  const hand = element("input", { type: "range", min: Math.ceil(low / fine) * fine, max: high, step: fine, value: 0 });
+  const handLabel = element("label", {}, "pulled end", hand);
+  const which = element("select", { onchange: () => { spring = which.selectedIndex; layout(); } });
+  for (let i = 1; i <= system.springs; i++) which.append(element("option", {}, `spring ${i}`));
+  which.selectedIndex = spring;
+  const whichLabel = element("label", {}, "free energy of", which);
+  const spoken = element("p", { class: "ibv-spoken", "aria-live": "polite" });
+  const host = element("div", { class: "ibv-plots" });
+  const readout = element("dl");
+  const reading = {};
+  for (const name of ["time", "pulled end", "force", "dissipation", "frames a second"]) {
+    reading[name] = element("dd", {}, "\u2013");
+    readout.append(element("div", {}, element("dt", {}, name), reading[name]));
+  }
+  const key = element("p", { class: "ibv-key" });
+  key.innerHTML = "<i>\u2014 learned law</i> &nbsp; <b>\u25cb particles</b>";
+  root.append(
+    element("div", { class: "ibv-row", role: "group", "aria-label": "Protocol" }, ...buttons.values()),
+    element("div", { class: "ibv-row" }, play, reset, dialLabel, handLabel, ...(system.springs > 1 ? [whichLabel] : []), key),
+    host, readout, spoken,
+    element("details", {}, element("summary", {}, "How to read and steer it"),
+      element("p", {}, HELP[content.kind]), element("p", {}, KEYS)),
+  );
+  el.replaceChildren(root);
+  const plots = {};
+  for (const [name, about] of Object.entries(system.plots)) plots[name] = plotOf(root, host, { ...about, y: about.y || [0, 1] }, system.time);
+
+  // --- handles of the drawn protocol: one stop of the tab key, arrows go on from there
+  const handles = Array.from({ length: KNOTS - 1 }, (_, i) => {
+    const k = i + 1, t = (3 * k) / (KNOTS - 1);
+    const name = `pulled end at time ${t}`;
+    const dot = element("span", {
+      role: "slider", tabindex: "-1", "aria-orientation": "vertical", "aria-label": name,
+      "aria-valuemin": low, "aria-valuemax": high,
+    });
+    dot.addEventListener("keydown", (event) => {
+      const step = (high - low) / 40;
+      const moves = { ArrowUp: step, ArrowDown: -step, PageUp: 5 * step, PageDown: -5 * step };
+      const jumps = { ArrowLeft: -1, ArrowRight: 1 };
+      if (event.key in moves) shape(k, knots[k] + moves[event.key]);
+      else if (event.key === "Home") shape(k, low);
+      else if (event.key === "End") shape(k, high);
+      else if (event.key in jumps) {
+        handle = Math.min(Math.max(i + jumps[event.key], 0), KNOTS - 2);
+        place();
+        handles[handle].focus();
+      } else return;
+      event.preventDefault();
+    });
+    dot.addEventListener("focus", () => { handle = i; place(); });
+    plots.length.area.append(dot);
+    return dot;
+  });
+
+  function place() {
+    handles.forEach((dot, i) => {
+      const k = i + 1;
+      dot.hidden = mode !== "draw";
+      dot.style.left = `${plots.length.X((3 * k) / (KNOTS - 1))}px`;
+      dot.style.top = `${plots.length.Y(knots[k])}px`;
+      dot.setAttribute("aria-valuenow", knots[k].toFixed(3));
+      dot.setAttribute("aria-valuetext", `${short(knots[k])} ${system.unit}`.trim());
+      dot.tabIndex = i === handle ? 0 : -1;
+    });
+  }
+
+  function shape(k, to) {
+    knots[k] = Math.min(Math.max(to, low), high);
+    renew(through(knots));
+  }
+
+  const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+  // dragging sets every knot that the pointer passes; the first is where the system rests
+  let last = null, due = 0;
+  const canvas = plots.length.area;
+  const reach = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const at = (plots.length.unX(event.clientX - box.left) / 3) * (KNOTS - 1);
+    const here = { k: Math.min(Math.max(Math.round(at), 1), KNOTS - 1), v: plots.length.unY(event.clientY - box.top) };
+    const from = last || here, reachTo = Math.max(Math.abs(here.k - from.k), 1);
+    for (let i = 0; i <= reachTo; i++) {
+      const k = Math.round(from.k + ((here.k - from.k) * i) / reachTo);
+      knots[k] = Math.min(Math.max(from.v + ((here.v - from.v) * i) / reachTo, low), high);
+    }
+    last = here;
+    if (!due) due = requestAnimationFrame(() => { due = 0; renew(through(knots)); }); // once a frame
+  };
+  canvas.classList.add("ibv-draw");
+  canvas.addEventListener("pointerdown", (event) => {
+    pause();
+    if (mode !== "draw") select("draw");
+    canvas.setPointerCapture(event.pointerId);
+    last = null;
+    reach(event);
+    event.preventDefault();
+  });
+  canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) reach(event); });
+  canvas.addEventListener("pointerup", () => { if (mode === "draw" && !calm()) start(); });
+
+  // --- what happens
+  function select(name) {
+    pause();
+    mode = name;
+    const found = content.protocols.find((p) => p.name === name);
+    protocol = found || content.protocols[0]; // its values: speeds of the trap, first lengths of the chain
+    dial.max = protocol.values.length - 1;
+    dial.value = Math.max(protocol.values.indexOf(value), 0);
+    if (name === "draw") {
+      knots = knots.map((_, k) => Math.min(Math.max(lengths[(k * STEPS) / (KNOTS - 1)], low), high));
+    }
+    for (const [each, button] of buttons) button.setAttribute("aria-pressed", String(each === name));
+    turn();
+  }
+
+  function turn() {
+    value = protocol.values[Number(dial.value)];
+    dialled.textContent = content.kind === "trap" ? `v = ${value.toFixed(3)} ℓk/η` : `L = ${value.toFixed(2)}`;
+    dial.setAttribute("aria-valuetext", dialled.textContent);
+    dialLabel.hidden = protocol.values.length < 2 || (content.kind === "trap" && !isPaper());
+    handLabel.hidden = mode !== "hand";
+    hand.value = 0;
+    renew(isPaper() ? system.pull(protocol.name, value) : mode === "draw" ? through(knots) : new Float64Array(STEPS + 1));
+  }
+
+  const isPaper = () => content.protocols.some((p) => p.name === mode);
+
+  // a new protocol: the law's whole path at once (by hand: step by step, as the hand moves)
+  function renew(pulled) {
+    lengths = pulled;
+    record = system.begin(value);
+    system.observe(record, lengths, 0);
+    for (let n = 0; n < STEPS && mode !== "hand"; n++) onward(n);
+    restart(false);
+  }
+
+  function onward(n) {
+    system.move(record, lengths, n);
+    system.observe(record, lengths, n + 1);
+  }
+
+  function restart(again) {
+    if (again) {
+      seed += 1;
+      if (mode === "hand") return turn();
+    }
+    cloud = system.cloud(value, noise(1000 * seed + 7), content.particles);
+    seen = [{ n: 0, ...cloud.measure(lengths, 0) }];
+    now.n = 0;
+    clock = null;
+    layout();
+  }
+
+  function start() {
+    if (now.n >= STEPS) restart(true);
+    playing = true;
+    play.textContent = "Pause";
+    clock = null;
+    frames = [];
+    requestAnimationFrame(tick);
+  }
+
+  function pause() {
+    if (!playing) return;
+    playing = false;
+    play.textContent = "Play";
+    spoken.textContent = `Paused at time ${short(now.n / 100)}, force ${short(record.force[now.n])}.`;
+  }
+
+  function tick(at) {
+    if (!playing || !root.isConnected) return;
+    if (clock === null) clock = at - (1000 * now.n) / PACE;
+    const until = Math.min(Math.floor(((at - clock) / 1000) * PACE), STEPS, now.n + 10);
+    while (now.n < until) {
+      if (mode === "hand") follow(now.n);
+      cloud.step(lengths, now.n);
+      now.n += 1;
+      if (now.n % 10 === 0) seen.push({ n: now.n, ...cloud.measure(lengths, now.n) });
+    }
+    // a hand may pull beyond an axis
+    if (mode === "hand" && now.n % 10 === 0 && ["mean", "alpha"].some((name) => fit(record[name].flat(), name))) layout();
+    frames.push(at);
+    while (frames[0] < at - 1000) frames.shift();
+    paint();
+    if (now.n >= STEPS) {
+      pause();
+      spoken.textContent = "The end of the protocol is reached.";
+    } else requestAnimationFrame(tick);
+  }
+
+  // the end goes where the hand is, at most at a quarter of the axis in a tenth of a time unit
+  function follow(n) {
+    const most = (high - low) / 40, wish = Number(hand.value) - lengths[n];
+    lengths[n + 1] = lengths[n] + Math.min(Math.max(0.2 * wish, -most), most);
+    onward(n);
+  }
+
+  // --- drawing
+  const shades = (i) => (system.springs === 1 ? 1 : 0.35 + (0.65 * i) / (system.springs - 1));
+
+  // axes hold what the paper's protocols do, and stretch where the reader pulls farther
+  function fit(values, name) {
+    const [from, to] = system.plots[name].y, bottom = Math.min(from, ...values), top = Math.max(to, ...values);
+    const room = 0.05 * (top - bottom), wanted = [bottom < from ? bottom - room : from, top > to ? top + room : to];
+    const changed = wanted.some((v, i) => v !== plots[name].y[i]);
+    plots[name].y = wanted;
+    return changed;
+  }
+
+  function layout() {
+    const live = mode === "hand";
+    const until = live ? now.n : STEPS;
+    for (const name of ["mean", "alpha"]) fit(record[name].flat(), name);
+    for (const name of ["force", "dissipation"]) fit(record[name], name);
+    if (content.kind === "trap") [plots.cloud.x, plots.energy.x] = [plots.mean.y, plots.alpha.y];
+    else plots.energy.x = plots.mean.y;
+    plots.length.under = () => plots.length.band(...content.trained);
+    plots.length.base(() => { if (!live) plots.length.line((n) => lengths[n], until, { colour: "ink" }); });
+    plots.cloud.base(() => {});
+    for (const name of ["mean", "alpha"]) {
+      plots[name].base(() => {
+        for (let i = 0; i < system.springs && !live; i++) plots[name].line((n) => record[name][n][i], until, { shade: shades(i) });
+      });
+    }
+    for (const name of ["force", "dissipation"]) {
+      plots[name].base(() => { if (!live) plots[name].line((n) => record[name][n], until); });
+    }
+    place();
+    paint(true);
+  }
+
+  function scape() {
+    const { curve, at, cloud: measured } = system.landscape(record, lengths, now.n, spring);
+    const plot = plots.energy, [a, b] = plot.x, values = [];
+    for (let i = 0; i <= 40; i++) values.push(curve(a + ((b - a) * i) / 40));
+    const bottom = Math.min(...values), top = Math.max(...values) - bottom;
+    // an axis that moves in steps, so that it can be read
+    const goal = 2 ** Math.ceil(Math.log2(top * 1.05));
+    if (plot.y[1] !== goal || !plot.drawn) {
+      plot.y = [-0.08 * goal, goal];
+      plot.drawn = plot.base(() => {});
+    }
+    const y = (v) => curve(v) - bottom;
+    plot.frame(() => {
+      plot.curve(y);
+      const newest = measured(seen[seen.length - 1]);
+      plot.rings([[newest, y(newest)]]);
+      plot.ball(at, y(at));
+    });
+  }
+
+  function paint(whole = false) {
+    const n = now.n, t = n / 100, live = mode === "hand";
+    if (whole) plots.energy.drawn = false;
+    plots.length.frame(() => {
+      if (live) plots.length.line((m) => lengths[m], n, { colour: "ink" });
+      plots.length.now(t);
+    });
+    plots.cloud.frame(() => system.drawCloud(plots.cloud, cloud, record, n));
+    for (const name of ["mean", "alpha"]) {
+      plots[name].frame(() => {
+        for (let i = 0; i < system.springs; i++) {
+          if (live) plots[name].line((m) => record[name][m][i], n, { shade: shades(i) });
+        }
+        plots[name].rings(seen.flatMap((s) => (system.springs === 1 || s.n % 30 === 0 ? s[name].map((v) => [s.n / 100, v]) : [])));
+        plots[name].now(t);
+      });
+    }
+    for (const name of ["force", "dissipation"]) {
+      plots[name].frame(() => {
+        if (live) plots[name].line((m) => record[name][m], n);
+        plots[name].rings(seen.filter((s) => s[name] !== undefined).map((s) => [s.n / 100, s[name]]));
+        plots[name].now(t);
+      });
+    }
+    scape();
+    const rate = frames.length > 10 ? ((frames.length - 1) * 1000) / (frames[frames.length - 1] - frames[0]) : null;
+    reading.time.textContent = t.toFixed(2);
+    reading["pulled end"].textContent = short(lengths[n]);
+    reading.force.textContent = short(record.force[n]);
+    reading.dissipation.textContent = short(record.dissipation[n]);
+    if (rate !== null) reading["frames a second"].textContent = rate.toFixed(0);
+  }
+
+  // what a test, or a curious reader at the console, may ask
+  root.ibvonns = {
+    get lengths() { return Array.from(lengths); },
+    get record() { return record; },
+    get seen() { return seen; },
+    get step() { return now.n; },
+    get rate() { return Number(reading["frames a second"].textContent); },
+    get values() { return protocol.values; },
+    content,
+  };
+
+  const seenSize = new ResizeObserver(() => layout());
+  const themed = new MutationObserver(() => layout());
+  lengths = new Float64Array(STEPS + 1);
+  select(mode);
+  seenSize.observe(host);
+  themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  return () => { playing = false; seenSize.disconnect(); themed.disconnect(); };
+}
+
+export default { render, SYSTEMS };

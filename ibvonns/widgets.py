@@ -1,0 +1,57 @@
+"""What moves in a notebook and in the page: JavaScript with its content, and no kernel behind it.
+
+Each widget is one module of `ibvonns/live` and one dictionary, `content`. Jupyter hands both to the
+browser through anywidget; the book's build writes them into the page (`book/_ext/live.py`). Either
+way the module runs alone: it asks neither Python nor another host for anything.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+__all__ = ["Frames", "Panel"]
+
+LIVE = Path(__file__).parent / "live"
+
+
+class Frames(anywidget.AnyWidget):
+    """A slider over finished pictures (`plots.slider_figure` makes one).
+
+    `content`: "sources", one data URI a frame; "labels", one a frame, shown beside the slider;
+    "description", of all of them; "width", in pixels of the page.
+
+    >>> Frames(content={"description": "A cloud in time", "labels": ["t = 0"], "sources": [""]})
+    <Frames: A cloud in time>
+    """
+
+    _esm = LIVE / "frames.js"
+    _css = LIVE / "live.css"
+    content = traitlets.Dict().tag(sync=True)
+
+    def __repr__(self) -> str:
+        return described(self.content, "Frames")  # no address: nbval compares it
+
+
+class Panel(anywidget.AnyWidget):
+    """A learned law beside simulated particles (`panels.trap_panel` and `panels.chain_panel`).
+
+    `content`: "kind", "trap" or "chain"; "description"; "law", as `panels.exported` gives it; and
+    what the system and its protocols are (`panels`).
+
+    >>> Panel(content={"description": "The trap"})
+    <Panel: The trap>
+    """
+
+    _esm = LIVE / "panel.js"
+    _css = LIVE / "live.css"
+    content = traitlets.Dict().tag(sync=True)
+
+    def __repr__(self) -> str:
+        return described(self.content, "Panel")
+
+
+def described(content: dict[str, Any], kind: str) -> str:
+    """A widget in one line, the same on every run."""
+    return f"<{kind}: {content['description']}>"
