@@ -85,12 +85,15 @@ def code_or_link(
     return [link], []
 
 
-def no_type_in_front(
+def for_napoleon(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Keep napoleon from reading what stands before a colon in the first line as a type."""
-    if what in ("attribute", "data", "property"):
-        lines[:0] = ["..", ""]  # an empty comment
+    """Prepare a docstring before napoleon reads it."""
+    if what == "module":
+        lines[:0] = [".. highlight:: none", ""]  # formulas are not Python; examples still are
+    elif what in ("attribute", "data", "property"):
+        # an empty comment: or what stands before a colon in the first line would be a type
+        lines[:0] = ["..", ""]
 
 
 def short_arrays(
@@ -106,7 +109,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_autodocumenter(InSourceOrder, override=True)
     app.add_role("library", code_or_link)
     app.connect("autodoc-process-signature", short_arrays)
-    app.connect("autodoc-process-docstring", no_type_in_front, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", for_napoleon, priority=100)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
