@@ -48,5 +48,11 @@ def test_conda_environment_agrees() -> None:
     assert project == f"-e .[{extras}]"
 
 
+def test_binder_reads_environment_yml() -> None:
+    # repo2docker takes a Dockerfile or the folder `binder` where there is one, and this file else
+    for first in ("binder", ".binder", "Dockerfile"):
+        assert not (ROOT / first).exists()
+
+
 def test_jupyter_book_stays_below_2() -> None:
     assert int(declared()["jupyter-book"].split(".")[0]) < 2

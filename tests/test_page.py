@@ -1,12 +1,20 @@
-"""The built book in a real browser with the network cut: what a reader sees."""
+"""The built book in a real browser with the network cut: what a reader sees.
 
+Each page is opened once, on a wide screen in light mode, and passes all tests; two of them look at
+it on a phone or in dark mode.
+"""
+
+import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
@@ -16,6 +24,11 @@ QUIET = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+MEGABYTE = 1_000_000
+WIDE: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine"),
@@ -26,7 +39,9 @@ pytestmark = [
 def pages() -> list[str]:
     """The pages of the table of contents, without suffix."""
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [contents["root"], *(c["file"] for p in contents["parts"] for c in p["chapters"])]
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    sections = [section for chapter in chapters for section in chapter.get("sections", [])]
+    return [contents["root"], *(entry["file"] for entry in chapters + sections)]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +53,25 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """What a link into a page of the book may point at."""
+    return frozenset(re.findall(r'\b(?:id|name)="([^"]+)"', path.read_text(encoding="utf-8")))
+
+
+def local(url: str) -> Path | None:
+    """The file that a URL names, if it is one on this machine."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
 class Visit:
     """One page, opened from disk; everything that went wrong on the way is kept."""
 
-    def __init__(self, page: Page, name: str) -> None:
+    def __init__(self, page: Page, name: str, query: str = "") -> None:
         self.page = page
+        self.name = name
+        self.loaded: set[Path] = set()
         page.set_default_timeout(120_000)  # a machine may be busy
         self.complaints: list[str] = []
         self.outside: list[str] = []
@@ -50,18 +79,60 @@ class Visit:
         page.on("pageerror", lambda error: self._complain(str(error)))
         page.on("requestfailed", lambda request: self._complain(f"failed: {request.url}"))
         page.route("**/*", self._local_only)
-        page.goto((HTML / f"{name}.html").as_uri(), wait_until="load")
+        page.goto((HTML / f"{name}.html").as_uri() + query, wait_until="load")
         # MathJax and the widgets start after the load event and draw when they are ready.
         page.wait_for_function("() => !window.MathJax || window.MathJax.startup?.promise")
         page.evaluate("() => window.MathJax?.startup?.promise")
         if page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
             page.locator(".jupyter-widgets").first.wait_for()
+        page.add_style_tag(content="* { transition: none !important }")
+
+    def show(self, mode: str, size: ViewportSize) -> None:
+        """Set the colours and the size of the window, and unfold what is folded."""
+        self.page.set_viewport_size(size)
+        self.page.evaluate(
+            """(mode) => {
+                Object.assign(document.documentElement.dataset, {mode, theme: mode});
+                for (const fold of document.querySelectorAll("article details")) fold.open = true;
+            }""",
+            mode,
+        )
+        # The theme looks 0.3 seconds after a change which boxes scroll, and makes them Tab stops.
+        self.page.wait_for_timeout(400)
+
+    def violations(self) -> list[str]:
+        """What axe-core finds on the page as it is shown; minor points are left out."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(AXE)
+            # Thousands of words of code would take most of the time: one of each colour remains.
+            self.page.evaluate("""() => {
+                const seen = new Set();
+                for (const word of document.querySelectorAll(".highlight pre span")) {
+                    const ground = word.closest(".cell_input, .cell_output, article, body");
+                    const kind = `${word.className} ${ground.className}`;
+                    if (seen.has(kind)) word.replaceWith(...word.childNodes);
+                    seen.add(kind);
+                }
+                document.querySelectorAll(".highlight pre").forEach(code => code.normalize());
+            }""")
+        found = self.page.evaluate(
+            """async () => {
+                // no preload: from a disk no style sheet can be fetched
+                const options = {preload: false, resultTypes: ["violations"]};
+                return (await axe.run(options)).violations.filter(v => v.impact !== "minor")
+                    .flatMap(v => v.nodes.map(n => `${v.id} (${v.impact}): ${n.html.slice(0, 200)}`
+                        + ` ${n.failureSummary.replace(/\\s+/g, " ").slice(0, 200)}`));
+            }"""
+        )
+        return found[:10]  # enough to mend, few enough to read
 
     def _complain(self, text: str) -> None:
         self.complaints.append(text)
 
     def _local_only(self, route: Route) -> None:
         if route.request.url.startswith(("file:", "data:", "blob:")):
+            if path := local(route.request.url):
+                self.loaded.add(path)
             route.continue_()
         else:
             self.outside.append(route.request.url)
@@ -71,8 +142,16 @@ class Visit:
 @pytest.fixture(params=pages(), scope="module")
 def visit(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
     """Each page in turn, opened once, in a tab of its own."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport=WIDE)
     yield Visit(page, request.param)
+    page.close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Page]:
+    """An empty tab for a test of one page."""
+    page = browser.new_page(viewport=WIDE)
+    yield page
     page.close()
 
 
@@ -101,6 +180,14 @@ def test_images_are_loaded(visit: Visit) -> None:
     visit.page.wait_for_function("""() => [...document.querySelectorAll("article img")]
         .every(i => i.complete || !i.getClientRects().length)""")
     assert visit.page.evaluate(broken) == []
+
+
+def test_images_say_what_they_show(visit: Visit) -> None:
+    silent = visit.page.evaluate("""() => [...document.querySelectorAll("img")]
+        .filter(i => i.getAttribute("role") !== "presentation")
+        .filter(i => !i.alt.trim() || /\\.(png|svg|jpe?g)$/.test(i.alt))
+        .map(i => i.outerHTML.slice(0, 120))""")
+    assert silent == []
 
 
 def test_no_warning_text(visit: Visit) -> None:
@@ -137,3 +224,109 @@ def test_sliders_change_the_picture(visit: Visit) -> None:
         visit.page.wait_for_timeout(300)
         assert handle.get_attribute("aria-valuenow") != at
         assert picture() != before
+
+
+def test_links_lead_somewhere(visit: Visit) -> None:
+    links = visit.page.evaluate("() => [...document.querySelectorAll('a[href]')].map(a => a.href)")
+    broken = set()
+    for link in links:
+        path, anchor = local(link), unquote(urlsplit(link).fragment)
+        if path is None:
+            continue
+        if not path.is_relative_to(HTML) or not path.is_file():
+            broken.add(link)
+        elif anchor and path.suffix == ".html" and anchor not in anchors(path):
+            broken.add(link)
+    assert broken == set()
+
+
+def test_chapters_can_be_run_and_fetched(visit: Visit) -> None:
+    notebook = ROOT / f"{visit.name}.ipynb"
+    links = visit.page.evaluate(
+        "() => [...document.querySelectorAll('.article-header-buttons a')].map(a => a.href)"
+    )
+    hosts = {urlsplit(link).hostname: link for link in links}
+    if not notebook.exists():
+        assert not hosts.keys() & {"mybinder.org", "colab.research.google.com"}
+        return
+    repository = urlsplit(CONFIG["repository"]["url"]).path.strip("/")
+    branch = CONFIG["repository"]["branch"]
+    binder = urlsplit(hosts["mybinder.org"])
+    assert binder.path == f"/v2/gh/{repository}/{branch}"
+    assert parse_qs(binder.query)["urlpath"] == [f"lab/tree/{visit.name}.ipynb"]
+    colab = urlsplit(hosts["colab.research.google.com"])
+    assert colab.path == f"/github/{repository}/blob/{branch}/{visit.name}.ipynb"
+    (download,) = {path for link in links if (path := local(link)) and path.suffix == ".ipynb"}
+    assert download.read_bytes() == notebook.read_bytes()
+
+
+def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
+    visit.show("light", PHONE)
+    width = visit.page.evaluate("() => document.scrollingElement.scrollWidth")
+    outside = visit.page.evaluate("""() => {
+        const edge = document.documentElement.clientWidth + 1;
+        const scrolls = (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+        const boxed = (e) => e.tagName !== "ARTICLE" && (scrolls(e) || boxed(e.parentElement));
+        return [...document.querySelectorAll("article *")].filter((e) => {
+            const {left, right, width, height} = e.getBoundingClientRect();
+            const out = width > 1 && height > 1 && (left < -1 || right > edge);
+            return out && !boxed(e.parentElement);
+        }).map(e => e.outerHTML.slice(0, 120)).slice(0, 10);
+    }""")
+    assert outside == []
+    assert width <= PHONE["width"]
+
+
+# Every rule in both modes, and on both widths: wide boxes scroll on a phone only.
+@pytest.mark.parametrize(
+    ("mode", "size"), [("light", WIDE), ("dark", PHONE)], ids=["light", "dark"]
+)
+def test_everyone_can_read_it(visit: Visit, mode: str, size: ViewportSize) -> None:
+    visit.show(mode, size)
+    assert visit.violations() == []
+
+
+def test_page_is_light(visit: Visit) -> None:
+    sizes = sorted(((path.stat().st_size, path.name) for path in visit.loaded), reverse=True)
+    assert sum(size for size, _ in sizes) <= 3 * MEGABYTE, sizes[:8]
+
+
+def test_book_is_light() -> None:
+    assert sum(p.stat().st_size for p in HTML.rglob("*") if p.is_file()) <= 60 * MEGABYTE
+
+
+def test_search_works_from_a_disk(tab: Page) -> None:
+    visit = Visit(tab, "search", "?q=Entropy")
+    tab.locator("#search-results li p.context").first.wait_for()
+    contexts = tab.locator("#search-results li p.context").all_inner_texts()
+    assert len(contexts) == tab.locator("#search-results li").count() > 3
+    assert all("entropy" in text.lower() for text in contexts)
+    assert (visit.complaints, visit.outside) == ([], [])
+    assert visit.violations() == []
+
+
+def test_keyboard_reaches_the_text_first(tab: Page) -> None:
+    Visit(tab, pages()[0])
+    tab.keyboard.press("Tab")
+    link = tab.locator(":focus")
+    assert link.inner_text() == "Skip to main content"
+    box = link.bounding_box()
+    assert box and box["y"] >= 0 and box["height"] > 10
+    tab.keyboard.press("Enter")
+    assert urlsplit(tab.url).fragment == "main-content"
+
+
+def test_menus_can_be_read(tab: Page) -> None:
+    name = next(page for page in pages() if (ROOT / f"{page}.ipynb").exists())
+    visit = Visit(tab, name)
+    for mode in ("light", "dark"):
+        visit.show(mode, PHONE)
+        for button in (".primary-toggle", ".secondary-toggle", ".bd-header-article .search-button"):
+            tab.locator(button).first.click()
+            tab.locator("dialog[open]").wait_for()
+            assert visit.violations() == []
+            tab.keyboard.press("Escape")
+        for button in (".dropdown-launch-buttons button", ".dropdown-download-buttons button"):
+            tab.locator(button).first.click()
+            assert visit.violations() == []
+            tab.keyboard.press("Escape")

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat
 from sphinx.application import Sphinx
 
 # An image that is not yet in a link. (Sphinx links an image whose size the source gives.)
-ALONE = re.compile(r'(?<!<a )(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?!\s*</a>)')
+ALONE = re.compile(r'(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?!\s*</a>)')
 SEEN = 0.5  # mean difference of a colour, of 255, below which a palette is taken
 
 
@@ -41,7 +41,7 @@ def lean(path: Path) -> None:
     with Image.open(path) as image:
         if image.mode not in ("RGB", "RGBA"):
             return
-        if image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
+        if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
             return
         whole = image.convert("RGB")
     small = whole.quantize(256, dither=Image.Dither.NONE)

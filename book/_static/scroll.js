@@ -3,8 +3,10 @@
 addEventListener("load", async () => {
   const look = () => {
     for (const box of document.querySelectorAll("article div.math mjx-container, article span.math")) {
-      const wide = box.scrollWidth > box.clientWidth + 4;
-      if (wide === box.hasAttribute("tabindex")) continue;
+      const drawn = box.querySelector("mjx-math");
+      const wide = drawn && drawn.scrollWidth > box.clientWidth + 4;
+      if (Boolean(wide) === box.classList.contains("wide")) continue;
+      box.classList.toggle("wide");
       if (wide) {
         box.tabIndex = 0;
         box.setAttribute("role", "group");
@@ -15,5 +17,6 @@ addEventListener("load", async () => {
     }
   };
   await window.MathJax?.startup?.promise; // drawn
-  new ResizeObserver(look).observe(document.querySelector("article"));
+  const article = document.querySelector("article");
+  if (article) new ResizeObserver(look).observe(article);
 });
