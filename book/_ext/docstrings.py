@@ -100,7 +100,7 @@ def short_types(
     app: Sphinx, what: str, name: str, obj: object, options: object, given: str, back: str
 ) -> tuple[str, str] | None:
     """Show NumPy's arrays without what they hold, always numbers, and `Any` without its module."""
-    return (SHORTER.sub(lambda found: found[1] or "", given), back) if given and SHORTER.search(given) else None
+    return (SHORTER.sub(lambda found: found[1] or "", given), back) if given else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
