@@ -4,6 +4,7 @@ The pages in `_build/html` become one document, which a headless Chromium prints
 It is printed twice, because the contents can name pages only when these are known.
 """
 
+import json
 import logging
 import os
 import re
@@ -122,18 +123,19 @@ def note(soup: BeautifulSoup, text: str) -> Tag:
 
 def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
     """Remove buttons and folded code, open what is folded, let sliders stand still."""
-    for frames in body.select("figure.ibv-frames"):
-        for image in frames.find_all("img")[1:]:
-            image.decompose()
-    for panel in body.select("div.ibv-panel"):
-        if not panel.get_text().strip():
-            panel.append(note(soup, "In the online book a panel to play with stands here."))
-    for view in body.select('script[type="application/vnd.jupyter.widget-view+json"]'):
-        view.replace_with(note(soup, "In the online book a slider stands here."))
+    for live in body.select("div.ibv-live"):  # book/_ext/live.py
+        if live.get("data-ibvonns") == "Frames" and live.script:
+            labels = json.loads(live.script.get_text())["labels"]
+            text = (
+                f"{labels[0]}, the first of {len(labels)} frames of the slider in the online book."
+            )
+            live.append(note(soup, text))
+        for words in live.find_all("p"):
+            words["class"] = "instead"
     for kept in body.find_all("noscript"):
         kept.unwrap()
     useless = (
-        "script, style, button, input, select, output, canvas, a.headerlink, a.viewcode-link, "
+        "script, style, button, input, select, output, canvas, a.headerlink, .viewcode-link, "
         "summary svg, .toctree-wrapper, .tag_hide-input > details.above-input"
     )
     for tag in body.select(useless):

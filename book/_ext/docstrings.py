@@ -18,7 +18,7 @@ from sphinx.domains.python import PyObject  # type: ignore[attr-defined]
 from sphinx.ext.autodoc import Documenter, ModuleDocumenter
 
 LIBRARY = "ibvonns"
-ARRAY = re.compile(r"(numpy\.ndarray)\[.*?\]\]")
+SHORTER = re.compile(r"(numpy\.ndarray)\[.*?\]\]|\bt\.(?=Any)")
 
 
 class InSourceOrder(ModuleDocumenter):
@@ -85,19 +85,22 @@ def code_or_link(
     return [link], []
 
 
-def no_type_in_front(
+def for_napoleon(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Keep napoleon from reading what stands before a colon in the first line as a type."""
-    if what in ("attribute", "data", "property"):
-        lines[:0] = ["..", ""]  # an empty comment
+    """Prepare a docstring before napoleon reads it."""
+    if what == "module":
+        lines[:0] = [".. highlight:: none", ""]  # formulas are not Python; examples still are
+    elif what in ("attribute", "data", "property"):
+        # an empty comment: or what stands before a colon in the first line would be a type
+        lines[:0] = ["..", ""]
 
 
-def short_arrays(
+def short_types(
     app: Sphinx, what: str, name: str, obj: object, options: object, given: str, back: str
 ) -> tuple[str, str] | None:
-    """Show NumPy's arrays without what they hold: it is always numbers."""
-    return (ARRAY.sub(r"\1", given), back) if given and ARRAY.search(given) else None
+    """Show NumPy's arrays without what they hold, always numbers, and `Any` without its module."""
+    return (SHORTER.sub(lambda found: found[1] or "", given), back) if given else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -105,8 +108,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_autodocumenter(InSourceOrder, override=True)
     app.add_role("library", code_or_link)
-    app.connect("autodoc-process-signature", short_arrays)
-    app.connect("autodoc-process-docstring", no_type_in_front, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", short_types)
+    app.connect("autodoc-process-docstring", for_napoleon, priority=100)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
