@@ -253,7 +253,7 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
         return [...document.querySelectorAll("article *")].filter((e) => {
             const {left, right, width, height} = e.getBoundingClientRect();
             const out = width > 1 && height > 1 && (left < -1 || right > edge);
-            const spoken = e.closest("mjx-assistive-mml"); // a formula for a screen reader, not drawn
+            const spoken = e.closest("mjx-assistive-mml"); // a formula that is not drawn
             return out && !spoken && !boxed(e.parentElement);
         }).map(e => e.outerHTML.slice(0, 120)).slice(0, 10);
     }""")
