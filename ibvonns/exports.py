@@ -21,9 +21,9 @@ def exported(model: TrapModel | ChainModel, replica: int = 0) -> dict[str, Any]:
         replica: which of its seeds, by index.
 
     Returns:
-        "kind", "seed", two constants of the architecture ("reference" of the encoder, "gain" of
-        the dissipation network), and "tensors": nested lists by the names of `state_dict`, without
-        the axis of the replicas. Nothing is rounded.
+        A dictionary with "kind", "seed", two constants of the architecture ("reference" of the
+        encoder, "gain" of the dissipation network), and as "tensors" nested lists by the names of
+        `state_dict`, without the axis of the replicas. Nothing is rounded.
 
     Raises:
         ValueError: no such replica, or a chain whose decoder is no mixture.

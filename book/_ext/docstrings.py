@@ -18,7 +18,7 @@ from sphinx.domains.python import PyObject  # type: ignore[attr-defined]
 from sphinx.ext.autodoc import Documenter, ModuleDocumenter
 
 LIBRARY = "ibvonns"
-ARRAY = re.compile(r"(numpy\.ndarray)\[.*?\]\]")
+SHORTER = re.compile(r"(numpy\.ndarray)\[.*?\]\]|\bt\.(?=Any)")
 
 
 class InSourceOrder(ModuleDocumenter):
@@ -96,11 +96,11 @@ def for_napoleon(
         lines[:0] = ["..", ""]
 
 
-def short_arrays(
+def short_types(
     app: Sphinx, what: str, name: str, obj: object, options: object, given: str, back: str
 ) -> tuple[str, str] | None:
-    """Show NumPy's arrays without what they hold: it is always numbers."""
-    return (ARRAY.sub(r"\1", given), back) if given and ARRAY.search(given) else None
+    """Show NumPy's arrays without what they hold, always numbers, and `Any` without its module."""
+    return (SHORTER.sub(lambda found: found[1] or "", given), back) if given else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -108,7 +108,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_autodocumenter(InSourceOrder, override=True)
     app.add_role("library", code_or_link)
-    app.connect("autodoc-process-signature", short_arrays)
+    app.connect("autodoc-process-signature", short_types)
     app.connect("autodoc-process-docstring", for_napoleon, priority=100)
     for field in PyObject.doc_field_types:
         if field.name == "variable":

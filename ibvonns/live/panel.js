@@ -264,17 +264,16 @@ function trapSystem(content) {
       };
     },
     plots: {
-      length: { title: "pulled length λ (ℓ)", y: axes.length, wide: true },
-      cloud: { title: "density of the position (1/ℓ)", x: axes.position, against: "position x (ℓ)", y: axes.density, wide: true },
-      mean: { title: "mean position ⟨x⟩ (ℓ)", y: axes.position },
+      length: { title: "pulled length λ", y: axes.length, wide: true },
+      cloud: { title: "density of the position", x: axes.position, against: "position x", y: axes.density, wide: true },
+      mean: { title: "mean position ⟨x⟩", y: axes.position },
       alpha: { title: "internal variable α", y: axes.alpha },
-      force: { title: "external force F (kℓ)", y: axes.force },
-      energy: { title: "free energy f (kℓ²)", x: axes.alpha, against: "internal variable α" },
-      dissipation: { title: "dissipation (k²ℓ²/η)", y: axes.dissipation },
+      force: { title: "external force F", y: axes.force },
+      energy: { title: "free energy f", x: axes.alpha, against: "internal variable α" },
+      dissipation: { title: "dissipation", y: axes.dissipation },
     },
-    time: "time (η/k)",
+    time: "time",
     springs: 1,
-    unit: "ℓ",
     landscape(record, lengths, n) {
       const f = (alpha) => unit * (energy.value(scaled(lengths[n], alpha)) - zero);
       return { curve: f, at: record.alpha[n][0], cloud: (seen) => seen.alpha[0] };
@@ -432,12 +431,11 @@ function chainSystem(content) {
       mean: { title: "mean strains ε", y: axes.strain },
       alpha: { title: "internal variables α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
-      energy: { title: "free energy f of one spring (kT)", x: axes.strain, against: "strain ε" },
+      energy: { title: "free energy f (in kT)", x: axes.strain, against: "strain ε" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
     time: "time",
     springs,
-    unit: "",
     landscape(record, lengths, n, spring) {
       const alpha = record.alpha[n][spring];
       const f = (strain) => (unit * energy.value(scaled(strain, alpha))) / temperature;
@@ -688,7 +686,7 @@ function render({ model, el }) {
     readout.append(element("div", {}, element("dt", {}, name), reading[name]));
   }
   const key = element("p", { class: "ibv-key" });
-  key.innerHTML = "<i>\u2014 learned law</i> &nbsp; <b>\u25cb particles</b>";
+  key.innerHTML = "<i>\u2014 learned law</i> &nbsp; <b>\u25cb particles</b> &nbsp; All axes are dimensionless.";
   root.append(
     element("div", { class: "ibv-row", role: "group", "aria-label": "Protocol" }, ...buttons.values()),
     element("div", { class: "ibv-row" }, play, reset, dialLabel, handLabel, ...(system.springs > 1 ? [whichLabel] : []), key),
@@ -734,7 +732,7 @@ function render({ model, el }) {
       dot.style.left = `${plots.length.X((3 * k) / (KNOTS - 1))}px`;
       dot.style.top = `${plots.length.Y(knots[k])}px`;
       dot.setAttribute("aria-valuenow", knots[k].toFixed(3));
-      dot.setAttribute("aria-valuetext", `${short(knots[k])} ${system.unit}`.trim());
+      dot.setAttribute("aria-valuetext", short(knots[k]));
       dot.tabIndex = i === handle ? 0 : -1;
     });
   }
@@ -790,7 +788,7 @@ function render({ model, el }) {
 
   function turn() {
     value = protocol.values[Number(dial.value)];
-    dialled.textContent = content.kind === "trap" ? `v = ${value.toFixed(3)} ℓk/η` : `L = ${value.toFixed(2)}`;
+    dialled.textContent = content.kind === "trap" ? `v = ${value.toFixed(3)}` : `L = ${value.toFixed(2)}`;
     dial.setAttribute("aria-valuetext", dialled.textContent);
     dialLabel.hidden = protocol.values.length < 2 || (content.kind === "trap" && !isPaper());
     handLabel.hidden = mode !== "hand";
