@@ -16,6 +16,8 @@ addEventListener("load", async () => {
       }
     }
   };
+  // The theme measures code when the window changes, but not when a fold that holds it is opened.
+  document.addEventListener("toggle", () => dispatchEvent(new Event("resize")), true);
   await window.MathJax?.startup?.promise; // drawn
   const article = document.querySelector("article");
   if (article) new ResizeObserver(look).observe(article);
