@@ -54,6 +54,10 @@ def test_bad_exports_are_named(trap_model: TrapModel) -> None:
         exported(trap_model, 2)
     with pytest.raises(ValueError, match="mixture decoder to run in a page, but has a flow"):
         exported(ChainModel([0], "flow"))
+    with pytest.raises(ValueError, match="replica must be below 2, but is 5"):
+        panels.trap_panel(trap_model, 5)
+    with pytest.raises(ValueError, match="has a flow"):
+        panels.chain_panel(ChainModel([0], "flow"))
     law = exported(trap_model)
     with pytest.raises(ValueError, match="law must be what `exported` gave"):
         restored({"kind": "Other"})

@@ -1283,12 +1283,16 @@ def test_bad_input_is_refused_by_one_sentence(
     assert " must " in message and "\n" not in message and len(message) < 300
 
 
+# what tests/test_plots.py and tests/test_exports.py refuse in tables of their own
+ELSEWHERE = {f"ibvonns.{name}" for name in ("plots", "exports", "panels", "widgets")}
+
+
 def public() -> set[str]:
-    """Every name in `__all__` of every module but plots, and every method of its classes."""
+    """Every name in `__all__` of every module not elsewhere, and every method of its classes."""
     names = set()
     for entry in pkgutil.walk_packages(ibvonns.__path__, "ibvonns."):
         module = importlib.import_module(entry.name)
-        if entry.name == "ibvonns.plots":  # tests/test_plots.py has a table of its own
+        if entry.name in ELSEWHERE:
             continue
         short = entry.name.removeprefix("ibvonns.")
         for name in getattr(module, "__all__", ()):
