@@ -139,13 +139,18 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that a chapter stores: its name, caption, text for the blind, picture, chapter."""
+    """A figure that a chapter stores: its name, caption, text for the blind, picture, file."""
 
     name: str
     caption: str
     alt: str
     png: bytes
-    chapter: int
+    file: str  # of the chapter, without suffix
+
+    @property
+    def chapter(self) -> int:
+        """The number of its chapter."""
+        return int(self.file[:2])
 
 
 def figures(folder: Path = CHAPTERS) -> dict[str, Figure]:
@@ -167,7 +172,7 @@ def figures(folder: Path = CHAPTERS) -> dict[str, Figure]:
             if not alt:
                 raise ValueError(f"{path.name}: the figure {name!r} needs an `alt`")
             caption = " ".join(options["figure"]["caption"].split())
-            found[name] = Figure(name, caption, alt, b64decode(images[0]), int(path.name[:2]))
+            found[name] = Figure(name, caption, alt, b64decode(images[0]), path.stem)
     return found
 
 
@@ -210,7 +215,7 @@ def card(figure: Figure, lines: list[str]) -> str:
             f":::{{image}} written/{figure.name}.webp",
             f":alt: {figure.alt}",
             f":width: {WIDTH}px",
-            f":target: {figure.name}",
+            f":target: ../{CHAPTERS.name}/{figure.file}.html#{figure.name}",
             ":::",
             "",
             *lines,

@@ -293,12 +293,12 @@ def assemble() -> str:
         f'<div class="chapter" id="{each.anchor}">{each.body.decode_contents()}</div>'
         for each in articles
     )
-    mathjax = (HTML / "_static" / "mathjax" / "es5" / "tex-mml-chtml.js").as_uri()
+    mathjax = (HTML / "_static" / "mathjax" / "es5" / "startup.js").as_uri()
     text = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <link rel="stylesheet" href="{(HERE / "print.css").as_uri()}">
 <style>{rules(articles, title)}</style>
-<script>window.MathJax = {{ options: {{
+<script>window.MathJax = {{ loader: {{ load: ["core", "input/tex", "output/chtml"] }}, options: {{
   processHtmlClass: "tex2jax_process|mathjax_process|math|output_area",
   enableMenu: false,
   menuOptions: {{ settings: {{ assistiveMml: false }} }} }} }}</script>

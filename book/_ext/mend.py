@@ -43,6 +43,11 @@ MENDS = (
         'id="pst-primary-sidebar" role=',
     ),
     Mend(
+        r'<summary><span class="toctree-toggle"',
+        '<summary aria-label="Pages below"><span class="toctree-toggle"',
+        '<summary aria-label="Pages below">',
+    ),
+    Mend(
         r'<dialog id="pst-primary-sidebar-modal">',
         '<dialog id="pst-primary-sidebar-modal" aria-label="Contents of the book">',
         'id="pst-primary-sidebar-modal" aria-label=',
