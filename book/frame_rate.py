@@ -1,20 +1,18 @@
 """Frames a second of the live panels, in headless Chromium: `python book/frame_rate.py`."""
 
-import shutil
 from pathlib import Path
 
+from chromium import CHROMIUM, QUIET
 from playwright.sync_api import sync_playwright
 
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
 CHAPTERS = ("03_learning_the_trap", "05_chain_gmm")
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
 def rate(page_of: str) -> tuple[int, float]:
     """Particles (of the chain: chains) and frames a second over one whole protocol."""
     with sync_playwright() as playwright:
-        found = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto((HTML / "notebooks" / f"{page_of}.html").as_uri())
         panel = page.locator(".ibv-panel")

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 import time
 import tomllib
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import matplotlib
 import yaml
 from bs4 import BeautifulSoup, Tag
+from chromium import CHROMIUM, QUIET
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import BooleanObject, DictionaryObject, NameObject, TextStringObject
@@ -31,11 +31,6 @@ ROOT = HERE.parent
 HTML = ROOT / "_build" / "html"
 WORK = ROOT / "_build" / "pdf"
 TARGET = ROOT / "_build" / "thermodynamics-from-particles.pdf"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 A_FEW_LINES, A_FEW_ROWS = 10, 30  # so much code or output, or so large a table, stays on one page
 # The tokens of code that print.css tells apart. To wrap up the others would double the file.
 TOKENS = set("k kn kc kd ow mi mf c c1 sd s1 s2 sa se".split())
@@ -447,11 +442,10 @@ def main() -> None:
     """Print the book."""
     begin = time.perf_counter()
     logging.getLogger("pypdf").setLevel(logging.ERROR)  # Chromium leaves numbers unused
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    if chromium is None and "--if-possible" in sys.argv:
+    if CHROMIUM is None and "--if-possible" in sys.argv:
         print("No Chromium or Chrome is here: no PDF is printed.", file=sys.stderr)
         return
-    if chromium is None:
+    if CHROMIUM is None:
         raise SystemExit("The PDF is printed by Chromium or Chrome, and neither is here.")
     if not (HTML / "index.html").exists():
         raise SystemExit("The pages are not built: run `make html` first.")
@@ -463,7 +457,7 @@ def main() -> None:
     check_links(book)
     headings = [tag.get_text() for tag in book.find_all(["h1", "h2", "h3", "h4", "h5", "h6"])]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         # As wide as the text on A4 in print.css, so that what fits here fits there.
         page = browser.new_page(viewport={"width": 643, "height": 1000})
         draw(page, source)

@@ -1,8 +1,12 @@
 """One profile for all tests: the same draws on every machine, no clock, one thread; tiny data."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from chromium import CHROMIUM, QUIET
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.model import Observations, observe
@@ -12,6 +16,15 @@ from ibvonns.training import Phase, Recipe
 settings.register_profile("laws", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("laws")
 torch.set_num_threads(1)  # two test processes share two cores; sums keep their order
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for the pages of a module's tests."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

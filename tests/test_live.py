@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chromium import CHROMIUM
 from playwright.sync_api import Browser, Locator, Page
-from test_page import CHROMIUM, HTML, browser  # type: ignore[import-not-found]  # noqa: F401
 from torch import Tensor
 
 from ibvonns.exports import restored
@@ -15,6 +16,8 @@ from ibvonns.model import TrapModel
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import LENGTHS, VELOCITY
 from ibvonns.systems.trap import VELOCITIES, paper_times
+
+HTML = Path(__file__).parents[1] / "_build" / "html"
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine"),
@@ -25,7 +28,7 @@ CLOSE = 1e-9  # the bar is 1e-6; measured: 1e-13
 
 
 @pytest.fixture(scope="module", params=CHAPTERS)
-def panel(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Locator]:  # noqa: F811
+def panel(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Locator]:
     """Each of the two panels in its page, opened from disk."""
     page = browser.new_page(viewport={"width": 1000, "height": 900})
     page.set_default_timeout(60_000)

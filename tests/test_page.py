@@ -5,7 +5,6 @@ it on a phone or in dark mode.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -14,16 +13,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
+from chromium import CHROMIUM
+from playwright.sync_api import Browser, Page, Route, ViewportSize
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 MEGABYTE = 1_000_000
 WIDE: ViewportSize = {"width": 1280, "height": 900}
@@ -42,15 +36,6 @@ def pages() -> list[str]:
     chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
     sections = [section for chapter in chapters for section in chapter.get("sections", [])]
     return [contents["root"], *(entry["file"] for entry in chapters + sections)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all pages."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @cache

@@ -224,9 +224,7 @@ function trapSystem(content) {
   }
 
   return {
-    // lambda and its first state
     pull: (protocol, value) => path((t) => value * SHAPES[protocol](t)),
-    initial: () => [0, content.start[0]],
     begin: () => ({ alpha: [content.start], mean: [], force: [], dissipation: [] }),
     // what is seen at step n
     observe(record, lengths, n) {
@@ -370,7 +368,6 @@ function chainSystem(content) {
 
   return {
     pull: (protocol) => path((t) => content.velocity * SHAPES[protocol](t)),
-    initial: (value) => [value, starting(value).alpha[0]],
     begin(value) {
       const { strain, alpha } = starting(value);
       const fill = (x) => new Array(springs).fill(x);
