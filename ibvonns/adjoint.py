@@ -1,39 +1,39 @@
 r"""The fast engine of `rollout`: one compiled loop over steps, and its adjoint.
 
-The reference is `onsager`, stepped by Euler's method under PyTorch's automatic differentiation. Its
+The reference is `law`, stepped by Euler's method under PyTorch's automatic differentiation. Its
 networks are so small that nearly all of its time goes into starting operations. Here the whole
 rollout is one compiled loop, and its gradient another.
 
-**Scaled variables.** With s the standardised strain, kappa = v* / (L0 std(eps)), every g in units
-of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is::
+**Scaled variables.** With s the standardised field, every g in units of its scale, v in units of
+v* and time in those of `Scales.clock`, one step of length h from the state (s, alpha) is::
 
     G = grad_(s, alpha) of the INN                    tension and -g_alpha
-    g_v_i = G_s_{i+1} - G_s_i,  i < n,   g_v_n = F_ex - G_s_n,   g_alpha = -G_alpha
+    g_d = G_s at head_d - G_s,  F_ex - G_s at a driven end,  g_alpha = -G_alpha
     r = R(s, alpha, g) - R(s, alpha, 0) + m o g       R: slope of the PICINN in g, m: mobilities
-    s_i <- s_i + h kappa (r_v_i - r_v_{i-1}),         r_v_n being the recorded velocity, if given
-    alpha <- alpha + h kappa r_alpha.
+    s <- s + h sum_d (r_d - r_d at tail_d)            r_d being the recorded velocity, if given
+    alpha <- alpha + h r_alpha
 
-The trap's is the same without neighbours: s stands for the standardised chi, which is given at all
-times and of which R knows nothing, kappa is alpha's rate scale, m = 0, and F_ex = G_s.
+with the bonds d of each site as index arrays head and tail (`layouts`). A point has no bonds: its
+fields are given at all times, R knows nothing of them, m = 0, and F_ex = G_s.
 
-Where v_n is known instead of F_ex, each step first finds the g_v_n at which r_v_n = v_n, and so
-F_ex = g_v_n + G_s_n (`_pull`). Predictions need it; training does not, and it has no adjoint.
+Where v_n is known instead of F_ex, each step first finds the g at which r = v_n, and so
+F_ex = g + G_s (`_pull`). Predictions need it; training does not, and it has no adjoint.
 
 **Adjoint.** Let (l_s, l_alpha) be the derivative of the loss by the new state. Then, from the last
 step to the first, with a bar for the derivative of the loss::
 
-    r-bar_v_i = h kappa (l_s_i - l_s_{i+1}), i < n
-    r-bar_v_n = bar of the law's own v_n              plus h kappa l_s_n, if the end follows it
-    r-bar_alpha = h kappa l_alpha
+    r-bar_d = h (l_s - l_s at head_d)
+    r-bar_d at a driven end = bar of the law's own v_n     plus h l_s, if the end follows it
+    r-bar_alpha = h l_alpha
     z-bar, g-bar, weights <- transposed Jacobian of r, applied to r-bar
-    G-bar_s_i = g-bar_v_{i-1} - g-bar_v_i,            G-bar_alpha = -g-bar_alpha
+    G-bar_s = sum_d (g-bar_d at tail_d - g-bar_d),         G-bar_alpha = -g-bar_alpha
     z-bar, weights <- transposed Jacobian of G, applied to G-bar
     (l_s, l_alpha) <- (l_s, l_alpha) + z-bar + bar of the rolled-out state itself
 
-and for the trap G-bar_s is the bar of F_ex.
+and for a point G-bar_s is the bar of F_ex.
 
 Only the states and G are kept on the way forward; what else happened within a step is computed once
-more on the way back. Lanes, the sites of a few trajectories or a tile of a long chain, stand in the
+more on the way back. Lanes, the sites of a few trajectories or a tile of a large one, stand in the
 last axis of every array, so that each inner loop runs over contiguous numbers and is vectorised.
 """
 
@@ -50,8 +50,9 @@ from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
+from ibvonns.law import Law
+from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
-from ibvonns.onsager import ChainPotentials, Potentials
 
 __all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
 
@@ -509,15 +510,16 @@ def _store(part: Any, first: int, count: int, full: Any) -> None:
 
 
 @inner
-def _forces(slope: Any, force: Any, first: int, count: int, springs: int, g: Any) -> None:
-    """g of a tile from G of all sites and from F_ex; sites go trajectory by trajectory."""
-    for k in range(g.shape[0]):
+def _forces(slope: Any, force: Any, head: Any, first: int, count: int, g: Any) -> None:
+    """g of a tile from G of all sites and from F_ex at driven ends, where head is -1 - trajectory."""
+    bonds, skip = head.shape[0], slope.shape[0] - g.shape[0]
+    for k in range(bonds, g.shape[0]):
         for j in range(count):
-            g[k, j] = -slope[slope.shape[0] - g.shape[0] + k, first + j]
-    if springs:
+            g[k, j] = -slope[skip + k, first + j]
+    for k in range(bonds):
         for j in range(count):
-            s = first + j
-            g[0, j] += force[s // springs] if (s + 1) % springs == 0 else slope[0, s + 1]
+            to = head[k, first + j]
+            g[k, j] = (slope[0, to] if to >= 0 else force[-1 - to]) - slope[0, first + j]
 
 
 @numeric
@@ -528,29 +530,28 @@ def _pull(
     state: Any,
     slope: Any,
     velocity: Any,
-    springs: int,
     low: int,
     high: int,
     force: Any,
 ) -> None:
     """F_ex of trajectories low to high, for which their ends move as given; a guess is replaced.
 
-    r_v_n rises with g_v_n by a slope of at least its mobility m, so that the root of r_v_n = v lies
-    within |r_v_n - v| / m of any guess, on a known side. Secants, which halve the bracket where
-    they would leave it.
+    r of the last bond rises with its g by a slope of at least its mobility m, so that the root of
+    r = v lies within |r - v| / m of any guess, on a known side. Secants, which halve the bracket
+    where they would leave it.
     """
     free, mem, (z, g, zero, base, rate), (p, q), (root, error, steep, left, right) = room
     one, none, half = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5)
-    skip, m = z.shape[0] - g.shape[0], mobility[0, 0]
+    per, m = state.shape[1] // len(force), mobility[0, 0]
     _clear(base)
     for j in range(high - low):
-        last = (low + j + 1) * springs - 1
+        last = (low + j + 1) * per - 1
         for k in range(z.shape[0]):
             z[k, j] = state[k, last]
         for k in range(g.shape[0]):
-            g[k, j] = -slope[skip + k, last]
+            g[k, j] = -slope[k, last]
         g[0, j] += force[low + j]
-    _free(power, z[skip:], free)
+    _free(power, z, free)
     _convex(power, free, zero, mem, p, q, -one, base)
     for turn in range(100):
         _copy(base, rate)
@@ -580,42 +581,44 @@ def _pull(
         if not largest > g.dtype.type(1e-15):
             break
     for j in range(high - low):
-        force[low + j] = g[0, j] + slope[0, (low + j + 1) * springs - 1]
+        force[low + j] = g[0, j] + slope[0, (low + j + 1) * per - 1]
 
 
 @entry
 def _roll(
     weights: Any,
     room: Any,
+    flux: Any,
     path: Any,
     slopes: Any,
     ends: Any,
     force: Any,
     velocity: Any,
     clock: Any,
-    unit: float,
+    head: Any,
+    tail: Any,
     moved: bool,
-    springs: int,
     low: int,
     high: int,
+    per: int,
     ends_room: Any,
     search: bool,
 ) -> None:
-    """Fill in the trajectories low to high of one replica.
+    """Fill in the trajectories low to high of one replica, each of `per` sites.
 
-    path: states (steps + 1, d, sites), with the first ones given and, for the trap, every chi.
+    path: states (steps + 1, d, sites), with the first ones given and, at a point, every field.
     slopes: G, (steps, d, sites). ends: the law's own v_n at each step, (steps, trajectories).
-    ends_room: memory for the ends of all chains; None where no F_ex is ever searched.
+    clock: length of each step, (steps, sites). flux: memory for the rates of all sites.
+    ends_room: memory for the ends of all rows; None where no F_ex is ever searched.
     search: find F_ex from v_n, and write it.
     """
     energy, power, mobility = weights
     inn, free, (driven, resting), (z, g, zero, slope, rate), (p, q) = room
-    c, one, per = g.shape[0], clock.dtype.type(1), max(springs, 1)
+    c, one, bonds = g.shape[0], clock.dtype.type(1), head.shape[0]
     d, lanes = z.shape
-    skip = d - c
+    skip, known = d - c, d - power[0].shape[0]
     both, signs = (g, zero), (one, -one)
     for n in range(len(clock)):
-        h = clock[n] * unit
         for at in range(low * per, high * per, lanes):
             number = min(lanes, high * per - at)
             _load(path[n], at, number, z)
@@ -626,33 +629,35 @@ def _roll(
                 for b in range(low, high):  # a guess: that of the step before
                     force[n, b] = force[max(n - 1, 0), b]
                 _pull(
-                    power, mobility, ends_room, path[n], slopes[n], velocity[n], springs, low, high,
-                    force[n],
-                )  # fmt: skip
+                    power, mobility, ends_room, path[n], slopes[n], velocity[n], low, high, force[n]
+                )
         for at in range(low * per, high * per, lanes):
             number = min(lanes, high * per - at)
             _load(path[n], at, number, z)
-            _forces(slopes[n], force[n], at, number, springs, g)
+            _forces(slopes[n], force[n], head, at, number, g)
             for k in range(c):
                 for j in range(lanes):
                     rate[k, j] = mobility[0, k] * g[k, j]
-            _free(power, z[skip:], free)
+            _free(power, z[known:], free)
             for way in range(2):
                 _convex(power, free, both[way], driven, p, q, signs[way], rate)
-            for k in range(c):
-                for j in range(number):
-                    path[n + 1, skip + k, at + j] = rate[k, j]
-        if springs:
-            for b in range(low, high):
-                last = (b + 1) * springs - 1
-                ends[n, b] = path[n + 1, 0, last]
-                if moved:
-                    path[n + 1, 0, last] = velocity[n, b]
-                for s in range(last, last + 1 - springs, -1):
-                    path[n + 1, 0, s] -= path[n + 1, 0, s - 1]
-        for k in range(skip, d):
+            _store(rate, at, number, flux)
+        for k in range(bonds, c):
             for s in range(low * per, high * per):
-                path[n + 1, k, s] = path[n, k, s] + h * path[n + 1, k, s]
+                path[n + 1, skip + k, s] = path[n, skip + k, s] + clock[n, s] * flux[k, s]
+        if bonds:
+            for b in range(low, high):
+                last = (b + 1) * per - 1
+                if head[0, last] < 0:
+                    ends[n, b] = flux[0, last]
+                    if moved:
+                        flux[0, last] = velocity[n, b]
+            for s in range(low * per, high * per):
+                brought = zero[0, 0]
+                for k in range(bonds):
+                    behind = tail[k, s]
+                    brought += flux[k, s] - (flux[k, behind] if behind >= 0 else zero[0, 0])
+                path[n + 1, 0, s] = path[n, 0, s] + clock[n, s] * brought
 
 
 @entry
@@ -668,48 +673,54 @@ def _roll_back(
     ends_bar: Any,
     force: Any,
     clock: Any,
-    unit: float,
+    head: Any,
+    tail: Any,
     moved: bool,
-    springs: int,
     low: int,
     high: int,
+    per: int,
 ) -> None:
-    """Add to the bars of the weights; leave those of the first states in full_bar[0]."""
+    """Add to the bars of the weights; leave those of the first states in full_bar[0].
+
+    ends_bar: of the law's own v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields,
+    sites).
+    """
     energy, power, mobility = weights
     energy_bar, power_bar, mobility_bar = weights_bar
     inn, free, mems, (z, g, zero, slope, rate), (p, q) = room
     inn_tmp, tmp, free_bar, (z_bar, g_bar, none) = room_bar
     new, all_z_bar, all_g_bar = full_bar  # bars of all sites of these trajectories
-    c, one, per = g.shape[0], clock.dtype.type(1), max(springs, 1)
+    c, one, bonds = g.shape[0], clock.dtype.type(1), head.shape[0]
     d, lanes = z.shape
-    skip, begin, end = d - c, low * per, high * per
+    skip, known, begin, end = d - c, d - power[0].shape[0], low * per, high * per
+    first = 0 if bonds else skip  # of the state's parts that evolve
     both, signs, g_bars = (g, zero), (one, -one), (g_bar, none)
     _clear(new)
     for n in range(len(clock) - 1, -1, -1):
-        h = clock[n] * unit
-        for k in range(skip, d):
+        for k in range(first, d):
             for s in range(begin, end):
                 new[k, s] += path_bar[n + 1, k, s]
         for at in range(begin, end, lanes):
             number = min(lanes, end - at)
             _load(path[n], at, number, z)
-            _forces(slopes[n], force[n], at, number, springs, g)
-            _free(power, z[skip:], free)
+            _forces(slopes[n], force[n], head, at, number, g)
+            _free(power, z[known:], free)
             for way in range(2):
                 _convex(power, free, both[way], mems[way], p, q, signs[way], rate)
             _clear(rate)  # from here on its bar; lanes beyond the last site stay 0
-            for k in range(c):
+            for k in range(bonds, c):
                 for j in range(number):
-                    rate[k, j] = h * new[skip + k, at + j]
-            if springs:
+                    rate[k, j] = clock[n, at + j] * new[skip + k, at + j]
+            for k in range(bonds):
                 for j in range(number):
                     s = at + j
-                    if (s + 1) % springs:
-                        rate[0, j] -= h * new[0, s + 1]
+                    to = head[k, s]
+                    if to >= 0:
+                        rate[k, j] = clock[n, s] * (new[0, s] - new[0, to])
                     else:
-                        rate[0, j] = ends_bar[n, s // springs] + (
-                            zero[0, 0] if moved else rate[0, j]
-                        )
+                        rate[k, j] = ends_bar[n, 0, -1 - to]
+                        if not moved:
+                            rate[k, j] += clock[n, s] * new[0, s]
             for k in range(c):
                 total = zero[0, 0]
                 for j in range(lanes):
@@ -725,7 +736,7 @@ def _roll_back(
                     g_bars[way],
                 )  # fmt: skip
             _clear(z_bar)
-            _free_adjoint(power, power_bar, free, free_bar, z[skip:], z_bar[skip:])
+            _free_adjoint(power, power_bar, free, free_bar, z[known:], z_bar[known:])
             _store(z_bar, at, number, all_z_bar)
             _store(g_bar, at, number, all_g_bar)
         for at in range(begin, end, lanes):
@@ -734,17 +745,21 @@ def _roll_back(
             _load(all_z_bar, at, number, z_bar)
             _energy(energy, z, inn, slope)
             _clear(slope)  # from here on its bar
-            for k in range(c):
+            for k in range(bonds, c):
                 for j in range(number):
                     slope[skip + k, j] = -all_g_bar[k, at + j]
-            for j in range(number):
-                s = at + j
-                if springs == 0:
-                    slope[0, j] = ends_bar[n, s]
-                elif s % springs:
-                    slope[0, j] += all_g_bar[0, s - 1]
+            for k in range(bonds):
+                for j in range(number):
+                    behind = tail[k, at + j]
+                    slope[0, j] -= all_g_bar[k, at + j]
+                    if behind >= 0:
+                        slope[0, j] += all_g_bar[k, behind]
+            if bonds == 0:
+                for k in range(skip):
+                    for j in range(number):
+                        slope[k, j] = ends_bar[n, k, at + j]
             _energy_adjoint(energy, energy_bar, z, inn, inn_tmp, slope, z_bar)
-            for k in range(skip, d):
+            for k in range(first, d):
                 for j in range(number):
                     new[k, at + j] += z_bar[k, j]
 
@@ -758,12 +773,14 @@ class Widths:
 
     Attributes:
         state: width of the state, of which the INN is a function.
+        known: of what the PICINN is a free function.
         forces: width of g.
         energy: hidden layers of the INN.
         power: hidden layers of the PICINN.
     """
 
     state: int
+    known: int
     forces: int
     energy: tuple[int, int]
     power: tuple[int, int]
@@ -776,7 +793,7 @@ class Widths:
         each a W and a b; then drive D and mix M (positive) of both layers. Last the mobilities.
         """
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
-        stacked = [(c, 2 * m1 + c), (m1, m1 + 2 * m2 + c), (m2, m2)]
+        stacked = [(self.known, 2 * m1 + c), (m1, m1 + 2 * m2 + c), (m2, m2)]
         groups = [[(d, e1), (1, e1), (e1, e2), (1, e2), (e2, 1)]]
         groups.append([shape for rows, out in stacked for shape in ((rows, out), (1, out))])
         groups[-1] += [(c, m1), (m1, m2), (c, m2), (m2, 1)]
@@ -835,17 +852,17 @@ def _threads(steps: int) -> int:
     return 1 if steps < LITTLE else torch.get_num_threads()
 
 
-def _blocks(trajectories: int, springs: int, replicas: int, threads: int) -> list[tuple[int, int]]:
+def _blocks(trajectories: int, per: int, replicas: int, threads: int) -> list[tuple[int, int]]:
     """First and last trajectory of each block, alike in size, at least one for each thread."""
-    number = -(-trajectories * max(springs, 1) // LANES)
+    number = -(-trajectories * per // LANES)
     number = min(max(number, -(-threads // replicas)), trajectories)
     cuts = [trajectories * n // number for n in range(number + 1)]
     return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
-def _lanes(low: int, high: int, springs: int) -> int:
-    """Lanes that a block needs at once."""
-    return PAD * -(-min((high - low) * max(springs, 1), LANES) // PAD)
+def _lanes(sites: int) -> int:
+    """Lanes that a block of so many sites needs at once."""
+    return PAD * -(-min(sites, LANES) // PAD)
 
 
 def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], threads: int) -> None:
@@ -858,52 +875,96 @@ def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], thre
         list(pool.map(lambda task: work(*task), tasks))
 
 
-def _arrays(flat: Tensor, *parts: Tensor) -> Arrays:
-    """All of them as arrays in the precision of the first."""
-    return tuple(part.detach().to(flat.dtype).contiguous().numpy() for part in (flat, *parts))
+@dataclass(frozen=True)
+class Run:
+    """What a rollout in scaled variables needs beside weights and first states; arrays.
 
-
-def _run(
-    widths: Widths,
-    inputs: Arrays,
-    unit: float,
-    moved: bool,
-    springs: int,
-    search: bool = False,
-    forward_only: bool = True,
-) -> tuple[Any, Any, Any]:
-    """All replicas forward: states, G, and the law's own v_n or, if that is searched, F_ex.
-
-    inputs: weights, first states, F_ex, v_n and clock, as `fused_rollout` has them. What is run
-    forward only is one compilation for all end conditions; training does without the search.
+    Attributes:
+        widths: sizes of the law's networks.
+        force: F_ex of each step, (replicas, steps, trajectories); empty where there is none.
+        velocity: v_n of each step, the same; F_ex once more where it is not given.
+        field: of a point, (replicas, steps, fields, trajectories).
+        clock: length of each step, (replicas, steps, sites).
+        head, tail: bonds of all sites, (directions, sites); a driven end is -1 - trajectory.
+        per: sites of a trajectory.
+        moved: an end moves at the velocity that is given.
     """
-    weights, first, force, velocity, clock = inputs
-    real, steps = weights.dtype.type, len(clock)
-    replicas, d, sites = first.shape
-    path = np.empty((replicas, steps + 1, d, sites), real)
-    path[:, 0] = first
-    if springs == 0:
-        path[:, :, 0] = force
-    slopes = np.empty((replicas, steps, d, sites), real)
-    ends = np.empty((replicas, steps, sites // springs), real) if springs else path[:, :, 0]
-    pulls = np.zeros_like(ends) if search else None
-    threads = _threads(replicas * steps * sites)
-    blocks = _blocks(sites // max(springs, 1), springs, replicas, threads)
 
-    def block(r: int, low: int, high: int) -> None:
-        room, _ = widths.room(_lanes(low, high, springs), real, False)
-        ends_room = widths.ends_room(_lanes(low, high, 1), real) if forward_only else None
-        pull = force if pulls is None else pulls[r]
-        inputs: Arrays = (
-            *(widths.views(weights[r]), room, path[r], slopes[r], ends[r], pull, velocity, clock),
-            *(real(unit), moved, springs, low, high, ends_room, search),
-        )
-        _roll(*inputs)
+    widths: Widths
+    force: Any
+    velocity: Any
+    field: Any
+    clock: Any
+    head: Any
+    tail: Any
+    per: int
+    moved: bool
 
-    tasks = [(r, *span) for span in blocks for r in range(replicas)]
-    _in_blocks(block, tasks, threads)
-    found = ends if pulls is None else pulls
-    return path, slopes, found if springs else slopes[:, :, 0]
+    @property
+    def blocks(self) -> tuple[list[tuple[int, int]], int]:
+        """Blocks of trajectories, and the threads that share them."""
+        replicas, steps, sites = self.clock.shape
+        threads = _threads(replicas * steps * sites)
+        return _blocks(sites // self.per, self.per, replicas, threads), threads
+
+    def forward(self, weights: Any, first: Any, search: bool, only: bool) -> tuple[Any, Any, Any]:
+        """All replicas forward: states, G, and the end's answers (replicas, steps, ends, ...).
+
+        Args:
+            weights: of each replica, as `fused_weights` has them.
+            first: states, (replicas, d, sites).
+            search: find F_ex from v_n.
+            only: there is no way back. It is one compilation for all end conditions; training does
+                without the search.
+        """
+        real, (replicas, steps, sites) = weights.dtype.type, self.clock.shape
+        path = np.empty((replicas, steps + 1, first.shape[1], sites), real)
+        path[:, 0] = first
+        if not len(self.head):
+            path[:, :-1, : self.field.shape[2]] = self.field
+        slopes = np.empty((replicas, steps, *first.shape[1:]), real)
+        ends = np.zeros((replicas, steps, sites // self.per), real)
+        pulls = np.zeros_like(ends) if search else self.force
+
+        def block(r: int, low: int, high: int) -> None:
+            room, _ = self.widths.room(_lanes((high - low) * self.per), real, False)
+            ends_room = self.widths.ends_room(_lanes(high - low), real) if only else None
+            flux = np.empty((self.widths.forces, sites), real)
+            _roll(
+                *(self.widths.views(weights[r]), room, flux, path[r], slopes[r], ends[r]),
+                *(pulls[r], self.velocity[r], self.clock[r], self.head, self.tail, self.moved),
+                *(low, high, self.per, ends_room, search),
+            )
+
+        blocks, threads = self.blocks
+        _in_blocks(block, [(r, *span) for span in blocks for r in range(replicas)], threads)
+        if not len(self.head):
+            return path, slopes, slopes[:, :, : self.field.shape[2]]
+        return path, slopes, (pulls if search else ends)[:, :, None]
+
+    def backward(self, weights: Any, path: Any, slopes: Any, *bars: Any) -> tuple[Any, Any]:
+        """Bars of weights and first states from those of the path and of the end's answers."""
+        real, (replicas, steps, sites) = path.dtype, self.clock.shape
+        blocks, threads = self.blocks
+        weights_bar = np.zeros((replicas, len(blocks), weights.shape[1]), real)
+        start_bar, d = np.zeros_like(path[:, 0]), path.shape[2]
+
+        def block(r: int, number: int) -> None:
+            low, high = blocks[number]
+            room = self.widths.room(_lanes((high - low) * self.per), real, True)
+            full = tuple(np.zeros((n, sites), real) for n in (d, d, self.widths.forces))
+            views = self.widths.views(weights[r]), self.widths.views(weights_bar[r, number])
+            _roll_back(
+                *(*views, *room, full, path[r], slopes[r], bars[0][r], bars[1][r]),
+                *(self.force[r], self.clock[r], self.head, self.tail, self.moved),
+                *(low, high, self.per),
+            )
+            here = slice(low * self.per, high * self.per)
+            start_bar[r, :, here] = full[0][:, here]
+
+        tasks = [(r, n) for n in range(len(blocks)) for r in range(replicas)]
+        _in_blocks(block, tasks, threads)
+        return weights_bar.sum(1), start_bar
 
 
 class _Rollout(torch.autograd.Function):
@@ -913,66 +974,40 @@ class _Rollout(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        flat: Tensor,
-        start: Tensor,
-        force: Tensor,
-        velocity: Tensor | None,
-        clock: Tensor,
-        unit: float,
-        springs: int,
-        widths: Widths,
-    ) -> tuple[Tensor, Tensor]:
-        moved = velocity is not None
-        speed = force if velocity is None else velocity
-        inputs = _arrays(flat, start, force, speed, clock)
-        path, slopes, ends = _run(widths, inputs, unit, moved, springs, forward_only=False)
-        ctx.kept = (inputs, path, slopes, widths, unit, moved, springs, start.dtype)
+    def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
+        weights, first = _arrays(flat.dtype, flat, start)
+        path, slopes, ends = run.forward(weights, first, search=False, only=False)
+        ctx.kept = (weights, path, slopes, run, start.dtype)
         return tuple(  # type: ignore[return-value]
             torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
         )
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        (flat, _, force, _, clock), path, slopes, widths, unit, moved, springs, dtype = ctx.kept
+        weights, path, slopes, run, dtype = ctx.kept
         path_bar = np.zeros_like(path)
         path_bar[:, 1:] = bars[0].numpy()
         ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
-        replicas, _, d, sites = path.shape
-        threads = _threads(replicas * len(clock) * sites)
-        blocks = _blocks(sites // max(springs, 1), springs, replicas, threads)
-        flat_bar = np.zeros((replicas, len(blocks), flat.shape[1]), path.dtype)
-        start_bar = np.zeros_like(path[:, 0])
-
-        def block(r: int, number: int) -> None:
-            low, high = blocks[number]
-            room = widths.room(_lanes(low, high, springs), path.dtype, True)
-            full = tuple(np.zeros((n, sites), path.dtype) for n in (d, d, widths.forces))
-            bars = widths.views(flat[r]), widths.views(flat_bar[r, number]), *room, full
-            records = path[r], slopes[r], path_bar[r], ends_bar[r]
-            rest: Arrays = (force, clock, path.dtype.type(unit), moved, springs, low, high)
-            inputs: Arrays = (*bars, *records, *rest)
-            _roll_back(*inputs)
-            here = slice(low * max(springs, 1), high * max(springs, 1))
-            start_bar[r, :, here] = full[0][:, here]
-
-        tasks = [(r, n) for n in range(len(blocks)) for r in range(replicas)]
-        _in_blocks(block, tasks, threads)
-        by_weights, by_start = torch.from_numpy(flat_bar.sum(1)), torch.from_numpy(start_bar)
-        return by_weights, by_start.to(dtype), *[None] * 6
+        by_weights, by_start = run.backward(weights, path, slopes, path_bar, ends_bar)
+        return torch.from_numpy(by_weights), torch.from_numpy(by_start).to(dtype), None
 
 
-def fused_weights(law: Potentials | ChainPotentials) -> tuple[Widths, Tensor]:
+def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
+    """All of them as arrays in one precision; axes of stride 0 in front stay so."""
+    return [part.detach().to(dtype).numpy() for part in parts]
+
+
+def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     """Sizes of a law, and all its weights, those that must be positive made so: (replicas, all).
 
     `Widths.views` finds the matrices in a row.
 
     Args:
-        law: potentials of which `fuses` is true.
+        law: of which `fuses` is true.
 
+    >>> from ibvonns.layouts import Point
     >>> from ibvonns.networks import generators
-    >>> widths, flat = fused_weights(Potentials(generators([0, 1])))
+    >>> widths, flat = fused_weights(Law(generators([0, 1]), Point()))
     >>> widths.state, widths.forces, len(flat)
     (2, 1, 2)
     """
@@ -989,69 +1024,95 @@ def fused_weights(law: Potentials | ChainPotentials) -> tuple[Widths, Tensor]:
         parts += [torch.cat([part.bias for part in group], 2)]
     for n in range(2):
         parts += [power.gain[:, None] * power.drive[n].weight, power.mix[n].weight]
-    if isinstance(law, ChainPotentials):
+    if law.mobility is not None:
         parts.append(softplus(law.mobility))
     else:
         parts.append(parts[0].new_zeros(len(parts[0]), 1, power.inputs[1]))
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
-    inputs = law.energy_network.inputs, law.dissipation_network.inputs[1]
-    widths = Widths(*inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))
+    widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))
     return widths, torch.cat([part.flatten(1) for part in parts], 1)
 
 
-def fuses(law: Any, alpha: Tensor) -> bool:
+def fuses(law: Any, z: Tensor) -> bool:
     """Whether the loop knows such a law and such states: two hidden layers, float64, processor.
 
     Args:
-        law: anything; only potentials are known.
-        alpha: internal variables of the states.
+        law: anything; only a `Law` is known.
+        z: states.
 
+    >>> from ibvonns.layouts import Point
     >>> from ibvonns.networks import generators
-    >>> fuses(Potentials(generators([0])), torch.zeros(1, 3, 1, dtype=torch.float64))
+    >>> law = Law(generators([0]), Point())
+    >>> fuses(law, torch.zeros(1, 3, 1, 2, dtype=torch.float64))
     True
     """
-    if not isinstance(law, Potentials | ChainPotentials):
+    if not isinstance(law, Law):
         return False
     depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
-    return depths == {2} and alpha.device.type == "cpu" and alpha.dtype == torch.float64
+    return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64
 
 
 def fused_rollout(
-    law: Potentials | ChainPotentials,
+    law: Law,
     start: Tensor,
+    steps: Tensor,
+    field: Tensor | None,
     force: Tensor | None,
     velocity: Tensor | None,
-    clock: Tensor,
-    unit: float,
-    springs: int,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
-    """Rollouts in scaled variables by the compiled loop; `rollout` has the public functions.
+    """Rollouts by the compiled loop; `rollout` has the public function and says what they are.
 
     Args:
-        law: potentials of which `fuses` is true.
-        start: first states, shape (replicas, d, sites): strains or chi, then alpha.
-        force: F_ex of each step, (steps, trajectories); for the trap chi, (steps + 1, sites). Or
-            None: it is found from `velocity`, and nothing is differentiable.
-        velocity: v_n of each step, or None where F_ex drives the end.
-        clock: length of each step, shape (steps,).
-        unit: kappa of the module's docstring.
-        springs: of a trajectory; 0 for the trap.
+        law: of which `fuses` is true.
+        start: first states, shape (replicas, trajectories, sites, fields + internal).
+        steps: lengths in time, shape (replicas, trajectories, steps), as all that follow.
+        field: of a point at each step, with a last axis for the fields.
+        force: F_ex at a driven end; if not given it is found from `velocity`, and nothing is
+            differentiable.
+        velocity: v_n of a driven end; if not given F_ex drives it.
         dtype: precision of the loop.
 
     Nothing is checked here.
 
     Returns:
-        States after each step (replicas, steps, d, sites), and the law's own v_n, or F_ex where
-        that is not given and for the trap, at the beginning of each, (replicas, steps,
-        trajectories).
+        States after each step, (replicas, trajectories, steps, sites, fields + internal), and what
+        the end answers at the beginning of each, (replicas, trajectories, steps, ends).
     """
+    layout, (replicas, trajectories, sites, width) = law.layout, start.shape
     widths, flat = fused_weights(law)
     flat = flat.to(dtype)
-    differentiable = torch.is_grad_enabled() and (flat.requires_grad or start.requires_grad)
-    if force is not None and differentiable:
-        return _Rollout.apply(flat, start, force, velocity, clock, unit, springs, widths)
-    known = [part for part in (force, velocity) if part is not None]
-    inputs = _arrays(flat, start, known[0], known[-1], clock)
-    path, _, ends = _run(widths, inputs, unit, velocity is not None, springs, force is None)
-    return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
+    mean, deviation = law.field
+    nothing = steps.new_zeros(1, steps.shape[2], trajectories).expand(replicas, -1, -1)
+    pull = nothing if force is None else (force / law.force).mT.contiguous()
+    speed = nothing if velocity is None else (velocity / law.rate).mT.contiguous()
+    if field is not None:
+        field = ((field - mean) / deviation).permute(0, 2, 3, 1)
+    clock = (law.clock * steps).mT.repeat_interleave(sites, 2)
+    records = [nothing if part is None else part for part in (pull, speed, field, clock)]
+    bonds = _bonds(layout, trajectories, sites)
+    run = Run(widths, *_arrays(dtype, *records), *bonds, sites, velocity is not None)
+    scaled = law.scaled(start).permute(0, 3, 1, 2).flatten(2)
+    differentiable = torch.is_grad_enabled() and (flat.requires_grad or scaled.requires_grad)
+    search = layout.driven and force is None
+    if differentiable and not search:
+        path, ends = _Rollout.apply(flat, scaled, run)
+    else:
+        path, _, ends = map(
+            torch.from_numpy, run.forward(*_arrays(dtype, flat, scaled), search, only=True)
+        )
+        path, ends = path[:, 1:].to(start.dtype), ends.to(start.dtype)
+    path = path.unflatten(3, (trajectories, sites)).permute(0, 3, 1, 4, 2)
+    fields = layout.fields
+    path = torch.cat([mean + deviation * path[..., :fields], path[..., fields:]], -1)
+    unit = law.rate if layout.driven and not search else law.force
+    return path, unit * ends.permute(0, 3, 1, 2)[..., : layout.ends]
+
+
+def _bonds(layout: Layout, trajectories: int, sites: int) -> tuple[Any, Any]:
+    """Head and tail of the bonds of all trajectories side by side; ends are -1 - trajectory."""
+    head, tail = (part[:, None] for part in layout.bonds(sites))
+    each = torch.arange(trajectories)[:, None]
+    head = torch.where(head < 0, -1 - each, head + sites * each)
+    tail = torch.where(tail < 0, tail, tail + sites * each)
+    return head.flatten(1).numpy(), tail.flatten(1).numpy()

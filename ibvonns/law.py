@@ -1,0 +1,393 @@
+"""The law of a system: free energy f(z), dual dissipation potential phi(z, g), and what follows."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ibvonns.layouts import Layout, forces, moved
+from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
+from ibvonns.validation import count, finite, positive, shaped
+
+__all__ = ["Law", "Scales"]
+
+FAINT = 0.1  # gain of the forces of bonds in the dissipation network
+PLAIN = 5.0  # first mobility of a bond, in units of the scales
+
+
+class Scales(nn.Module):
+    """Units of a law, set from the training data, so that its networks see numbers near 1.
+
+    Args:
+        layout: of the sites.
+        spacing: natural length of a site; its field is a strain, or a density, in these lengths.
+        internal: number of internal variables of a site.
+
+    Raises:
+        ValueError: a spacing that is not above 0, or a number of variables below 0.
+
+    Buffers: `field` (mean and deviation of each field, shape (2, fields)), `energy` (f* of Eqs.
+    (31), (55)) and `rate` (of alpha at a point, one over a time; else a velocity of the bonds).
+    """
+
+    field: Tensor
+    energy: Tensor
+    rate: Tensor
+
+    def __init__(self, layout: Layout, spacing: float = 1.0, internal: int = 1):
+        super().__init__()
+        self.layout, self.spacing = layout, positive("spacing", spacing)
+        self.internal = count("internal", internal, 0 if layout.directions else 1)
+        field = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, layout.fields)
+        self.register_buffer("field", field)
+        for name in ("energy", "rate"):
+            self.register_buffer(name, torch.tensor(1.0, dtype=torch.float64))
+
+    def set_scales(self, field: Tensor, energy: float, rate: float) -> None:
+        """Fix the units.
+
+        Args:
+            field: mean and deviation of each field, shape (2, fields).
+            energy: f*.
+            rate: of alpha at a point, one over a time; else a velocity.
+
+        Raises:
+            ValueError: a mean that is not finite, or a scale that is not above 0.
+        """
+        shaped("field", finite("field", field), (2, self.layout.fields))
+        positive("deviation of the field", float(field[1].min()))
+        self.field.copy_(field)
+        self.energy.fill_(positive("energy", energy))
+        self.rate.fill_(positive("rate", rate))
+
+    @property
+    def force(self) -> Tensor:
+        """Unit of the force that is conjugate to each field, shape (fields,)."""
+        return self.energy / self.field[1] / self.spacing
+
+    @property
+    def clock(self) -> Tensor:
+        """Unit of the rate of alpha, one over a time."""
+        return self.rate / self.spacing / self.field[1, 0] if self.layout.directions else self.rate
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """States with their fields standardised.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+
+        """
+        fields = self.layout.fields
+        mean, deviation = self.field
+        return torch.cat([(z[..., :fields] - mean) / deviation, z[..., fields:]], -1)
+
+    def changed(
+        self, v: Tensor, inner: Tensor, velocity: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """dz/dt from the velocities of the bonds and the rates of alpha; and the end's own v_n.
+
+        Args:
+            v: velocity of each bond, shape (replicas, trajectories, sites, directions).
+            inner: rates of alpha, shape (replicas, trajectories, sites, internal).
+            velocity: v_n at which a driven end moves instead, shape (replicas, trajectories).
+        """
+        own = v[..., -1, :]
+        if velocity is not None:
+            last = velocity[..., None, None]
+            v = torch.cat([v[..., :-1, :], last], -2)
+        still = inner.new_zeros(*inner.shape[:-1], self.layout.fields)
+        if self.layout.directions:
+            still = moved(self.layout, v)[..., None] / self.spacing
+        return torch.cat([still, inner], -1), own
+
+
+class Law(Scales):
+    r"""Free energy f(z) of a site, Eq. (11), and dual dissipation potential phi(z, g), Eq. (12).
+
+    z = (field, alpha) is the state of a site and g = (g of its bonds, g_alpha) the thermodynamic
+    forces. Onsager's principle gives everything else. At a point, where the field is a control::
+
+        Eq. (23)  F_ex = df/dfield            Eq. (24)  g_alpha = -df/dalpha
+        Eq. (28)  dalpha/dt = dphi/dg(alpha, g), an instance of Eq. (10)
+
+    and on sites with bonds, with the tension T = df/dfield / spacing::
+
+        Eqs. (44), (45)  g of a bond = T ahead - T here, and F_ex - T at a driven end
+        Eq. (46)         g_alpha = -df/dalpha
+        Eqs. (47), (48)  v = dphi/dg of a bond,   dalpha/dt = dphi/dg_alpha
+                         d field/dt = moved(v) / spacing
+
+    The dissipation sum g . dphi/dg >= phi >= 0 follows from the construction of phi, whatever the
+    weights. A driven end knows F_ex or v_n; the latter turns Eq. (47) at the last site into an
+    equation for F_ex, where the paper trains a further network.
+
+    With bonds, phi has in addition sum m g^2 / 2 with positive mobilities m, learned too. A network
+    of softplus functions grows only linearly: its slope is bounded, and beyond the bound no force
+    would belong to a velocity. With the mobilities phi is strictly convex, each velocity has
+    exactly one force, and phi >= 0 with phi(0) = 0 still holds by construction.
+
+    Args:
+        rngs: one generator for each replica.
+        layout: of the sites.
+        spacing: as for `Scales`.
+        internal: number of internal variables of a site; a point has at least one.
+        energy_hidden: widths of the hidden layers of f.
+        dissipation_hidden: widths of the hidden layers of phi.
+
+    Raises:
+        ValueError: no generator, no hidden layer, a width below 1, or as `Scales`.
+
+    States have shape (replicas, trajectories, sites, fields + internal). Buffers: those of
+    `Scales`, and `reference`, the scaled state at which f is 0, one for each replica.
+
+    >>> from ibvonns.layouts import Row
+    >>> from ibvonns.networks import generators
+    >>> law = Law(generators([0]), Row())
+    >>> z = torch.linspace(0, 2, 20, dtype=torch.float64).reshape(1, 1, 10, 2)
+    >>> pull = torch.ones(1, 1, dtype=torch.float64)
+    >>> rate, v_n = law.step(z, force=pull)
+    >>> bool((law.step(z, velocity=v_n[..., 0])[1] - pull).abs().max() < 1e-8)
+    True
+    """
+
+    reference: Tensor
+
+    def __init__(
+        self,
+        rngs: Sequence[Generator],
+        layout: Layout,
+        spacing: float = 1.0,
+        internal: int = 1,
+        energy_hidden: Sequence[int] = (20, 20),
+        dissipation_hidden: Sequence[int] = (20, 20),
+    ):
+        super().__init__(layout, spacing, internal)
+        bonds, width = layout.directions, layout.fields + internal
+        self.known = width if bonds else internal  # phi knows no control: those may change at will
+        self.energy_network = INN(rngs, width, energy_hidden)
+        gain = bonds * [FAINT] + internal * [1.0]
+        self.dissipation_network = PICINN(
+            rngs, self.known, bonds + internal, dissipation_hidden, gain
+        )
+        self.mobility: nn.Parameter | None = None
+        if bonds:
+            # Softplus of it. That of a bond starts above any that is likely, and the network's own
+            # part ten times smaller than usual, with g of the bond faint in it: a sum of both can
+            # only come down to plain friction through the mobility, which goes on beyond the forces
+            # of the data, where the network's part does not.
+            last = cast(PositiveLinear, self.dissipation_network.mix[-1])
+            with torch.no_grad():
+                last.free.sub_(math.log(10))
+            first = torch.tensor(bonds * [PLAIN] + internal * [1.0], dtype=torch.float64)
+            self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))
+        zero = torch.zeros(len(rngs), 1, width, dtype=torch.float64)
+        self.register_buffer("reference", zero)
+
+    @torch.no_grad()
+    def set_reference(self, z: Tensor) -> None:
+        """Put the zero of f at a state of each replica, Eq. (11).
+
+        Args:
+            z: shape (replicas, 1, 1, fields + internal).
+
+        Raises:
+            ValueError: NaN or wrong shape.
+        """
+        self.reference.copy_(self.scaled(finite("z", z))[:, 0])
+
+    def free_energy(self, z: Tensor) -> Tensor:
+        """f of each site, an energy, zero at `reference`: (replicas, trajectories, sites).
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        value = each(self.energy_network, self.scaled(z)) - self.energy_network(self.reference)[
+            :, None
+        ]
+        return self.energy * value[..., 0]
+
+    def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """df/dfield / spacing and g_alpha = -df/dalpha, Eqs. (23), (24), (46), in closed form.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+
+        Returns:
+            The force F_ex of each control, or the tension, (replicas, trajectories, sites, fields);
+            and an energy, (replicas, trajectories, sites, internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        slope = each(self.energy_network.gradient, self.scaled(z))
+        fields = self.layout.fields
+        return self.force * slope[..., :fields], -self.energy * slope[..., fields:]
+
+    def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """What phi knows of the states, and its forces in units of the scales."""
+        return self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(0)
+
+    def _units(self, which: int) -> Tensor:
+        """Units of g or of the rates: those of the bonds, then those of alpha."""
+        bond = (self.force[0], self.rate)[which]
+        inner = (self.energy, self.clock)[which]
+        return torch.stack(self.layout.directions * [bond] + self.internal * [inner])
+
+    def dual_dissipation(self, z: Tensor, g: Tensor) -> Tensor:
+        """phi of each site, Eq. (12), an energy per time: (replicas, trajectories, sites).
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            g: forces of the bonds, then g_alpha, energies: (..., sites, directions + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        known, scaled = self._parts(z, g)
+        value = each(self.dissipation_network, known, scaled)[..., 0]
+        if self.mobility is not None:
+            value = value + (softplus(self.mobility)[:, :, None] * scaled**2).sum(-1) / 2
+        return self.energy * self.clock * value
+
+    def rates(self, z: Tensor, g: Tensor) -> Tensor:
+        """dphi/dg, Eqs. (10), (28), (47), (48), in closed form, in the shape of g.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            g: forces of the bonds, then g_alpha, energies: (..., sites, directions + internal).
+
+        Returns:
+            Velocities of the bonds, then rates of alpha, one over a time.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        known, scaled = self._parts(z, g)
+        slope = each(self.dissipation_network.gradient, known, scaled)
+        if self.mobility is not None:
+            slope = slope + softplus(self.mobility)[:, :, None] * scaled
+        return slope * self._units(1)
+
+    def dissipation(self, z: Tensor, g: Tensor) -> Tensor:
+        """sum g . dphi/dg of each site, an energy per time, never negative.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            g: forces of the bonds, then g_alpha, energies: (..., sites, directions + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        return (g * self.rates(z, g)).sum(-1)
+
+    def driving(self, z: Tensor, force: Tensor | None = None) -> Tensor:
+        """g at a state: forces of the bonds, then g_alpha, (..., sites, directions + internal).
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            force: F_ex at a driven end, shape (replicas, trajectories) or (trajectories,); the end
+                is closed if it is not given.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        tension, g_alpha = self.slopes(z)
+        if not self.layout.directions:
+            return g_alpha
+        end = None if force is None else force.expand(z.shape[:2])
+        return torch.cat([forces(self.layout, tension[..., 0], end), g_alpha], -1)
+
+    def step(
+        self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """dz/dt, and what an end answers, Eqs. (23), (24), (28), (44) to (48).
+
+        A point needs neither force nor velocity and answers F_ex of each control. A driven end
+        answers v_n where F_ex is known, and F_ex where v_n alone is; where both are, it moves at
+        the v_n that is given, and answers the one that the law would have given. The total field of
+        a row then grows at v_n / spacing exactly, whatever the weights.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            force: F_ex, shape (replicas, trajectories) or (trajectories,).
+            velocity: v_n, same shapes.
+
+        Returns:
+            In the shape of z, and (replicas, trajectories, ends).
+
+        Raises:
+            ValueError: wrong shape, or a driven end of which nothing is known.
+        """
+        layout, bonds = self.layout, self.layout.directions
+        velocity = None if velocity is None else velocity.expand(z.shape[:2])
+        tension, g_alpha = self.slopes(z)
+        if not bonds:
+            rate, _ = self.changed(g_alpha[..., :0], self.rates(z, g_alpha), None)
+            return rate, tension[..., 0, :]
+        tension = tension[..., 0]
+        end: Tensor | None = None
+        if layout.driven and force is not None:
+            end = force.expand(z.shape[:2])
+        elif layout.driven:
+            if velocity is None:
+                raise ValueError("force and velocity must not both be None at a driven end")
+            end = self._drive(z[..., -1:, :], g_alpha[..., -1:, :], velocity) + tension[..., -1]
+        g = torch.cat([forces(layout, tension, end), g_alpha], -1)
+        w = self.rates(z, g)
+        rate, own = self.changed(w[..., :bonds], w[..., bonds:], velocity)
+        if end is None:
+            return rate, own[..., :0]
+        return rate, own if force is not None else end[..., None]
+
+    def _drive(self, z: Tensor, g_alpha: Tensor, velocity: Tensor) -> Tensor:
+        """g of the last bond at which dphi/dg is the velocity: (replicas, trajectories)."""
+
+        def speed(g: Tensor) -> Tensor:
+            both = torch.cat([g[..., None, None], g_alpha], -1)
+            return self.rates(z, both)[..., 0, 0]
+
+        assert self.mobility is not None
+        slope = self.rate * softplus(self.mobility[:, 0, :1]) / self.force
+        return root(speed, velocity, slope.detach(), float(self.force))
+
+
+def each(network: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """A network of points, applied to sites: (replicas, trajectories, sites, ...)."""
+    return network(*(part.flatten(1, 2) for part in parts)).unflatten(1, parts[0].shape[1:3])
+
+
+def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, unit: float) -> Tensor:
+    """x with function(x) = target, for a function that rises by at least `slope`; differentiable.
+
+    The root lies within |target - function(0)| / slope of 0. Newton's method, which halves the
+    bracket where it would leave it; then one more step with a gradient: by the implicit function
+    theorem it carries the exact derivative of the root.
+    """
+
+    def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            value = function(at)
+            (steep,) = torch.autograd.grad(value.sum(), at)
+        return value.detach(), steep
+
+    aim, x = target.detach(), torch.zeros_like(target)
+    value, steep = value_and_slope(x)
+    reach = (aim - value).abs() / slope * (1 + 1e-6) + 1e-12 * unit
+    low, high = -reach, reach
+    for _ in range(200):
+        below = value < aim
+        low, high = torch.where(below, x, low), torch.where(below, high, x)
+        newton = x - (value - aim) / steep
+        new = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        done = bool(((new - x).abs() <= 1e-14 * (x.abs() + unit)).all())
+        x = new
+        value, steep = value_and_slope(x)
+        if done:
+            break
+    return x - (function(x) - target) / steep
