@@ -7,8 +7,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from ibvonns.ensemble import Density, Samples
 from ibvonns.likelihood import flow_nll, mixture_nll
 from ibvonns.networks import MLP
+from ibvonns.observations import Observations
 from ibvonns.validation import count, finite, positive, shaped
 
 __all__ = ["FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
@@ -39,167 +41,203 @@ def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tenso
     return 0.5 * log(2 * pi) + deviation.log() + (variance + (first - mean) ** 2) / (2 * spread)
 
 
-class GaussianDecoder(nn.Module):
+class _Scaled(nn.Module):
+    """Units of a decoder, set from the training data.
+
+    Buffers: `position`, mean and deviation of the positions, (2, components), the scales mu* and
+    sigma* of Eq. (30); and `given`, the same of the fields, (2, fields).
+    """
+
+    position: Tensor
+    given: Tensor
+
+    def __init__(self, fields: int = 1, components: int = 1):
+        super().__init__()
+        self.fields = fields
+        for name, number in (("position", components), ("given", fields)):
+            scale = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, number)
+            self.register_buffer(name, scale)
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """States with their fields standardised: (replicas, points, fields + internal)."""
+        mean, deviation = self.given
+        fields = self.fields
+        return torch.cat([(z[..., :fields] - mean) / deviation, z[..., fields:]], -1)
+
+
+class GaussianDecoder(_Scaled):
     """q(x | alpha) = N(mu, sigma^2), with mu and sigma from one network, Eq. (30).
 
     Args:
         rngs: one generator for each replica.
         hidden: widths of the network's hidden layers.
         internal: number of internal variables.
+        fields: of the state, of which this density knows nothing.
+        components: of a position; they are independent.
 
     Raises:
         ValueError: no generator, or a width below 1.
 
-    Buffer `position`: the scales mu* and sigma* of Eq. (30), the mean and the deviation of the
-    particle's position in the training data.
-
     >>> from ibvonns.networks import generators
     >>> decoder = GaussianDecoder(generators([0]))
-    >>> mean, deviation = decoder(torch.zeros(1, 3, 1, dtype=torch.float64))
+    >>> mean, deviation = decoder(torch.zeros(1, 3, 2, dtype=torch.float64))
     >>> mean.shape, bool((deviation > 0).all())
-    (torch.Size([1, 3]), True)
+    (torch.Size([1, 3, 1]), True)
     """
 
-    position: Tensor
-
     def __init__(
-        self, rngs: Sequence[Generator], hidden: Sequence[int] = (10, 10), internal: int = 1
+        self,
+        rngs: Sequence[Generator],
+        hidden: Sequence[int] = (10, 10),
+        internal: int = 1,
+        fields: int = 1,
+        components: int = 1,
     ):
-        super().__init__()
-        self.network = MLP(rngs, (internal, *hidden, 2))
-        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        super().__init__(fields, components)
+        self.network = MLP(rngs, (internal, *hidden, 2 * components))
 
-    def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (replicas, points), lengths.
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (replicas, points, components), lengths.
 
         Args:
-            alpha: shape (replicas, points, internal).
+            z: states, shape (replicas, points, fields + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        shaped("alpha", alpha, ("replicas", "points", "internal"))
+        shaped("z", z, ("replicas", "points", "fields + internal"))
         centre, scale = self.position
-        outputs = self.network(alpha)
+        mean, width = self.network(z[..., self.fields :]).chunk(2, -1)
         # an offset rather than the product of Eq. (30): the same family, whatever the mean's sign
-        return centre + scale * outputs[..., 0], scale * softplus(outputs[..., 1])
+        return centre + scale * mean, scale * softplus(width)
 
-    def log_density(self, positions: Tensor, alpha: Tensor) -> Tensor:
-        """log q(x | alpha) in nats per length, shape (replicas, points, ...).
+    def log_density(self, values: Tensor, z: Tensor) -> Tensor:
+        """log q(x | z) in nats, shape (replicas, points, ...).
 
         Args:
-            positions: x, shape (replicas, points, ...), or with 1 for either.
-            alpha: shape (replicas, points, internal).
+            values: x, shape (replicas, points, ...), or with 1 for either; with a last axis for the
+                components, if there are several.
+            z: states, shape (replicas, points, fields + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        mean, deviation = self(alpha)
-        _begins("positions", positions, mean.shape)
-        spare = positions.ndim - mean.ndim
-        mean, deviation = (part.reshape(part.shape + (1,) * spare) for part in (mean, deviation))
-        return -0.5 * log(2 * pi) - deviation.log() - ((positions - mean) / deviation) ** 2 / 2
+        mean, deviation = self(z)
+        values = values[..., None] if mean.shape[-1] == 1 else values
+        _begins("values", values, mean.shape[:2])
+        axes = mean.shape[:2] + (1,) * (values.ndim - 3) + mean.shape[2:]
+        mean, deviation = mean.reshape(axes), deviation.reshape(axes)
+        standard = (values - mean) / deviation
+        return (-0.5 * log(2 * pi) - deviation.log() - standard**2 / 2).sum(-1)
 
-    def sample(self, alpha: Tensor, realisations: int, generator: Generator) -> Tensor:
-        """Positions drawn from q(x | alpha), shape (replicas, points, realisations).
+    def nll(self, data: Observations, z: Tensor) -> Tensor:
+        """-<log q(x | z)> of each row in nats, exact from the moments: (replicas, rows).
 
         Args:
-            alpha: shape (replicas, points, internal).
+            data: rows (conditions, times, sites).
+            z: states, shape (replicas, rows, fields + internal).
+        """
+        moments = data.mean.flatten(0, 2), data.variance.flatten(0, 2)
+        return gaussian_nll(*self(z), *moments).sum(-1)
+
+    def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """Positions drawn from q(x | z), shape (replicas, points, realisations).
+
+        Args:
+            z: states, shape (replicas, points, fields + internal).
             realisations: how many draws for each replica and point.
             generator: source of every random number.
+
+        Returns:
+            With a last axis for the components, if there are several.
 
         Raises:
             ValueError: wrong shape, or no realisation.
         """
-        mean, deviation = self(alpha)
-        noise = torch.randn(
-            (*mean.shape, count("realisations", realisations)),
-            generator=generator,
-            dtype=mean.dtype,
-            device=mean.device,
-        )
-        return mean[..., None] + deviation[..., None] * noise
+        mean, deviation = (part[:, :, None] for part in self(z))
+        shape = (*mean.shape[:2], count("realisations", realisations), mean.shape[-1])
+        draws = mean + deviation * _normal(shape, mean, generator)
+        return draws[..., 0] if shape[-1] == 1 else draws
 
 
-def _state(position: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-    """Standardised strain beside alpha: (replicas, points, 1 + internal)."""
-    shaped("alpha", alpha, ("replicas", "points", alpha.shape[-1] if alpha.ndim else 1))  # 0, too
-    shaped("strain", strain, ("...", alpha.shape[1]))
-    centre, scale = position
-    column = ((strain - centre) / scale)[..., None].expand(*alpha.shape[:2], 1)
-    return torch.cat([column, alpha], -1)
+def _normal(shape: Sequence[int], like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-class MixtureDecoder(nn.Module):
-    r"""q(eps | z): two Gaussians a fixed distance apart, with the mean strain built in, Eq. (54)::
+def _rows(data: Observations) -> tuple[Density, Tensor]:
+    """The cloud of positions on a grid, and its weights row by row."""
+    if isinstance(data.cloud, Samples):
+        raise ValueError("decoder must be 'gaussian' where positions have several components")
+    return data.cloud, data.cloud.weights.flatten(0, -2)
+
+
+def _compiled(z: Tensor) -> bool:
+    return z.device.type == "cpu" and z.dtype == torch.float64
+
+
+class MixtureDecoder(_Scaled):
+    r"""q(x | z): two Gaussians a fixed distance apart, with the mean built in, Eq. (54)::
 
         q = pi N(eps + (pi - 1) eps_h, s_l^2) + (1 - pi) N(eps + pi eps_h, s_r^2)
 
-    pi depends on alpha alone, s_l and s_r on the state z = (strain, alpha). Whatever the weights,
-    the mean of q is the strain.
+    pi depends on alpha alone, s_l and s_r on the state z = (eps, alpha). Whatever the weights, the
+    mean of q is the field eps, a strain for a chain.
 
     Args:
         rngs: one generator for each replica.
-        well_strain: eps_h, the distance of the two Gaussians.
+        wells: eps_h, the distance of the two Gaussians.
         hidden: widths of the hidden layers of each of the three networks.
         internal: number of internal variables.
 
     Raises:
         ValueError: no generator, a width below 1, or a distance that is not above 0.
 
-    Buffer `position`: mean and deviation of the single strains in the training data.
-
     >>> from ibvonns.networks import generators
-    >>> decoder, one = MixtureDecoder(generators([0])), torch.ones(1, 3, 1, dtype=torch.float64)
-    >>> decoder.log_density(one[..., 0], one[..., 0], one).shape
+    >>> decoder, z = MixtureDecoder(generators([0])), torch.ones(1, 3, 2, dtype=torch.float64)
+    >>> decoder.log_density(z[..., 0], z).shape
     torch.Size([1, 3])
     """
-
-    position: Tensor
 
     def __init__(
         self,
         rngs: Sequence[Generator],
-        well_strain: float = 2.0,
+        wells: float = 2.0,
         hidden: Sequence[int] = (10, 10),
         internal: int = 1,
     ):
         super().__init__()
-        self.well_strain = positive("well_strain", well_strain)
+        self.wells = positive("wells", wells)
         self.share = MLP(rngs, (internal, *hidden, 1))
         self.widths = nn.ModuleList(MLP(rngs, (1 + internal, *hidden, 1)) for _ in "lr")
-        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
 
-    def forward(self, strain: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithms of the two weights, centres and deviations: (replicas, points, 2) each.
 
         Args:
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            z: states, shape (replicas, points, 1 + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        state = _state(self.position, strain, alpha)
-        logit = self.share(alpha)
+        state = self.scaled(z)
+        logit = self.share(z[..., 1:])
         logs = torch.cat([logsigmoid(logit), logsigmoid(-logit)], -1)
         share = torch.sigmoid(logit)
-        apart = self.well_strain * torch.cat([share - 1, share], -1)
+        apart = self.wells * torch.cat([share - 1, share], -1)
         widths = torch.cat([softplus(network(state)) for network in self.widths], -1)
-        return logs, strain[..., None] + apart, self.position[1] * widths
+        return logs, z[..., :1] + apart, self.position[1] * widths
 
-    def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """log q(value | z) in nats per strain, shape (replicas, points, ...).
+    def log_density(self, values: Tensor, z: Tensor) -> Tensor:
+        """log q(x | z) in nats, shape (replicas, points, ...).
 
         Args:
-            values: single strains, shape (replicas, points, ...), or with 1 for either.
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            values: x, shape (replicas, points, ...), or with 1 for either.
+            z: states, shape (replicas, points, 1 + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        logs, centres, deviations = self(strain, alpha)
+        logs, centres, deviations = self(z)
         _begins("values", values, logs.shape[:2])
         axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
         logs, centres, deviations = (part.reshape(axes) for part in (logs, centres, deviations))
@@ -207,45 +245,40 @@ class MixtureDecoder(nn.Module):
         parts = logs - deviations.log() - 0.5 * standard**2
         return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
 
-    def nll(self, grid: Tensor, weights: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) in nats per strain, shape (replicas, points).
+    def nll(self, data: Observations, z: Tensor) -> Tensor:
+        """-sum_j w_j log q(x_j | z) of each row in nats: (replicas, rows).
 
         In one compiled pass (`likelihood`) in double precision on the processor; else by
         `log_density`.
 
         Args:
-            grid: x_j, single strains, shape (grid,).
-            weights: w_j, shape (points, grid).
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            data: rows (conditions, times, sites), with their positions on a grid.
+            z: states, shape (replicas, rows, 1 + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        if alpha.device.type == "cpu" and alpha.dtype == torch.float64:
-            return mixture_nll(grid, weights, *self(strain, alpha))
-        values = grid.expand(*alpha.shape[:2], -1)
-        return -(weights * self.log_density(values, strain, alpha)).sum(-1)
+        cloud, weights = _rows(data)
+        if _compiled(z):
+            return mixture_nll(cloud.grid, weights, *self(z))
+        return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
 
-    def sample(
-        self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
-    ) -> Tensor:
-        """Strains drawn from q(eps | z), shape (replicas, points, realisations).
+    def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """Positions drawn from q(x | z), shape (replicas, points, realisations).
 
         Args:
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            z: states, shape (replicas, points, 1 + internal).
             realisations: how many draws for each replica and point.
             generator: source of every random number.
 
         Raises:
             ValueError: wrong shape, or no realisation.
         """
-        logs, centres, deviations = self(strain, alpha)
+        logs, centres, deviations = self(z)
         shape = (*logs.shape[:2], count("realisations", realisations))
-        draw = {"generator": generator, "dtype": logs.dtype, "device": logs.device}
-        second = torch.rand(shape, **draw) >= logs[..., :1].exp()
-        noise = torch.randn(shape, **draw)
+        draw = torch.rand(*shape, generator=generator, dtype=logs.dtype, device=logs.device)
+        second = draw >= logs[..., :1].exp()
+        noise = _normal(shape, logs, generator)
         centre, deviation = (
             torch.where(second, part[..., 1:], part[..., :1]) for part in (centres, deviations)
         )
@@ -358,27 +391,24 @@ class SigmoidalFlow(nn.Module):
         return [p.reshape(*p.shape[:2], *(1,) * (axes - 2), self.sigmoids) for p in parts]
 
 
-class FlowDecoder(nn.Module):
-    """q(eps | z): a standard Gaussian pulled back through a `SigmoidalFlow` (Sec. 4.4).
+class FlowDecoder(_Scaled):
+    """q(x | z): a standard Gaussian pulled back through a `SigmoidalFlow` (Sec. 4.4).
 
     Args:
         rngs: one generator for each replica.
         sigmoids: d; the paper takes 2.
         hidden: widths of the hidden layers of the flow's network.
         internal: number of internal variables.
+        fields: of the state.
 
     Raises:
         ValueError: no generator, no sigmoid, or a width below 1.
 
-    Buffer `position`: mean and deviation of the single strains in the training data.
-
     >>> from ibvonns.networks import generators
-    >>> decoder, one = FlowDecoder(generators([0])), torch.ones(1, 3, 1, dtype=torch.float64)
-    >>> decoder.log_density(one[..., 0], one[..., 0], one).shape
+    >>> decoder, z = FlowDecoder(generators([0])), torch.ones(1, 3, 2, dtype=torch.float64)
+    >>> decoder.log_density(z[..., 0], z).shape
     torch.Size([1, 3])
     """
-
-    position: Tensor
 
     def __init__(
         self,
@@ -386,73 +416,60 @@ class FlowDecoder(nn.Module):
         sigmoids: int = 2,
         hidden: Sequence[int] = (10, 10),
         internal: int = 1,
+        fields: int = 1,
     ):
-        super().__init__()
-        self.flow = SigmoidalFlow(rngs, 1 + internal, sigmoids, hidden)
-        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        super().__init__(fields)
+        self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids, hidden)
 
-    def log_density(self, values: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """log q(value | z) in nats per strain, shape (replicas, points, ...).
+    def log_density(self, values: Tensor, z: Tensor) -> Tensor:
+        """log q(x | z) in nats, shape (replicas, points, ...).
 
         Args:
-            values: single strains, shape (replicas, points, ...), or with 1 for either.
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            values: x, shape (replicas, points, ...), or with 1 for either.
+            z: states, shape (replicas, points, fields + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        state = _state(self.position, strain, alpha)
-        centre, scale = self.position
-        y, log_slope = self.flow((values - centre) / scale, state)
+        centre, scale = self.position[:, 0]
+        y, log_slope = self.flow((values - centre) / scale, self.scaled(z))
         return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
 
-    def nll(self, grid: Tensor, weights: Tensor, strain: Tensor, alpha: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) in nats per strain, shape (replicas, points).
+    def nll(self, data: Observations, z: Tensor) -> Tensor:
+        """-sum_j w_j log q(x_j | z) of each row in nats: (replicas, rows).
 
         In one compiled pass (`likelihood`) in double precision on the processor; else by
         `log_density`.
 
         Args:
-            grid: x_j, single strains, shape (grid,).
-            weights: w_j, shape (points, grid).
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            data: rows (conditions, times, sites), with their positions on a grid.
+            z: states, shape (replicas, rows, fields + internal).
 
         Raises:
             ValueError: wrong shape.
         """
-        if alpha.device.type == "cpu" and alpha.dtype == torch.float64:
-            state = _state(self.position, strain, alpha)
-            centre, scale = self.position
-            parts = self.flow.parameters_at(state)
-            nll = flow_nll((grid - centre) / scale, weights, *parts)
+        cloud, weights = _rows(data)
+        if _compiled(z):
+            centre, scale = self.position[:, 0]
+            parts = self.flow.parameters_at(self.scaled(z))
+            nll = flow_nll((cloud.grid - centre) / scale, weights, *parts)
             return nll + weights.sum(-1) * scale.log()
-        values = grid.expand(*alpha.shape[:2], -1)
-        return -(weights * self.log_density(values, strain, alpha)).sum(-1)
+        return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
 
-    def sample(
-        self, strain: Tensor, alpha: Tensor, realisations: int, generator: Generator
-    ) -> Tensor:
-        """Strains drawn from q(eps | z), shape (replicas, points, realisations).
+    def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """Positions drawn from q(x | z), shape (replicas, points, realisations).
 
         Args:
-            strain: mean strain, shape (points,) or (replicas, points).
-            alpha: internal variables, shape (replicas, points, internal).
+            z: states, shape (replicas, points, fields + internal).
             realisations: how many draws for each replica and point.
             generator: source of every random number.
 
         Raises:
             ValueError: wrong shape, or no realisation.
         """
-        state = _state(self.position, strain, alpha)
-        y = torch.randn(
-            (*state.shape[:2], count("realisations", realisations)),
-            generator=generator,
-            dtype=state.dtype,
-            device=state.device,
-        )
-        centre, scale = self.position
+        state = self.scaled(z)
+        y = _normal((*z.shape[:2], count("realisations", realisations)), state, generator)
+        centre, scale = self.position[:, 0]
         return centre + scale * self.flow.inverse(y, state)
 
 

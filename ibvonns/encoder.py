@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from ibvonns.ensemble import Density
+from ibvonns.ensemble import Cloud
 from ibvonns.networks import MLP
+from ibvonns.observations import Observations
 from ibvonns.validation import count, finite, shaped
 
 __all__ = ["GAUGE_EVERY", "Encoder"]
@@ -27,13 +28,14 @@ class Encoder(nn.Module):
         features: widths of h after its input, the last being the number of averaged features.
         hidden: widths of rho between the features and alpha.
         internal: number of internal variables.
+        components: of a position.
         reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
             the zero of the raw gauge is an accident of the weights.
 
     Raises:
         ValueError: no generator, or a width below 1.
 
-    Buffers: `position` (mean and deviation of x in the training data); `offset` and `scale` (the
+    Buffers: `position` (mean and deviation of x in the training data, shape (2, components)); `offset` and `scale` (the
     gauge of each replica, as `measure_gauge` returns it).
 
     >>> from ibvonns.networks import generators
@@ -52,13 +54,15 @@ class Encoder(nn.Module):
         features: Sequence[int] = (10, 10, 10),
         hidden: Sequence[int] = (10,),
         internal: int = 1,
+        components: int = 1,
         reference: float | None = None,
     ):
         super().__init__()
         self.reference = reference
-        self.h = MLP(rngs, (1, *features))
+        self.h = MLP(rngs, (components, *features))
         self.rho = MLP(rngs, (features[-1], *hidden, internal))
-        self.register_buffer("position", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        position = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components)
+        self.register_buffer("position", position)
         one = torch.ones(len(rngs), 1, internal, dtype=torch.float64)
         self.register_buffer("offset", 0 * one)
         self.register_buffer("scale", one)
@@ -67,47 +71,44 @@ class Encoder(nn.Module):
         """h(x) at single positions: (replicas, points, features).
 
         Args:
-            positions: x, lengths, shape (points,).
+            positions: x, lengths, shape (points, components) or with replicas in front.
 
         Raises:
             ValueError: wrong shape.
         """
-        shaped("positions", positions, ("points",))
         mean, deviation = self.position
-        return self.h(((positions - mean) / deviation)[:, None])
+        return self.h((positions - mean) / deviation)
 
-    def raw(self, density: Density) -> Tensor:
+    def raw(self, cloud: Cloud, times: Tensor | None = None) -> Tensor:
         """rho(<h>) of Eq. (4), before the gauge: (replicas, rows, internal).
 
         Args:
-            density: compressed ensembles; all its leading axes count as rows.
+            cloud: compressed ensembles; all their leading axes count as rows.
+            times: if given, each replica's own, indices of shape (replicas, wanted), of rows
+                (conditions, times, ...).
         """
-        return self._from_reference(density.expectation(self.features(density.grid)))
+        return self._from_reference(cloud.average(self.features, times))
 
     def _from_reference(self, averages: Tensor) -> Tensor:
         """rho, less its value where all realisations stand at the reference position."""
         alpha: Tensor = self.rho(averages)
         if self.reference is None:
             return alpha
-        here = self.features(self.position.new_tensor([self.reference]))
-        zero: Tensor = self.rho(here)
+        zero: Tensor = self.rho(self.features(torch.full_like(self.position[:1], self.reference)))
         return alpha - zero
 
-    def drift(self, density: Density, shift: float) -> Tensor:
+    def shift(self, cloud: Cloud, by: float) -> Tensor:
         """Change of the raw alpha per length when whole ensembles are shifted.
 
         Args:
-            density: compressed ensembles.
-            shift: how far either way, a length: a central difference is taken.
+            cloud: compressed ensembles.
+            by: how far either way, a length: a central difference is taken.
 
         Returns:
-            Shape (replicas, rows, internal), one over the unit of the grid.
+            Shape (replicas, rows, internal), one over the unit of the positions.
         """
-        moved = [
-            self.rho(density.expectation(self.features(density.grid + step)))
-            for step in (shift, -shift)
-        ]
-        return (moved[0] - moved[1]) / (2 * shift)
+        moved = [self.rho(cloud.shifted(step).average(self.features)) for step in (by, -by)]
+        return (moved[0] - moved[1]) / (2 * by)
 
     def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`.
@@ -128,52 +129,55 @@ class Encoder(nn.Module):
         scale = centred.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
         return offset, orientation * scale
 
-    def standardised(self, density: Density, means: Tensor, times: Tensor | None = None) -> Tensor:
+    def standardised(
+        self, data: Observations, times: Tensor | None = None, own: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """alpha of the training data with its gauge measured afresh; differentiable.
 
         The gauge is measured on every tenth time, the same ones at every step: on others from step
         to step it would jitter. Only they and the wanted times are encoded.
 
         Args:
-            density: rows (conditions, times, ...).
-            means: mean positions of the rows, shape (conditions, times, ...).
-            times: indices of the wanted times, shape (wanted,); all if not given.
+            data: the training observations.
+            times: indices of the times that all replicas want, shape (wanted,); all if not given.
+            own: indices of the times that each replica wants for itself, (replicas, wanted).
 
         Returns:
-            Shape (replicas, conditions, wanted, ..., internal).
+            alpha at the one and at the other, (replicas, conditions, wanted, sites, internal), the
+            second None if none are wanted.
         """
-        number = means.shape[1]
-        fixed = torch.arange(0, number, GAUGE_EVERY, device=means.device)
-        wanted = torch.arange(number, device=means.device) if times is None else times
+        number, device = len(data.times), data.mean.device
+        fixed = torch.arange(0, number, GAUGE_EVERY, device=device)
+        wanted = torch.arange(number, device=device) if times is None else times
         needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
-        some = means[:, needed]
-        raw = self.raw(Density(density.grid, density.weights[:, needed])).unflatten(1, some.shape)
+        shape = (data.mean.shape[0], -1, data.mean.shape[2])
+        raw = self.raw(data.cloud.at(needed)).unflatten(1, shape)
         gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
-        offset, scale = self.measure_gauge(gauge, means[:, fixed].flatten())
-        axes = (len(raw), *(1,) * means.ndim, -1)
-        return (raw[:, :, place[len(fixed) :]] - offset.reshape(axes)) / scale.reshape(axes)
+        offset, scale = (
+            part[:, :, None, None]
+            for part in self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
+        )
+        alpha = (raw[:, :, place[len(fixed) :]] - offset) / scale
+        if own is None:
+            return alpha, None
+        return alpha, (self.raw(data.cloud, own).unflatten(1, shape) - offset) / scale
 
     @torch.no_grad()
-    def freeze(self, density: Density, means: Tensor) -> None:
-        """Store the gauge, as `standardised` measures it.
-
-        Args:
-            density: of the training data, rows (conditions, times, ...).
-            means: mean positions of the rows, shape (conditions, times, ...).
-        """
+    def freeze(self, data: Observations) -> None:
+        """Store the gauge of the training `data`, as `standardised` measures it."""
         fixed = slice(None, None, GAUGE_EVERY)
-        raw = self.raw(Density(density.grid, density.weights[:, fixed]))
-        offset, scale = self.measure_gauge(raw, means[:, fixed].flatten())
+        raw = self.raw(data.cloud.at(fixed))
+        offset, scale = self.measure_gauge(raw, data.mean[:, fixed, :, 0].flatten())
         self.offset.copy_(offset)
         self.scale.copy_(scale)
 
-    def forward(self, density: Density) -> Tensor:
+    def forward(self, cloud: Cloud) -> Tensor:
         """alpha of Eq. (4) in the stored gauge, shape (replicas, rows, internal).
 
         Args:
-            density: compressed ensembles; all its leading axes count as rows.
+            cloud: compressed ensembles; all their leading axes count as rows.
         """
-        return (self.raw(density) - self.offset) / self.scale
+        return (self.raw(cloud) - self.offset) / self.scale
 
     def encode(self, realisations: Tensor, block: int = 64) -> Tensor:
         """alpha from the realisations themselves, with no compression.
@@ -196,7 +200,7 @@ class Encoder(nn.Module):
             )
         averages = []
         for rows in realisations.split(count("block", block)):
-            values = self.features(rows.flatten())
+            values = self.features(rows.reshape(-1, 1))
             averages.append(values.unflatten(1, rows.shape).mean(2))
         return (self._from_reference(torch.cat(averages, 1)) - self.offset) / self.scale
 

@@ -1,84 +1,20 @@
 """Ensembles of realisations: the microscopic truth, and what a macroscopic model may know."""
 
 import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ibvonns.validation import at_least, finite, increasing, shaped
+from ibvonns.files import load_tensors, save_tensors
+from ibvonns.validation import at_least, count, finite, increasing, shaped
 
-__all__ = ["Density", "Ensemble", "load_tensors", "save_tensors"]
+__all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
 CACHED = 200_000  # realisations that are compressed at a time
-
-
-def save_tensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write named tensors to a safetensors file, whole or not at all.
-
-    The file is written beside its final place and then renamed, so that a reader, or a run that is
-    killed half-way, meets either the old file or the new one.
-
-    Args:
-        path: of the file; its folder is made if there is none.
-        tensors: by name; they are written from the processor's memory, whatever their device.
-        metadata: texts by name, kept in the same file.
-
-    Raises:
-        OSError: the folder cannot be made or written.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     save_tensors(f"{folder}/one.safetensors", {"x": torch.zeros(2)}, {"kind": "toy"})
-    ...     load_tensors(f"{folder}/one.safetensors")
-    ({'x': tensor([0., 0.])}, {'kind': 'toy'})
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        plain: dict[str, Tensor] = {}
-        owned: set[int] = set()
-        for name, tensor in tensors.items():
-            part = tensor.detach().cpu().contiguous()
-            # the format refuses two names for the same memory, such as a view beside its base
-            plain[name] = part.clone() if part.untyped_storage().data_ptr() in owned else part
-            owned.add(part.untyped_storage().data_ptr())
-        save_file(plain, draft, dict(metadata or {}))
-        os.replace(draft, target)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-
-
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file: two dictionaries, by name.
-
-    Args:
-        path: of the file, as `save_tensors` wrote it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or is not a safetensors file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path must name an existing file, but {os.fspath(path)!r} is none")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"path must name a whole safetensors file, but {os.fspath(path)!r} is damaged ({error})"
-        ) from None
+Features = Callable[[Tensor], Tensor]
 
 
 def _uniform(grid: Tensor) -> Tensor:
@@ -95,7 +31,7 @@ def _uniform(grid: Tensor) -> Tensor:
     return spacing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Density:
     """An ensemble compressed to weights on a uniform grid of positions.
 
@@ -143,6 +79,83 @@ class Density:
         flat = rows @ values.movedim(-2, 0).flatten(1)
         return flat.unflatten(1, values.shape[:-2] + values.shape[-1:]).movedim(0, -2)
 
+    def average(self, features: Features, times: Tensor | None = None) -> Tensor:
+        """<h> of each row, for h given by a function of positions.
+
+        Args:
+            features: from positions (points, 1) to (replicas, points, features).
+            times: if given, each replica's own, indices of shape (replicas, wanted), of rows
+                (conditions, times, ...).
+
+        Returns:
+            Shape (replicas, rows, features).
+        """
+        values = features(self.grid[:, None])
+        if times is None:
+            return self.expectation(values)
+        own = self.weights[:, times].movedim(1, 0)
+        return own.flatten(1, -2) @ values
+
+    def shifted(self, by: float) -> "Density":
+        """The same ensembles, moved by a length."""
+        return replace(self, grid=self.grid + by)
+
+    def at(self, times: Tensor | slice) -> "Density":
+        """Some times of rows (conditions, times, ...)."""
+        return replace(self, weights=self.weights[:, times])
+
+    def coarser(self, factor: int) -> "Density":
+        """The same on every so many points of the grid, exactly as if compressed to it at once.
+
+        The share of a coarse point is linear between fine ones, so that nothing is lost on the way
+        but what the coarse grid cannot hold.
+
+        Args:
+            factor: points of the grid to one of the new grid.
+
+        Raises:
+            ValueError: a factor below 1.
+
+        >>> fine = Density(torch.linspace(0, 1, 5), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+        >>> fine.coarser(2).weights.tolist()
+        [[0.5, 0.5, 0.0]]
+        """
+        if count("factor", factor) == 1:
+            return self
+        whole = self.extended(0, -(len(self.grid) - 1) % factor)
+        place = torch.arange(len(whole.grid), dtype=self.grid.dtype, device=self.grid.device)
+        shares = (1 - (place[:, None] / factor - place[::factor] / factor).abs()).clamp_min(0.0)
+        return Density(whole.grid[::factor].contiguous(), whole.weights @ shares)
+
+    def extended(self, before: int, after: int) -> "Density":
+        """The same on a grid of more points on either side, of weight 0."""
+        if before == after == 0:
+            return self
+        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
+        points = torch.arange(-before, len(self.grid) + after).to(self.grid)
+        weights = torch.nn.functional.pad(self.weights, (before, after))
+        return Density(self.grid[0] + spacing * points, weights)
+
+    def joined(self, other: "Density", share: float) -> "Density":
+        """Both as one ensemble, of which the other is so large a share; grids may be extended.
+
+        Args:
+            other: of the same rows, on the same grid or on one of the same spacing that is shifted
+                by whole points.
+            share: of the other, from 0 to 1.
+
+        Raises:
+            ValueError: grids that do not match.
+        """
+        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
+        first, last = ((a - b) / spacing for a, b in zip(_ends(other), _ends(self), strict=True))
+        left, right = round(float(first)), round(float(last))
+        if max(abs(float(first) - left), abs(float(last) - right)) > 1e-6:
+            raise ValueError("grids must have the same spacing and be shifted by whole points")
+        mine = self.extended(max(-left, 0), max(right, 0))
+        theirs = other.extended(max(left, 0), max(-right, 0))
+        return Density(mine.grid, torch.lerp(mine.weights, theirs.weights, share))
+
     def error_bound(self, curvature: float) -> float:
         """Largest error of `expectation` for a function whose second derivative is bounded.
 
@@ -160,14 +173,69 @@ class Density:
         return spacing**2 / 8 * at_least("curvature", curvature, 0.0)
 
 
-@dataclass(frozen=True)
+def _ends(density: Density) -> tuple[Tensor, Tensor]:
+    return density.grid[0], density.grid[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """An ensemble as some of its own realisations: where a grid would need too many points.
+
+    Attributes:
+        positions: shape (..., realisations, components).
+
+    Raises:
+        ValueError: NaN or wrong shape.
+    """
+
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        shaped("positions", finite("positions", self.positions), ("...", "realisations", "components"))
+
+    def average(self, features: Features, times: Tensor | None = None) -> Tensor:
+        """<h> of each row, as `Density.average`: (replicas, rows, features).
+
+        Args:
+            features: from positions (points, components) to (replicas, points, features).
+            times: if given, each replica's own, indices of shape (replicas, wanted).
+        """
+        if times is None:
+            rows = self.positions.flatten(0, -3)
+            return features(rows.flatten(0, 1)).unflatten(1, rows.shape[:2]).mean(2)
+        own = self.positions[:, times].movedim(1, 0).flatten(1, -3)
+        return features(own.flatten(1, 2)).unflatten(1, own.shape[1:3]).mean(2)
+
+    def shifted(self, by: float) -> "Samples":
+        """The same ensembles, moved by a length in every direction."""
+        return Samples(self.positions + by)
+
+    def at(self, times: Tensor | slice) -> "Samples":
+        """Some times of rows (conditions, times, ...)."""
+        return Samples(self.positions[:, times])
+
+    def coarser(self, factor: int) -> "Samples":
+        """Every so many of the realisations."""
+        return Samples(self.positions[..., ::factor, :])
+
+    def joined(self, other: "Samples", share: float) -> "Samples":
+        """Both as one; the share is that of their numbers."""
+        return Samples(torch.cat([self.positions, other.positions], -2))
+
+
+Cloud = Density | Samples
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Ensemble:
     """Realisations of a stochastic system under several conditions, with its macroscopic records.
 
     Attributes:
         times: shape (times,), strictly increasing.
-        realisations: microscopic positions, shape (conditions, times, ..., realisations).
+        realisations: microscopic positions, shape (conditions, times, ..., realisations), with one
+            more axis at the end where positions have several components.
         records: macroscopic histories by name, each of shape (conditions, times, ...).
+        components: of a position.
 
     Raises:
         ValueError: NaN, wrong shape, unsorted times or an empty ensemble.
@@ -181,6 +249,7 @@ class Ensemble:
     times: Tensor
     realisations: Tensor
     records: Mapping[str, Tensor] = field(default_factory=dict)
+    components: int = 1
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -190,7 +259,8 @@ class Ensemble:
                 "realisations must hold at least 1 realisation, but has shape "
                 f"{tuple(self.realisations.shape)}"
             )
-        if self.realisations.ndim < 3 or self.realisations.shape[1] != len(self.times):
+        axes = self.realisations.ndim - (count("components", self.components) > 1)
+        if axes < 3 or self.realisations.shape[1] != len(self.times):
             raise ValueError(
                 f"realisations must have shape (conditions, {len(self.times)}, ..., realisations), "
                 f"but has shape {tuple(self.realisations.shape)}"
@@ -204,14 +274,29 @@ class Ensemble:
                     f"but has shape {tuple(record.shape)}"
                 )
 
+        if self.components > 1 and self.realisations.shape[-1] != self.components:
+            raise ValueError(
+                f"realisations must end with an axis of {self.components} components, "
+                f"but has shape {tuple(self.realisations.shape)}"
+            )
+
+    def __repr__(self) -> str:
+        shape, records = tuple(self.realisations.shape), ", ".join(sorted(self.records)) or "none"
+        return f"<Ensemble of {self.count} realisations, shape {shape}, records: {records}>"
+
+    @property
+    def axis(self) -> int:
+        """Axis of the realisations, counted from the end."""
+        return -1 if self.components == 1 else -2
+
     @property
     def count(self) -> int:
         """Number of realisations."""
-        return self.realisations.shape[-1]
+        return self.realisations.shape[self.axis]
 
     def mean(self) -> Tensor:
         """Ensemble average <x>, shape (conditions, times, ...)."""
-        return self.realisations.mean(-1)
+        return self.realisations.mean(self.axis)
 
     def variance(self) -> Tensor:
         """Unbiased ensemble variance, shape (conditions, times, ...).
@@ -221,7 +306,7 @@ class Ensemble:
         """
         if self.count < 2:
             raise ValueError("realisations must number at least 2 for a variance, but number 1")
-        return self.realisations.var(-1)
+        return self.realisations.var(self.axis)
 
     def standard_error(self) -> Tensor:
         """Sampling noise of `mean`: the deviation over the root of the realisations' number.
@@ -236,7 +321,7 @@ class Ensemble:
     def select(self, conditions: Tensor | slice) -> "Ensemble":
         """The ensemble of some of the conditions, given by a slice or an index tensor."""
         records = {name: record[conditions] for name, record in self.records.items()}
-        return Ensemble(self.times, self.realisations[conditions], records)
+        return Ensemble(self.times, self.realisations[conditions], records, self.components)
 
     def density(self, grid: Tensor) -> Density:
         """Compress to weights on a uniform grid (see `Density` for the error).
@@ -271,7 +356,8 @@ class Ensemble:
         """Write to a safetensors file `path`, whole or not at all."""
         records = {f"records.{name}": record for name, record in self.records.items()}
         parts = {"times": self.times, "realisations": self.realisations, **records}
-        save_tensors(path, parts, {"kind": "ibvonns.Ensemble"})
+        kind = {"kind": "ibvonns.Ensemble", "components": str(self.components)}
+        save_tensors(path, parts, kind)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
@@ -291,4 +377,5 @@ class Ensemble:
                 "path must name an ensemble with times and realisations, "
                 f"but {os.fspath(path)!r} holds {sorted(tensors)}"
             )
-        return cls(tensors["times"], tensors["realisations"], records)
+        number = int(metadata.get("components", "1"))
+        return cls(tensors["times"], tensors["realisations"], records, number)

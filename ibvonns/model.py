@@ -1,234 +1,426 @@
-"""IB-VONNs for the trap: encoder, decoder and potentials, tied to observations (Sec. 2.4)."""
+"""IB-VONNs: encoder, decoder and law, one replica for each seed, whatever the system (Sec. 2.4)."""
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ibvonns.decoders import GaussianDecoder
+from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder
 from ibvonns.encoder import Encoder
-from ibvonns.ensemble import Density, Ensemble, load_tensors, save_tensors
+from ibvonns.files import load_json, load_tensors, save_json, save_tensors
+from ibvonns.law import Law
+from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
-from ibvonns.onsager import Potentials
+from ibvonns.neural import NeuralLaw
+from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
-from ibvonns.validation import count, finite, increasing, shaped
+from ibvonns.validation import choice, count, positive, shaped
 
-__all__ = ["Observations", "TrapModel", "observe"]
+__all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
+
+DECODERS = ("gaussian", "mixture", "flow")  #: Of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4.
+#: Potentials with a second law, or rates by plain networks without one.
+LAWS: dict[str, Any] = {"potentials": Law, "rates": NeuralLaw}
+KIND = "ibvonns.Model"
 
 
 @dataclass(frozen=True)
-class Observations:
-    """What training may see of an ensemble: its records, its moments and its compressed density.
+class Architecture:
+    """All that makes a model but its seeds; it is saved beside the weights.
 
     Attributes:
-        times: shape (times,).
-        controls: the state variable chi, here the pulled length, shape (conditions, times).
-        external_force: measured F_ex, shape (conditions, times).
-        mean: of the positions, shape (conditions, times).
-        variance: of the positions, the biased one, shape (conditions, times).
-        density: positions compressed to a grid, rows (conditions, times).
+        layout: of the sites.
+        spacing: natural length of a site.
+        internal: number of internal variables of a site; with none, which a flow allows, the field
+            alone is the state, and the encoder stands idle.
+        decoder: one of `DECODERS`.
+        components: of a position.
+        reference: a position at which the raw alpha is 0 where all realisations stand there.
+        wells: distance of the mixture's two Gaussians.
+        sigmoids: d of the flow.
+        law: a key of `LAWS`.
 
     Raises:
-        ValueError: NaN, wrong shape, unsorted times or a variance that is not above 0.
+        ValueError: a number out of range, an unknown decoder or law, or a decoder that does not fit
+            the layout, the components or the internal variables.
+
+    >>> Architecture.of(json.loads(json.dumps(Architecture().plain()))) == Architecture()
+    True
     """
 
-    times: Tensor
-    controls: Tensor
-    external_force: Tensor
-    mean: Tensor
-    variance: Tensor
-    density: Density
+    layout: Layout = Row()
+    spacing: float = 1.0
+    internal: int = 1
+    decoder: str = "mixture"
+    components: int = 1
+    reference: float | None = None
+    wells: float = 2.0
+    sigmoids: int = 2
+    law: str = "potentials"
 
     def __post_init__(self) -> None:
-        increasing("times", self.times)
-        shaped("controls", finite("controls", self.controls), ("conditions", len(self.times)))
-        for name in ("external_force", "mean", "variance"):
-            values = getattr(self, name)
-            shaped(name, finite(name, values), tuple(self.controls.shape))
-        if not bool((self.variance > 0).all()):
+        positive("spacing", self.spacing)
+        positive("wells", self.wells)
+        count("sigmoids", self.sigmoids)
+        count("components", self.components)
+        choice("law", self.law, LAWS)
+        choice("decoder", self.decoder, DECODERS)
+        count("internal", self.internal, 0 if self.decoder == "flow" and self.bonds else 1)
+        if self.decoder != "gaussian" and self.components > 1:
             raise ValueError(
-                f"variance must be above 0, but its smallest is {float(self.variance.min()):g}"
+                "decoder must be 'gaussian' where positions have several components, "
+                f"but is {self.decoder!r}"
             )
-        shaped("density", self.density.weights, (*self.controls.shape, "grid"))
+        if self.decoder == "mixture" and not self.bonds:
+            raise ValueError("decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
 
-    def every(self, stride: int) -> "Observations":
-        """The same at every so many times.
+    @property
+    def bonds(self) -> bool:
+        """Whether the sites have bonds."""
+        return self.layout.directions > 0
 
-        Args:
-            stride: from one time to the next.
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "layout": named(self.layout)}
 
-        Raises:
-            ValueError: a stride below 1.
-        """
-        if count("stride", stride) == 1:
-            return self
-        some = slice(None, None, stride)
-        return Observations(
-            self.times[some],
-            self.controls[:, some],
-            self.external_force[:, some],
-            self.mean[:, some],
-            self.variance[:, some],
-            Density(self.density.grid, self.density.weights[:, some]),
-        )
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Architecture":
+        """The architecture that `plain` wrote down as `values`."""
+        return cls(**{**values, "layout": layout_of(values["layout"])})
 
 
-def observe(ensemble: Ensemble, points: int = 256, grid: Tensor | None = None) -> Observations:
-    """Compress an ensemble of the trap to what training needs, once and for all.
+@dataclass(frozen=True)
+class Prediction:
+    """States along trajectories, and what their ends answer.
 
-    Args:
-        ensemble: with the records "pulled_length" and "external_force".
-        points: size of the position grid; `Density` states the error, which falls as its square.
-        grid: the positions themselves, if given: such as several ensembles share.
-
-    Raises:
-        ValueError: a record is missing, or a realisation lies outside of the grid.
-
-    >>> from ibvonns.systems.trap import Trap
-    >>> seen = observe(Trap().simulate_paper(realisations=100))
-    >>> seen.controls.shape, seen.density.weights.shape
-    (torch.Size([21, 301]), torch.Size([21, 301, 256]))
+    Attributes:
+        states: shape (replicas, conditions, times, sites, fields + internal).
+        fields: how many of a state's entries are fields.
+        force: F_ex, predicted or as given, (replicas, conditions, times, ends); None if the layout
+            has none.
+        velocity: v_n of a driven end, predicted or as given, (replicas, conditions, times).
     """
-    for name in ("pulled_length", "external_force"):
-        if name not in ensemble.records:
-            raise ValueError(
-                f"ensemble must hold the record {name!r}, but holds {sorted(ensemble.records)}"
-            )
-    if grid is None:
-        low, high = ensemble.realisations.min(), ensemble.realisations.max()
-        # a margin of 1 %, so that rounding leaves no realisation outside
-        unit = torch.linspace(-0.01, 1.01, count("points", points, 2), dtype=torch.float64).to(low)
-        grid = low + (high - low) * unit
-    return Observations(
-        ensemble.times,
-        ensemble.records["pulled_length"],
-        ensemble.records["external_force"],
-        ensemble.mean(),
-        ensemble.realisations.var(-1, unbiased=False),
-        ensemble.density(grid),
-    )
+
+    states: Tensor
+    fields: int
+    force: Tensor | None = None
+    velocity: Tensor | None = None
+
+    @property
+    def field(self) -> Tensor:
+        """The fields, (replicas, conditions, times, sites, fields)."""
+        return self.states[..., : self.fields]
+
+    @property
+    def alpha(self) -> Tensor:
+        """The internal variables, (replicas, conditions, times, sites, internal)."""
+        return self.states[..., self.fields :]
 
 
-class TrapModel(nn.Module):
-    """Encoder, Gaussian decoder and potentials of Sec. 3.3, one replica for each seed.
+class Model(nn.Module):
+    """Encoder, decoder and law, one replica for each seed.
 
     Args:
         seeds: one for each replica; they draw the initial weights and nothing else.
+        architecture: of all of them.
 
     Raises:
         ValueError: no seed, or one below 0.
 
-    >>> model = TrapModel([0, 1])
+    >>> from ibvonns.layouts import Point
+    >>> model = Model([0, 1], Architecture(Point(), decoder="gaussian"))
     >>> sum(weight[0].numel() for weight in model.parameters())  # of one replica
     3256
     """
 
-    observes = Observations
-    terms = ("density", "force", "internal")  # of the loss, in the order of a recipe's weights
-
-    def __init__(self, seeds: Sequence[int]):
+    def __init__(self, seeds: Sequence[int], architecture: Architecture):
         super().__init__()
-        self.seeds = list(seeds)
-        rngs = generators(self.seeds)
-        self.encoder = Encoder(rngs)
-        self.decoder = GaussianDecoder(rngs)
-        self.potentials = Potentials(rngs)
+        self.seeds, self.architecture = list(seeds), architecture
+        a, rngs = architecture, generators(self.seeds)
+        inner = {"internal": a.internal}
+        known = max(1, a.internal)
+        self.encoder = Encoder(
+            rngs, internal=known, components=a.components, reference=a.reference
+        )
+        fields = a.layout.fields
+        self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder
+        if a.decoder == "gaussian":
+            self.decoder = GaussianDecoder(rngs, **inner, fields=fields, components=a.components)
+        elif a.decoder == "mixture":
+            self.decoder = MixtureDecoder(rngs, a.wells, **inner)
+        else:
+            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=fields)
+        self.law: Law = LAWS[a.law](rngs, a.layout, a.spacing, **inner)
 
+    @torch.no_grad()
     def set_scales(self, data: Observations) -> None:
-        """Take the scales of Eqs. (30), (31) from the training `data`."""
-        centre = data.mean.mean()
-        deviation = (data.variance + (data.mean - centre) ** 2).mean().sqrt()
-        for module in (self.encoder, self.decoder):
-            module.position.copy_(torch.stack([centre, deviation]))
-        controls, step = data.controls, torch.diff(data.times)
-        rate = torch.diff(data.mean, dim=1) / step / data.mean.std()
-        self.potentials.set_scales(
-            control=(float(controls.mean()), float(controls.std())),
-            energy_scale=float(data.external_force.std() * controls.std()),
-            rate_scale=float(rate.square().mean().sqrt()),
+        """Take the scales of Eqs. (30), (31), (55) from the training `data`.
+
+        Raises:
+            ValueError: data of another layout, or a field or a force that does not vary.
+        """
+        self.matched(data)
+        law, bonds = self.law, self.architecture.bonds
+        centre = data.mean.flatten(0, 2).mean(0)
+        spread = (data.variance + (data.mean - centre) ** 2).flatten(0, 2).mean(0).sqrt()
+        position = torch.stack([centre, spread])
+        field = torch.stack([data.field.flatten(0, 2).mean(0), data.field.flatten(0, 2).std(0)])
+        for part in (self.encoder, self.decoder):
+            part.position.copy_(position)
+        self.decoder.given.copy_(position if bonds else field)
+        steps, moved = data.times.diff(), data.mean.diff(dim=1)
+        if law.layout.driven:  # positions of the particles
+            moved = moved.cumsum(2)
+        unit = data.spacing if bonds else 1 / data.mean.flatten(0, 2).std(0)
+        speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
+        force = field.new_ones(1) if data.force is None else data.force.flatten(0, 1).std(0)
+        self.law.set_scales(
+            field,
+            float((force * field[1]).mean() * data.spacing),
+            float(((speed * steps).sum() / steps.sum()).sqrt()),
         )
 
-    def standardised(self, data: Observations, times: Tensor | None = None) -> Tensor:
-        """alpha of the training data by `Encoder.standardised`.
+    def matched(self, data: Observations) -> Observations:
+        """Return `data` if this model can read them, else raise.
+
+        Raises:
+            ValueError: other fields, components or spacing, or no force at a point.
+        """
+        a = self.architecture
+        number = a.layout.fields
+        shaped("data.field", data.field, ("conditions", "times", "sites", number))
+        shaped("data.mean", data.mean, (*data.field.shape[:3], a.components))
+        if data.spacing != a.spacing:
+            raise ValueError(
+                f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}"
+            )
+        for name in ("force", "velocity")[: min(a.layout.ends, 1) + a.layout.driven]:
+            if getattr(data, name) is None:
+                raise ValueError(f"data must have a {name} on this layout, but have none")
+        return data
+
+    def states(self, data: Observations, alpha: Tensor) -> Tensor:
+        """The fields beside alpha: (replicas, conditions, times, sites, fields + internal).
 
         Args:
-            data: the training observations.
-            times: indices of the wanted times; all if not given.
-
-        Returns:
-            Shape (replicas, conditions, times, internal).
+            data: observations.
+            alpha: of the same rows, (replicas, conditions, times, sites, internal).
         """
-        return self.encoder.standardised(data.density, data.mean, times)
+        return torch.cat([data.field.expand(*alpha.shape[:-1], -1), alpha], -1)
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
-        """Store the gauge of alpha and the zero of f, which is at the mean initial state.
+        """Store the gauge of alpha, and the zero of f at the mean first state.
 
         Args:
             data: the training observations.
         """
-        self.encoder.freeze(data.density, data.mean)
-        start = self.encode(data)[:, :, 0].mean(1, keepdim=True)
-        self.potentials.set_reference(data.controls[:, 0].mean(), start)
+        self.encoder.freeze(data)
+        if isinstance(self.law, Law):
+            first = data.at(slice(0, 2))
+            start = self.states(first, self.encode(first))[:, :, 0]
+            self.law.set_reference(start.mean((1, 2), keepdim=True))
 
     def encode(self, data: Observations) -> Tensor:
-        """alpha of Eq. (4) in the frozen gauge, shape (replicas, conditions, times, internal).
+        """alpha of Eq. (4) in the frozen gauge: (replicas, conditions, times, sites, internal).
 
         Args:
             data: any observations.
         """
-        return self.encoder(data.density).unflatten(1, data.mean.shape)
+        alpha: Tensor = self.encoder(data.cloud)
+        return alpha.unflatten(1, data.mean.shape[:3])[..., : self.architecture.internal]
 
-    def external_force(self, controls: Tensor, alpha: Tensor) -> Tensor:
-        """F_ex = df/dchi along trajectories, a force, Eq. (23): (replicas, conditions, times).
+    def nll(self, data: Observations, alpha: Tensor) -> Tensor:
+        """Mean negative log-likelihood of each replica in nats, Eqs. (13), (51): (replicas,).
 
         Args:
-            controls: pulled length, shape (conditions, times).
-            alpha: shape (replicas, conditions, times, internal).
+            data: observations.
+            alpha: of the same rows, (replicas, conditions, times, sites, internal).
         """
-        chi = controls.flatten()[:, None]
-        force = self.potentials.forces(chi, alpha.flatten(1, 2))[0]
-        return force[..., 0].unflatten(1, controls.shape)
+        return self.decoder.nll(data, self.states(data, alpha).flatten(1, 3)).mean(-1)
 
-    def predict(self, controls: Tensor, initial: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Roll alpha out from its initial value and read F_ex off, Eqs. (23), (28), (29).
+    @torch.no_grad()
+    def predict(
+        self,
+        data: Observations,
+        given: str = "force",
+        alpha: Tensor | None = None,
+        backend: str = "fast",
+    ) -> Prediction:
+        """Roll the first states of some observations out, with the ends driven as recorded.
+
+        v_n is recorded as a backward difference: the step from time j moves the end at entry j + 1,
+        so that the total strain is the prescribed one. F_ex of entry j belongs to the state at j.
 
         Args:
-            controls: pulled length, shape (conditions, times).
-            initial: alpha at the first time, shape (replicas, conditions, internal).
-            times: shape (times,), strictly increasing.
+            data: observations; of a point its controls drive, at all times.
+            given: "force" or "velocity", which of the two drives an end.
+            alpha: internal variables to start from, (replicas, conditions, sites, internal); those
+                that are encoded if not given.
+            backend: as for `rollout.rollout`.
+
+        Raises:
+            ValueError: observations of another layout, nothing recorded that drives the end, or an
+                unknown name.
+        """
+        choice("given", given, ("force", "velocity"))
+        layout = self.law.layout
+        if alpha is None:
+            alpha = self.encode(data.at(slice(0, 2)))[:, :, 0]
+        start = torch.cat([data.field[:, 0].expand(*alpha.shape[:-1], -1), alpha], -1)
+        known = None if not layout.driven else getattr(data, given)
+        if layout.driven and known is None:
+            raise ValueError(f"data must have a {given} to be given, but have none")
+        if known is not None and given == "force":
+            known = known[..., 0]
+        controls = None if layout.directions else data.field[:, :, 0]
+        states, ends = self.rolled(start, data.times, controls, known, given, backend)
+        if not layout.driven:
+            return Prediction(states, layout.fields, ends if layout.ends else None)
+        assert known is not None
+        shown = known.expand(len(ends), *known.shape)
+        if given == "force":
+            return Prediction(states, 1, shown[..., None], ends[..., 0])
+        return Prediction(states, 1, ends, shown)
+
+    def rolled(
+        self,
+        start: Tensor,
+        times: Tensor,
+        controls: Tensor | None = None,
+        known: Tensor | None = None,
+        given: str = "force",
+        backend: str = "fast",
+    ) -> tuple[Tensor, Tensor]:
+        """States at all times from the first on, and what the ends answer at each.
+
+        Args:
+            start: first states, (replicas, conditions, sites, fields + internal).
+            times: shape (times,).
+            controls: of a point, (conditions, times, fields).
+            known: F_ex or v_n of a driven end, (conditions, times), as recorded.
+            given: which of the two is known.
+            backend: as for `rollout.rollout`.
 
         Returns:
-            alpha, shape (replicas, conditions, times, internal), and F_ex without the last axis.
+            (replicas, conditions, times, sites, fields + internal), and (replicas, conditions,
+            times, ends).
 
         Raises:
-            ValueError: NaN, wrong shape or unsorted times.
+            ValueError: as `rollout.rollout`.
         """
-        shaped("controls", finite("controls", controls), ("conditions", len(times)))
-        shaped("initial", finite("initial", initial), (len(self.seeds), len(controls), "internal"))
-        alpha = rollout(self.potentials, controls, initial, times)
-        return alpha, self.external_force(controls, alpha)
+        law, driven = self.law, {}
+        if known is not None:
+            driven = {given: known[:, :-1] if given == "force" else known[:, 1:]}
+        field = None if controls is None else controls[:, :-1]
+        path, _ = rollout(law, start, times.diff(), field, **driven, backend=backend)
+        path = torch.cat([start[:, :, None], path], 2)
+        if controls is not None:
+            path = torch.cat([controls[:, :, None].expand_as(path[..., : law.layout.fields]),
+                              path[..., law.layout.fields :]], -1)  # fmt: skip
+        if not law.layout.ends:
+            return path, path.new_zeros(*path.shape[:3], 0)
+        # at every state, with what is known there; where its step would lead is of no interest
+        here = {} if known is None else {given: known.flatten()[:, None]}
+        field = None if controls is None else controls.flatten(0, 1)[:, None]
+        one = times.new_ones(1)
+        _, ends = rollout(law, path.flatten(1, 2), one, field, **here, backend=backend)
+        return path, ends[:, :, 0].unflatten(1, path.shape[1:3])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, gauge and scales to a safetensors file `path`, whole or not at all."""
-        seeds = ",".join(str(seed) for seed in self.seeds)
-        save_tensors(path, self.state_dict(), {"kind": "ibvonns.TrapModel", "seeds": seeds})
+    def exported(self, replica: int | None = None) -> dict[str, Any]:
+        """Everything as plain numbers, ready for JSON; `load` and `restored` read it.
+
+        Args:
+            replica: one of the seeds, by index; all if not given.
+
+        Returns:
+            "kind", "seeds", "architecture" and, by the names of `state_dict`, "tensors" as nested
+            lists. Nothing is rounded.
+
+        Raises:
+            ValueError: no such replica, or weights that are not finite.
+
+        >>> from ibvonns.layouts import Point
+        >>> law = Model([3, 4], Architecture(Point(), decoder="gaussian")).exported(1)
+        >>> law["seeds"], len(law["tensors"]["encoder.h.layers.0.weight"][0][0])
+        ([4], 10)
+        """
+        chosen = slice(None)
+        if replica is not None:
+            if count("replica", replica, 0) >= len(self.seeds):
+                raise ValueError(f"replica must be below {len(self.seeds)}, but is {replica}")
+            chosen = slice(replica, replica + 1)
+        tensors = {}
+        for name, tensor in self.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} must be finite to be exported, but holds NaN or infinity")
+            tensors[name] = (tensor[chosen] if tensor.ndim == 3 else tensor).tolist()
+        architecture = self.architecture.plain()
+        return {
+            "kind": KIND,
+            "seeds": self.seeds[chosen],
+            "architecture": architecture,
+            "tensors": tensors,
+        }
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "TrapModel":
-        """Read a model that `save` wrote to `path`.
+    def restored(cls, law: Mapping[str, Any]) -> "Model":
+        """The model that `exported` wrote down as `law`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or holds something else.
+            ValueError: the dictionary holds no law, or tensors of another.
         """
-        tensors, metadata = load_tensors(path)
-        if metadata.get("kind") != "ibvonns.TrapModel":
-            raise ValueError(
-                f"path must name a saved TrapModel, but {os.fspath(path)!r} holds none"
-            )
-        model = cls([int(seed) for seed in metadata["seeds"].split(",")])
-        model.load_state_dict(tensors)
+        if not {"seeds", "architecture", "tensors"} <= law.keys() or law.get("kind") != KIND:
+            raise ValueError(f"law must be what `exported` gave, but holds {sorted(law)}")
+        model = cls(law["seeds"], Architecture.of(law["architecture"]))
+        state = model.state_dict()
+        if state.keys() != law["tensors"].keys():
+            odd = sorted(state.keys() ^ law["tensors"].keys())
+            raise ValueError(f"law must hold this architecture's tensors, but differs in {odd}")
+        for name, old in state.items():
+            new = torch.as_tensor(law["tensors"][name], dtype=old.dtype)
+            if new.numel() != old.numel():
+                shaped(f"law's tensor {name!r}", new, old.shape)
+            old.copy_(new.reshape(old.shape))  # an empty list has lost its shape
         return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to `path`, whole or not at all: as JSON if it ends so, else safetensors.
+
+        Raises:
+            ValueError: as `exported`, for JSON.
+        """
+        if Path(path).suffix == ".json":
+            save_json(path, self.exported())
+            return
+        metadata = {
+            "kind": KIND,
+            "seeds": json.dumps(self.seeds),
+            "architecture": json.dumps(self.architecture.plain()),
+        }
+        save_tensors(path, self.state_dict(), metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model that `Model.save` wrote to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    law: Mapping[str, Any]
+    if Path(path).suffix == ".json":
+        law = load_json(path)
+    else:
+        tensors, metadata = load_tensors(path)
+        law = {"kind": metadata.get("kind"), "tensors": tensors}
+        if law["kind"] == KIND:
+            law |= {name: json.loads(metadata[name]) for name in ("seeds", "architecture")}
+    if not isinstance(law, dict) or law.get("kind") != KIND:
+        raise ValueError(f"path must name a saved model, but {os.fspath(path)!r} holds none")
+    return Model.restored(law)
