@@ -38,10 +38,9 @@ last axis of every array, so that each inner loop runs over contiguous numbers a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -118,15 +117,13 @@ SCALARS = {
     types.float32: _scalar_functions(np.float32, np.int32, 127, 23, 7, 0, 4, -80.0),
     types.float64: _scalar_functions(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
 }
+# called from compiled code alone: entries from Python and from C would be compiled in vain
 BARE: Any = {"fastmath": FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 NUMERIC: Any = {**BARE, "error_model": "numpy"}  # divisions do not look for 0
-INLINE: Any = {**NUMERIC, "forceinline": True}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-# called from compiled code alone: entries from Python and from C would be compiled in vain
 inner: Decorator = njit(**BARE)
 numeric: Decorator = njit(**NUMERIC)
-ENTRY: Any = {"fastmath": FAST, "nogil": True, "cache": True, "no_cfunc_wrapper": True}
-entry: Decorator = njit(**ENTRY)
+entry: Decorator = njit(fastmath=FAST, nogil=True, cache=True, no_cfunc_wrapper=True)
 
 
 def _decay(p: Any) -> Any:
@@ -139,12 +136,12 @@ def _log_1p(p: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_decay, jit_options=INLINE)
+@overload(_decay, jit_options={**NUMERIC, "forceinline": True})
 def _(p: Any) -> Any:
     return SCALARS[p][0]
 
 
-@overload(_log_1p, jit_options=INLINE)
+@overload(_log_1p, jit_options={**NUMERIC, "forceinline": True})
 def _(p: Any) -> Any:
     return SCALARS[p][1]
 
@@ -180,11 +177,11 @@ def _clear(x: Any) -> None:
 
 
 @inner
-def _scale(slope: Any, x: Any) -> None:
-    """x *= slope, in as many rows as slope has."""
-    for i in range(slope.shape[0]):
-        for j in range(slope.shape[1]):
-            x[i, j] *= slope[i, j]
+def _times(x: Any, y: Any, out: Any) -> None:
+    """out = x * y, in as many rows as x has."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j] * y[i, j]
 
 
 @inner
@@ -193,6 +190,14 @@ def _copy(x: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[i, j] = x[i, j]
+
+
+@inner
+def _spread(bias: Any, out: Any) -> None:
+    """out = b in every lane, with b of shape (1, outputs)."""
+    for o in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[o, j] = bias[0, o]
 
 
 @inner
@@ -223,42 +228,26 @@ def _forward(weight: Any, x: Any, out: Any) -> None:
 
 @inner
 def _affine(weight: Any, bias: Any, x: Any, out: Any) -> None:
-    """out = W^T x + b, with b of shape (1, outputs)."""
-    for o in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[o, j] = bias[0, o]
+    """out = W^T x + b."""
+    _spread(bias, out)
     _forward(weight, x, out)
 
 
 @inner
 def _outer(x: Any, y: Any, bar: Any) -> None:
     """bar += x y^T, summed over lanes: the derivative by W of a product W^T x."""
-    inputs, lanes = x.shape
-    outputs = y.shape[0]
-    zero = x.dtype.type(0)
+    (inputs, outputs), lanes, zero = bar.shape, x.shape[1], x.dtype.type(0)
     for i in range(0, inputs - 1, 2):
         k = i + 1
         for o in range(0, outputs - 3, 4):
             a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for j in range(lanes):
-                u, v = x[i, j], x[k, j]
-                p, q, r, s = y[o, j], y[o + 1, j], y[o + 2, j], y[o + 3, j]
-                a += u * p
-                b += u * q
-                c += u * r
-                d += u * s
-                e += v * p
-                f += v * q
-                g += v * r
-                h += v * s
-            bar[i, o] += a
-            bar[i, o + 1] += b
-            bar[i, o + 2] += c
-            bar[i, o + 3] += d
-            bar[k, o] += e
-            bar[k, o + 1] += f
-            bar[k, o + 2] += g
-            bar[k, o + 3] += h
+                u, v, p, q, r, s = x[i, j], x[k, j], y[o, j], y[o + 1, j], y[o + 2, j], y[o + 3, j]
+                a, b, c, d = a + u * p, b + u * q, c + u * r, d + u * s
+                e, f, g, h = e + v * p, f + v * q, g + v * r, h + v * s
+            for n, (first, second) in enumerate(((a, e), (b, f), (c, g), (d, h))):
+                bar[i, o + n] += first
+                bar[k, o + n] += second
     for i in range(inputs):  # what is left: an odd row, up to three columns
         odd = inputs % 2 == 1 and i == inputs - 1
         for o in range(0 if odd else outputs - outputs % 4, outputs):
@@ -279,56 +268,107 @@ def _total(y: Any, bar: Any) -> None:
 
 
 @inner
-def _energy(net: Any, z: Any, mem: Any, slope: Any) -> None:
-    """G: slope of the INN; keeps x1, s1, s2, c1, a1, a2 in mem for the way back."""
-    w1, b1, w2, b2, w3 = net
-    p, q, x1, s1, s2, c1, a1, a2 = mem
-    _affine(w1, b1, z, p)
-    _activate(p, x1, s1)
-    _affine(w2, b2, x1, q)
-    _sigmoid(q, s2)
-    for o in range(a2.shape[0]):
-        for j in range(a2.shape[1]):
-            a2[o, j] = w3[o, 0] * s2[o, j]
-    _clear(c1)
-    _forward(w2.T, a2, c1)
-    for i in range(a1.shape[0]):
-        for j in range(a1.shape[1]):
-            a1[i, j] = c1[i, j] * s1[i, j]
-    _clear(slope)
-    _forward(w1.T, a1, slope)
+def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any, out: Any) -> None:
+    """y is the bar of W^T x + b: add to those of W, b and x."""
+    _outer(x, y, weight_bar)
+    _total(y, bias_bar)
+    _forward(weight.T, y, out)
 
 
 @inner
-def _energy_adjoint(net: Any, bar: Any, z: Any, mem: Any, tmp: Any, g_bar: Any, z_bar: Any) -> None:
-    """From the bar of G to those of the weights and of z, which are added to."""
-    w1, _, w2, _, w3 = net
-    w1_bar, b1_bar, w2_bar, b2_bar, w3_bar = bar
-    _, _, x1, s1, s2, c1, a1, a2 = mem
-    a1_bar, c1_bar, a2_bar, p2_bar, x1_bar = tmp
-    _clear(a1_bar)
-    _forward(w1, g_bar, a1_bar)
-    _outer(g_bar, a1, w1_bar)
-    for i in range(c1.shape[0]):
-        for j in range(c1.shape[1]):
-            c1_bar[i, j] = a1_bar[i, j] * s1[i, j]
-    _outer(c1_bar, a2, w2_bar)
-    _clear(a2_bar)
-    _forward(w2, c1_bar, a2_bar)
-    for o in range(a2.shape[0]):
-        total = a2.dtype.type(0)
-        for j in range(a2.shape[1]):
-            s = s2[o, j]
-            total += a2_bar[o, j] * s
-            p2_bar[o, j] = a2_bar[o, j] * w3[o, 0] * (s - s * s)
-        w3_bar[o, 0] += total
-    _clear(x1_bar)
-    _affine_adjoint(w2, w2_bar, b2_bar, x1, p2_bar, x1_bar)
-    for i in range(c1.shape[0]):
-        for j in range(c1.shape[1]):
-            s = s1[i, j]
-            c1_bar[i, j] = x1_bar[i, j] * s + a1_bar[i, j] * c1[i, j] * (s - s * s)
-    _affine_adjoint(w1, w1_bar, b1_bar, z, c1_bar, z_bar)
+def _slope(net: Any, path: Any, x: Any, mem: Any, sign: float, out: Any) -> None:
+    """out += sign * slope in x of the network of two layers, with s = softplus::
+
+        m . (k2 o s(M^T (k1 o s(D1^T (s1 o x) + h1)) + D2^T (s2 o x) + h2))
+
+    The PICINN is one whose scales s, shifts h and gates k come from z (`_free`); the INN is one
+    with s = k = 1 and no D2. What `_slope_adjoint` needs is kept in mem.
+    """
+    (d1, mix, d2, m), (s1, h1, k1, s2, h2, k2) = net, path
+    x1, x2, p, y, t1, v, q, t2, e2, c, e1, r1, r2 = mem
+    _times(x, s1, x1)
+    _times(x, s2, x2)
+    _copy(h1, p)
+    _forward(d1, x1, p)
+    _activate(p, y, t1)
+    _times(y, k1, v)
+    _copy(h2, q)
+    _forward(d2, x2, q)
+    _forward(mix, v, q)
+    _sigmoid(q, t2)
+    for o in range(e2.shape[0]):
+        for j in range(e2.shape[1]):
+            e2[o, j] = m[o, 0] * k2[o, j] * t2[o, j]
+    _clear(c)
+    _forward(mix.T, e2, c)
+    for i in range(e1.shape[0]):
+        for j in range(e1.shape[1]):
+            e1[i, j] = c[i, j] * k1[i, j] * t1[i, j]
+    _clear(r1)
+    _clear(r2)
+    _forward(d1.T, e1, r1)
+    _forward(d2.T, e2, r2)
+    for k in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[k, j] += sign * (r1[k, j] * s1[k, j] + r2[k, j] * s2[k, j])
+
+
+@inner
+def _slope_adjoint(
+    net: Any, net_bar: Any, path: Any, path_bar: Any, x: Any, mem: Any, tmp: Any, sign: float, bar: Any, x_bar: Any
+) -> None:
+    """From sign * bar, of `_slope`, to the bars of weights, scales, shifts, gates and x (added to).
+
+    bar . slope is the change of the network's value along x' = sign * bar. So a tangent is carried
+    forward, marked by ', and bars go back from it; those of the tangents are what mem has kept.
+    """
+    (d1, mix, d2, m), (s1, _, k1, s2, _, k2) = net, path
+    (d1_bar, mix_bar, d2_bar, m_bar), (s1_bar, h1_bar, k1_bar, s2_bar, h2_bar, k2_bar) = net_bar, path_bar
+    x1, x2, _, y, t1, v, _, t2, e2, c, e1, r1, r2 = mem
+    x1_, x2_, y_, v_, q_, p_bar, q_bar, v_bar, w1, w2 = tmp
+    for k in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x1_[k, j] = sign * bar[k, j] * s1[k, j]
+            x2_[k, j] = sign * bar[k, j] * s2[k, j]
+    _clear(y_)
+    _forward(d1, x1_, y_)
+    _times(t1, y_, y_)
+    _times(k1, y_, v_)
+    _clear(q_)
+    _forward(d2, x2_, q_)
+    _forward(mix, v_, q_)
+    for o in range(e2.shape[0]):
+        total = e2.dtype.type(0)
+        for j in range(e2.shape[1]):
+            t = t2[o, j]
+            total += q_[o, j] * k2[o, j] * t
+            k2_bar[o, j] += q_[o, j] * m[o, 0] * t
+            q_bar[o, j] = q_[o, j] * m[o, 0] * k2[o, j] * (t - t * t)
+            h2_bar[o, j] += q_bar[o, j]
+        m_bar[o, 0] += total
+    _clear(v_bar)
+    _forward(mix.T, q_bar, v_bar)
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            # y_ = t1 p', so that (1 - t1) y_ is what the slope t1 of p adds
+            k1_bar[i, j] += v_bar[i, j] * y[i, j] + c[i, j] * y_[i, j]
+            p_bar[i, j] = k1[i, j] * (v_bar[i, j] * t1[i, j] + c[i, j] * y_[i, j] * (1 - t1[i, j]))
+            h1_bar[i, j] += p_bar[i, j]
+    _outer(x1, p_bar, d1_bar)
+    _outer(x1_, e1, d1_bar)
+    _outer(x2, q_bar, d2_bar)
+    _outer(x2_, e2, d2_bar)
+    _outer(v, q_bar, mix_bar)
+    _outer(v_, e2, mix_bar)
+    _clear(w1)
+    _clear(w2)
+    _forward(d1.T, p_bar, w1)
+    _forward(d2.T, q_bar, w2)
+    for k in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x_bar[k, j] += w1[k, j] * s1[k, j] + w2[k, j] * s2[k, j]
+            s1_bar[k, j] += w1[k, j] * x[k, j] + r1[k, j] * sign * bar[k, j]
+            s2_bar[k, j] += w2[k, j] * x[k, j] + r2[k, j] * sign * bar[k, j]
 
 
 @inner
@@ -345,158 +385,23 @@ def _free(net: Any, z: Any, mem: Any) -> None:
 
 
 @inner
-def _parts(lin1: Any, lin2: Any, m1: int, m2: int, c: int) -> Any:
-    """Scales and shifts of both layers in the stacked outputs of `_free`, or in their bars."""
-    return (
-        lin1[m1 : m1 + c],
-        lin2[m1 + m2 : m1 + m2 + c],
-        lin1[m1 + c :],
-        lin2[m1 + m2 + c :],
-    )
-
-
-@inner
-def _convex(net: Any, free: Any, g: Any, mem: Any, p: Any, q: Any, sign: float, out: Any) -> None:
-    """out += sign * slope in g of the PICINN before Eq. (12), at this g."""
-    lin1, lin2, _, _, _, mid, _, gate2, _ = free
-    m1, m2 = p.shape[0], q.shape[0]
-    scale1, scale2, shift1, shift2 = _parts(lin1, lin2, m1, m2, g.shape[0])
-    gate1 = mid[:m1]
-    _, _, _, _, _, _, drive1, mix1, drive2, mix = net
-    y1, t1, t2, v1, e1, e2, c1, gs1, gs2, q1, q2 = mem
-    for k in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            gs1[k, j] = g[k, j] * scale1[k, j]
-            gs2[k, j] = g[k, j] * scale2[k, j]
-    _copy(shift1, p)
-    _forward(drive1, gs1, p)
-    _activate(p, y1, t1)
-    for i in range(v1.shape[0]):
-        for j in range(v1.shape[1]):
-            v1[i, j] = y1[i, j] * gate1[i, j]
-    _copy(shift2, q)
-    _forward(drive2, gs2, q)
-    _forward(mix1, v1, q)
-    _sigmoid(q, t2)
-    for o in range(e2.shape[0]):
-        for j in range(e2.shape[1]):
-            e2[o, j] = mix[o, 0] * gate2[o, j] * t2[o, j]
-    _clear(c1)
-    _forward(mix1.T, e2, c1)
-    for i in range(e1.shape[0]):
-        for j in range(e1.shape[1]):
-            e1[i, j] = c1[i, j] * gate1[i, j] * t1[i, j]
-    _clear(q1)
-    _clear(q2)
-    _forward(drive1.T, e1, q1)
-    _forward(drive2.T, e2, q2)
-    for k in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            out[k, j] += sign * (q1[k, j] * scale1[k, j] + q2[k, j] * scale2[k, j])
-
-
-@inner
-def _convex_adjoint(
-    net: Any,
-    net_bar: Any,
-    free: Any,
-    free_bar: Any,
-    g: Any,
-    mem: Any,
-    tmp: Any,
-    sign: float,
-    r_bar: Any,
-    g_bar: Any,
-) -> None:
-    """From sign * r_bar, the bar of `_convex`, to those of weights, free path and g (added to)."""
-    lin1, lin2, _, _, _, mid, _, gate2, _ = free
-    lin1_bar, lin2_bar, gate2_bar = free_bar
-    m1, m2, c = mid.shape[0] - gate2.shape[0], gate2.shape[0], g.shape[0]
-    scale1, scale2, _, _ = _parts(lin1, lin2, m1, m2, c)
-    scale1_bar, scale2_bar, shift1_bar, shift2_bar = _parts(lin1_bar, lin2_bar, m1, m2, c)
-    gate1, gate1_bar = mid[:m1], lin2_bar[:m1]
-    _, _, _, _, _, _, drive1, mix1, drive2, mix = net
-    _, _, _, _, _, _, drive1_bar, mix1_bar, drive2_bar, mix_bar = net_bar
-    y1, t1, t2, v1, e1, e2, c1, gs1, gs2, q1, q2 = mem
-    e1_bar, e2_bar, c1_bar, u1_bar, u2_bar, w1_bar, q1_bar, q2_bar, k1, k2 = tmp
-    for k in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            bar = sign * r_bar[k, j]
-            scale1_bar[k, j] += bar * q1[k, j]
-            scale2_bar[k, j] += bar * q2[k, j]
-            q1_bar[k, j] = bar * scale1[k, j]
-            q2_bar[k, j] = bar * scale2[k, j]
-    _outer(q1_bar, e1, drive1_bar)
-    _outer(q2_bar, e2, drive2_bar)
-    _clear(e1_bar)
-    _clear(e2_bar)
-    _forward(drive1, q1_bar, e1_bar)
-    _forward(drive2, q2_bar, e2_bar)
-    for i in range(c1.shape[0]):
-        for j in range(c1.shape[1]):
-            c1_bar[i, j] = e1_bar[i, j] * gate1[i, j] * t1[i, j]
-            gate1_bar[i, j] += e1_bar[i, j] * c1[i, j] * t1[i, j]
-            # the part of u1-bar that comes from the slope t1 = sigmoid(u1)
-            t = t1[i, j]
-            u1_bar[i, j] = e1_bar[i, j] * c1[i, j] * gate1[i, j] * (t - t * t)
-    _outer(c1_bar, e2, mix1_bar)
-    _forward(mix1, c1_bar, e2_bar)
-    for o in range(e2.shape[0]):
-        total = e2.dtype.type(0)
-        for j in range(e2.shape[1]):
-            t = t2[o, j]
-            total += e2_bar[o, j] * gate2[o, j] * t
-            gate2_bar[o, j] += e2_bar[o, j] * mix[o, 0] * t
-            u2_bar[o, j] = e2_bar[o, j] * mix[o, 0] * gate2[o, j] * (t - t * t)
-            shift2_bar[o, j] += u2_bar[o, j]
-        mix_bar[o, 0] += total
-    _outer(gs2, u2_bar, drive2_bar)
-    _outer(v1, u2_bar, mix1_bar)
-    _clear(w1_bar)
-    _forward(mix1.T, u2_bar, w1_bar)
-    for i in range(c1.shape[0]):
-        for j in range(c1.shape[1]):
-            gate1_bar[i, j] += w1_bar[i, j] * y1[i, j]
-            u1_bar[i, j] += w1_bar[i, j] * gate1[i, j] * t1[i, j]
-            shift1_bar[i, j] += u1_bar[i, j]
-    _outer(gs1, u1_bar, drive1_bar)
-    _clear(k1)
-    _clear(k2)
-    _forward(drive1.T, u1_bar, k1)
-    _forward(drive2.T, u2_bar, k2)
-    for k in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            g_bar[k, j] += k1[k, j] * scale1[k, j] + k2[k, j] * scale2[k, j]
-            scale1_bar[k, j] += k1[k, j] * g[k, j]
-            scale2_bar[k, j] += k2[k, j] * g[k, j]
-
-
-@inner
 def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_bar: Any) -> None:
     """From the bars of scales, shifts and gates to those of the weights and of z (added to)."""
     _, _, _, x1, sx1, mid, smid, _, sg2 = free
     lin1_bar, lin2_bar, gate2_bar = free_bar
     m1, m12 = x1.shape[0], mid.shape[0]
-    _scale(sg2, gate2_bar)
+    _times(sg2, gate2_bar, gate2_bar)
     _affine_adjoint(net[4], net_bar[4], net_bar[5], mid[m1:], gate2_bar, lin2_bar[m1:m12])
-    _scale(smid, lin2_bar)
+    _times(smid, lin2_bar, lin2_bar)
     _affine_adjoint(net[2], net_bar[2], net_bar[3], x1, lin2_bar, lin1_bar[:m1])
-    _scale(sx1, lin1_bar)
+    _times(sx1, lin1_bar, lin1_bar)
     _affine_adjoint(net[0], net_bar[0], net_bar[1], z, lin1_bar, z_bar)
-
-
-@inner
-def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any, out: Any) -> None:
-    """y is the bar of W^T x + b: add to those of W, b and x."""
-    _outer(x, y, weight_bar)
-    _total(y, bias_bar)
-    _forward(weight.T, y, out)
 
 
 @inner
 def _load(full: Any, first: int, count: int, part: Any) -> None:
     """A tile of sites into lanes."""
-    for k in range(full.shape[0]):
+    for k in range(part.shape[0]):
         for j in range(count):
             part[k, j] = full[k, first + j]
 
@@ -504,7 +409,7 @@ def _load(full: Any, first: int, count: int, part: Any) -> None:
 @inner
 def _store(part: Any, first: int, count: int, full: Any) -> None:
     """Lanes back into their sites."""
-    for k in range(full.shape[0]):
+    for k in range(part.shape[0]):
         for j in range(count):
             full[k, first + j] = part[k, j]
 
@@ -523,24 +428,15 @@ def _forces(slope: Any, force: Any, head: Any, first: int, count: int, g: Any) -
 
 
 @numeric
-def _pull(
-    power: Any,
-    mobility: Any,
-    room: Any,
-    state: Any,
-    slope: Any,
-    velocity: Any,
-    low: int,
-    high: int,
-    force: Any,
-) -> None:
+def _pull(weights: Any, room: Any, state: Any, slope: Any, velocity: Any, low: int, high: int, force: Any) -> None:
     """F_ex of trajectories low to high, for which their ends move as given; a guess is replaced.
 
     r of the last bond rises with its g by a slope of at least its mobility m, so that the root of
     r = v lies within |r - v| / m of any guess, on a known side. Secants, which halve the bracket
     where they would leave it.
     """
-    free, mem, (z, g, zero, base, rate), (p, q), (root, error, steep, left, right) = room
+    (_, _, power, linear, mobility), (z, g, zero, _, rate, _, _, _, free, path, mems), search = weights, *room
+    root, error, steep, left, right, base = search
     one, none, half = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5)
     per, m = state.shape[1] // len(force), mobility[0, 0]
     _clear(base)
@@ -548,31 +444,27 @@ def _pull(
         last = (low + j + 1) * per - 1
         for k in range(z.shape[0]):
             z[k, j] = state[k, last]
-        for k in range(g.shape[0]):
             g[k, j] = -slope[k, last]
         g[0, j] += force[low + j]
-    _free(power, z, free)
-    _convex(power, free, zero, mem, p, q, -one, base)
+    _free(linear, z, free)
+    _slope(power, path, zero, mems[1], -one, base)
     for turn in range(100):
         _copy(base, rate)
-        _convex(power, free, g, mem, p, q, one, rate)
+        _slope(power, path, g, mems[0], one, rate)
         largest = none
         for j in range(high - low):
             x = g[0, j]
             wrong = rate[0, j] + m * x - velocity[low + j]
             if turn == 0:
-                steep[0, j] = m
                 reach = abs(wrong) / m + abs(x) * g.dtype.type(1e-6)
-                left[0, j] = x - reach
-                right[0, j] = x + reach
+                steep[0, j], left[0, j], right[0, j] = m, x - reach, x + reach
             elif x != root[0, j]:
                 steep[0, j] = max(m, (wrong - error[0, j]) / (x - root[0, j]))
             if wrong < none:
                 left[0, j] = x
             else:
                 right[0, j] = x
-            root[0, j] = x
-            error[0, j] = wrong
+            root[0, j], error[0, j] = x, wrong
             x -= wrong / steep[0, j]
             if not left[0, j] <= x <= right[0, j]:
                 x = half * (left[0, j] + right[0, j])
@@ -585,117 +477,81 @@ def _pull(
 
 
 @entry
-def _roll(
-    weights: Any,
-    room: Any,
-    flux: Any,
-    path: Any,
-    slopes: Any,
-    ends: Any,
-    force: Any,
-    velocity: Any,
-    clock: Any,
-    head: Any,
-    tail: Any,
-    moved: bool,
-    low: int,
-    high: int,
-    per: int,
-    ends_room: Any,
-    search: bool,
-) -> None:
-    """Fill in the trajectories low to high of one replica, each of `per` sites.
+def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, span: Any, moved: bool, search: Any) -> None:
+    """Fill in the trajectories of a span, low to high, of one replica.
 
-    path: states (steps + 1, d, sites), with the first ones given and, at a point, every field.
-    slopes: G, (steps, d, sites). ends: the law's own v_n at each step, (steps, trajectories).
-    clock: length of each step, (steps, sites). flux: memory for the rates of all sites.
-    ends_room: memory for the ends of all rows; None where no F_ex is ever searched.
-    search: find F_ex from v_n, and write it.
+    record: states (steps + 1, d, sites), with the first ones given and, at a point, every field; G,
+    (steps, d, sites); the law's own v_n at each step, (steps, trajectories); memory for the rates.
+    given: F_ex, v_n, (steps, trajectories) each, and the length of each step, (steps, sites).
+    bonds: head and tail of each, and the sites of a trajectory.
+    search: memory to find F_ex from v_n, which then is written; None where it is given.
     """
-    energy, power, mobility = weights
-    inn, free, (driven, resting), (z, g, zero, slope, rate), (p, q) = room
-    c, one, bonds = g.shape[0], clock.dtype.type(1), head.shape[0]
-    d, lanes = z.shape
-    skip, known = d - c, d - power[0].shape[0]
-    both, signs = (g, zero), (one, -one)
+    (path, slopes, ends, flux), (force, velocity, clock), (head, tail, per) = record, given, bonds
+    net, _, power, linear, mobility = weights
+    z, g, zero, slope, rate, cond, mem, _, free, gated, mems = room
+    (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
+    skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
+    _spread(weights[1][0], cond[1])
+    _spread(weights[1][1], cond[4])
     for n in range(len(clock)):
-        for at in range(low * per, high * per, lanes):
-            number = min(lanes, high * per - at)
+        for at in range(begin, end, lanes):
+            number = min(lanes, end - at)
             _load(path[n], at, number, z)
-            _energy(energy, z, inn, slope)
+            _clear(slope)
+            _slope(net, cond, z, mem, one, slope)
             _store(slope, at, number, slopes[n])
-        if ends_room is not None:  # of the type of the argument: costs nothing where it is None
-            if search:
-                for b in range(low, high):  # a guess: that of the step before
-                    force[n, b] = force[max(n - 1, 0), b]
-                _pull(
-                    power, mobility, ends_room, path[n], slopes[n], velocity[n], low, high, force[n]
-                )
-        for at in range(low * per, high * per, lanes):
-            number = min(lanes, high * per - at)
+        if search is not None:  # of the type of the argument: costs nothing where it is None
+            for b in range(span[0], span[1]):  # a guess: that of the step before
+                force[n, b] = force[max(n - 1, 0), b]
+            _pull(weights, search, path[n], slopes[n], velocity[n], span[0], span[1], force[n])
+        for at in range(begin, end, lanes):
+            number = min(lanes, end - at)
             _load(path[n], at, number, z)
             _forces(slopes[n], force[n], head, at, number, g)
             for k in range(c):
                 for j in range(lanes):
                     rate[k, j] = mobility[0, k] * g[k, j]
-            _free(power, z[known:], free)
-            for way in range(2):
-                _convex(power, free, both[way], driven, p, q, signs[way], rate)
+            _free(linear, z[known:], free)
+            _slope(power, gated, g, mems[0], one, rate)
+            _slope(power, gated, zero, mems[1], -one, rate)
             _store(rate, at, number, flux)
-        for k in range(bonds, c):
-            for s in range(low * per, high * per):
+        for k in range(head.shape[0], c):
+            for s in range(begin, end):
                 path[n + 1, skip + k, s] = path[n, skip + k, s] + clock[n, s] * flux[k, s]
-        if bonds:
-            for b in range(low, high):
+        if head.shape[0]:
+            for b in range(span[0], span[1]):
                 last = (b + 1) * per - 1
                 if head[0, last] < 0:
                     ends[n, b] = flux[0, last]
                     if moved:
                         flux[0, last] = velocity[n, b]
-            for s in range(low * per, high * per):
-                brought = zero[0, 0]
-                for k in range(bonds):
-                    behind = tail[k, s]
-                    brought += flux[k, s] - (flux[k, behind] if behind >= 0 else zero[0, 0])
+            for s in range(begin, end):
+                brought = none
+                for k in range(head.shape[0]):
+                    brought += flux[k, s] - (flux[k, tail[k, s]] if tail[k, s] >= 0 else none)
                 path[n + 1, 0, s] = path[n, 0, s] + clock[n, s] * brought
 
 
 @entry
 def _roll_back(
-    weights: Any,
-    weights_bar: Any,
-    room: Any,
-    room_bar: Any,
-    full_bar: Any,
-    path: Any,
-    slopes: Any,
-    path_bar: Any,
-    ends_bar: Any,
-    force: Any,
-    clock: Any,
-    head: Any,
-    tail: Any,
-    moved: bool,
-    low: int,
-    high: int,
-    per: int,
+    weights: Any, weights_bar: Any, room: Any, room_bar: Any, record: Any, given: Any, bonds: Any, span: Any, moved: bool
 ) -> None:
-    """Add to the bars of the weights; leave those of the first states in full_bar[0].
+    """Add to the bars of the weights; leave those of the first states in the first of the full bars.
 
-    ends_bar: of the law's own v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields,
-    sites).
+    record: as in `_roll`, with the bars of the states, those of the end's answers (of the law's own
+    v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields, sites)), and full bars.
     """
-    energy, power, mobility = weights
-    energy_bar, power_bar, mobility_bar = weights_bar
-    inn, free, mems, (z, g, zero, slope, rate), (p, q) = room
-    inn_tmp, tmp, free_bar, (z_bar, g_bar, none) = room_bar
-    new, all_z_bar, all_g_bar = full_bar  # bars of all sites of these trajectories
-    c, one, bonds = g.shape[0], clock.dtype.type(1), head.shape[0]
-    d, lanes = z.shape
-    skip, known, begin, end = d - c, d - power[0].shape[0], low * per, high * per
-    first = 0 if bonds else skip  # of the state's parts that evolve
-    both, signs, g_bars = (g, zero), (one, -one), (g_bar, none)
-    _clear(new)
+    (path, slopes, path_bar, ends_bar, (new, all_z_bar, all_g_bar)) = record
+    (force, _, clock), (head, tail, per) = given, bonds
+    (net, _, power, linear, mobility), (net_bar, biases_bar, power_bar, linear_bar, mobility_bar) = weights, weights_bar
+    z, g, zero, slope, rate, cond, mem, _, free, gated, mems = room
+    z_bar, g_bar, unused, cond_bar, tmp, free_bar, gated_bar, power_tmp = room_bar
+    (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
+    skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
+    directions = head.shape[0]
+    first = 0 if directions else skip  # of the state's parts that evolve
+    _spread(weights[1][0], cond[1])
+    _spread(weights[1][1], cond[4])
     for n in range(len(clock) - 1, -1, -1):
         for k in range(first, d):
             for s in range(begin, end):
@@ -704,71 +560,62 @@ def _roll_back(
             number = min(lanes, end - at)
             _load(path[n], at, number, z)
             _forces(slopes[n], force[n], head, at, number, g)
-            _free(power, z[known:], free)
-            for way in range(2):
-                _convex(power, free, both[way], mems[way], p, q, signs[way], rate)
+            _free(linear, z[known:], free)
+            _slope(power, gated, g, mems[0], one, rate)
+            _slope(power, gated, zero, mems[1], one, rate)
             _clear(rate)  # from here on its bar; lanes beyond the last site stay 0
-            for k in range(bonds, c):
+            for k in range(directions, c):
                 for j in range(number):
                     rate[k, j] = clock[n, at + j] * new[skip + k, at + j]
-            for k in range(bonds):
-                for j in range(number):
-                    s = at + j
+            for k in range(directions):
+                for s in range(at, at + number):
                     to = head[k, s]
                     if to >= 0:
-                        rate[k, j] = clock[n, s] * (new[0, s] - new[0, to])
+                        rate[k, s - at] = clock[n, s] * (new[0, s] - new[0, to])
                     else:
-                        rate[k, j] = ends_bar[n, 0, -1 - to]
-                        if not moved:
-                            rate[k, j] += clock[n, s] * new[0, s]
+                        rate[k, s - at] = ends_bar[n, 0, -1 - to] + (none if moved else clock[n, s] * new[0, s])
             for k in range(c):
-                total = zero[0, 0]
+                total = none
                 for j in range(lanes):
                     total += rate[k, j] * g[k, j]
                     g_bar[k, j] = mobility[0, k] * rate[k, j]
                 mobility_bar[0, k] += total
-            _clear(none)
             for part in free_bar:
                 _clear(part)
-            for way in range(2):
-                _convex_adjoint(
-                    power, power_bar, free, free_bar, both[way], mems[way], tmp, signs[way], rate,
-                    g_bars[way],
-                )  # fmt: skip
+            _slope_adjoint(power, power_bar, gated, gated_bar, g, mems[0], power_tmp, one, rate, g_bar)
+            _slope_adjoint(power, power_bar, gated, gated_bar, zero, mems[1], power_tmp, -one, rate, unused)
             _clear(z_bar)
-            _free_adjoint(power, power_bar, free, free_bar, z[known:], z_bar[known:])
+            _free_adjoint(linear, linear_bar, free, free_bar, z[known:], z_bar[known:])
             _store(z_bar, at, number, all_z_bar)
             _store(g_bar, at, number, all_g_bar)
         for at in range(begin, end, lanes):
             number = min(lanes, end - at)
             _load(path[n], at, number, z)
             _load(all_z_bar, at, number, z_bar)
-            _energy(energy, z, inn, slope)
+            _slope(net, cond, z, mem, one, slope)
             _clear(slope)  # from here on its bar
-            for k in range(bonds, c):
+            for k in range(directions, c):
                 for j in range(number):
                     slope[skip + k, j] = -all_g_bar[k, at + j]
-            for k in range(bonds):
-                for j in range(number):
-                    behind = tail[k, at + j]
-                    slope[0, j] -= all_g_bar[k, at + j]
-                    if behind >= 0:
-                        slope[0, j] += all_g_bar[k, behind]
-            if bonds == 0:
+            for k in range(directions):
+                for s in range(at, at + number):
+                    slope[0, s - at] += (all_g_bar[k, tail[k, s]] if tail[k, s] >= 0 else none) - all_g_bar[k, s]
+            if directions == 0:
                 for k in range(skip):
                     for j in range(number):
                         slope[k, j] = ends_bar[n, k, at + j]
-            _energy_adjoint(energy, energy_bar, z, inn, inn_tmp, slope, z_bar)
+            _slope_adjoint(net, net_bar, cond, cond_bar, z, mem, tmp, one, slope, z_bar)
             for k in range(first, d):
                 for j in range(number):
                     new[k, at + j] += z_bar[k, j]
+    _total(cond_bar[1], biases_bar[0])
+    _total(cond_bar[4], biases_bar[1])
 
 
 Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
 
 
-@dataclass(frozen=True)
-class Widths:
+class Widths(NamedTuple):
     """Sizes of a law's networks.
 
     Attributes:
@@ -788,183 +635,151 @@ class Widths:
     def views(self, flat: Any) -> Arrays:
         """The weight matrices in a flat vector, as `fused_weights` gives it for one replica.
 
-        INN: W1 b1 W2 b2 w3. PICINN: what z feeds (free, scale and shift of layer 1, side by side),
-        what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate),
-        each a W and a b; then drive D and mix M (positive) of both layers. Last the mobilities.
+        INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, M2;
+        and its free path: what z feeds (free, scale and shift of layer 1, side by side), what x1
+        feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate), each a
+        W and a b. Last the mobilities. A network is thus as `_slope` takes it.
         """
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
         stacked = [(self.known, 2 * m1 + c), (m1, m1 + 2 * m2 + c), (m2, m2)]
-        groups = [[(d, e1), (1, e1), (e1, e2), (1, e2), (e2, 1)]]
-        groups.append([shape for rows, out in stacked for shape in ((rows, out), (1, out))])
-        groups[-1] += [(c, m1), (m1, m2), (c, m2), (m2, 1)]
-        parts: list[list[Any]] = []
+        groups = [[(d, e1), (e1, e2), (0, e2), (e2, 1)], [(1, e1), (1, e2)], [(c, m1), (m1, m2), (c, m2), (m2, 1)]]
+        groups += [[shape for rows, out in stacked for shape in ((rows, out), (1, out))], [(1, c)]]
+        parts: list[Arrays] = []
         at = 0
-        for group in [*groups, [(1, c)]]:
-            parts.append([])
-            for rows, columns in group:
-                parts[-1].append(flat[at : at + rows * columns].reshape(rows, columns))
-                at += rows * columns
-        *networks, (mobility,) = (tuple(part) for part in parts)
-        return *networks, mobility
+        for group in groups:
+            ends = np.cumsum([at] + [rows * columns for rows, columns in group]).tolist()
+            pairs = zip(ends[:-1], ends[1:], group, strict=True)
+            parts.append(tuple(flat[low:high].reshape(shape) for low, high, shape in pairs))
+            at = ends[-1]
+        return *parts[:-1], parts[-1][0]
 
-    def ends_room(self, lanes: int, real: Any) -> Arrays:
-        """Memory for the search of F_ex, the ends of a block's chains side by side.
-
-        Args:
-            lanes: how many of them.
-            real: type of the numbers.
-        """
-        (_, free, (mem, _), states, sums), _ = self.room(lanes, real, False)
-        return free, mem, states, sums, tuple(np.zeros((1, lanes), real) for _ in range(5))
-
-    def room(self, lanes: int, real: Any, back: bool) -> tuple[Arrays, Arrays]:
-        """Memory for one step of the loop, and for its way back.
-
-        Args:
-            lanes: sites side by side.
-            real: type of the numbers.
-            back: whether there is a way back; its memory is empty if not.
-        """
+    def room(self, lanes: int, real: Any) -> Arrays:
+        """Memory for one step of the loop, so many sites side by side, of so many bits a number."""
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
 
         def make(*heights: int) -> Arrays:
             return tuple(np.zeros((height, lanes), real) for height in heights)
 
-        forth = (
-            make(e1, e2, e1, e1, e2, e1, e1, e2),
-            make(2 * m1 + c, m1 + 2 * m2 + c, m2, m1, m1, m1 + m2, m1 + m2, m2, m2),
-            tuple(make(m1, m1, m2, m1, m1, m2, m1, c, c, c, c) for _ in range(2)),
-            make(d, c, c, d, c),
-            make(m1, m2),
+        one = np.ones((max(d, e1, e2), lanes), real)
+        cond = (one[:d], *make(e1), one[:e1], one[:d], *make(e2), one[:e2])
+        free = make(2 * m1 + c, m1 + 2 * m2 + c, m2, m1, m1, m1 + m2, m1 + m2, m2, m2)
+        gated = _gated(free[0], free[1], free[5], free[7], c)
+        energy_mem, *mems = (
+            make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in ((d, e1, e2), (c, m1, m2), (c, m1, m2))
         )
-        if not back:
-            return forth, ()
-        return forth, (
-            make(e1, e1, e2, e2, e1),
-            make(m1, m2, m1, m1, m2, m1, c, c, c, c),
-            make(2 * m1 + c, m1 + 2 * m2 + c, m2),
-            make(d, c, c),
-        )
+        return *make(d, c, c, d, c), cond, energy_mem, (), free, gated, tuple(mems)
+
+    def room_bar(self, lanes: int, real: Any) -> Arrays:
+        """Memory for the way back through a step."""
+        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
+
+        def make(*heights: int) -> Arrays:
+            return tuple(np.zeros((height, lanes), real) for height in heights)
+
+        free_bar = make(2 * m1 + c, m1 + 2 * m2 + c, m2)
+        gated_bar = _gated(*free_bar[:2], free_bar[1], free_bar[2], c)
+        tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in ((d, e1, e2), (c, m1, m2)))
+        return *make(d, c, c), make(d, e1, e1, d, e2, e2), tmp, free_bar, gated_bar, power_tmp
 
 
-def _threads(steps: int) -> int:
-    """As many as torch has, or one for few steps of a site: starting another would cost more."""
-    return 1 if steps < LITTLE else torch.get_num_threads()
+def _gated(lin1: Any, lin2: Any, mid: Any, gate: Any, c: int) -> Arrays:
+    """Scale, shift and gate of both layers in the stacked outputs of `_free`, or in their bars."""
+    m2 = len(gate)
+    m1 = (len(lin1) - c) // 2
+    return lin1[m1 : m1 + c], lin1[m1 + c :], mid[:m1], lin2[m1 + m2 : m1 + m2 + c], lin2[m1 + m2 + c :], gate
 
 
-def _blocks(trajectories: int, per: int, replicas: int, threads: int) -> list[tuple[int, int]]:
-    """First and last trajectory of each block, alike in size, at least one for each thread."""
-    number = -(-trajectories * per // LANES)
-    number = min(max(number, -(-threads // replicas)), trajectories)
-    cuts = [trajectories * n // number for n in range(number + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+class Run(NamedTuple):
+    """What a rollout in scaled variables needs beside weights and first states.
+
+    Attributes:
+        widths: sizes of the law's networks.
+        given: F_ex and v_n of each step, (replicas, steps, trajectories), 0 where there is none, and
+            the length of each step, (replicas, steps, sites).
+        field: of a point, (replicas, steps, fields, trajectories).
+        bonds: head and tail of all sites, (directions, sites), a driven end being -1 - trajectory;
+            and the sites of a trajectory.
+        moved: an end moves at the velocity that is given.
+        search: F_ex is found from it.
+    """
+
+    widths: Widths
+    given: Arrays
+    field: Any
+    bonds: tuple[Any, Any, int]
+    moved: bool
+    search: bool
+
+    def tasks(self, work: Callable[[int, int, tuple[int, int]], None]) -> None:
+        """Call work(replica, block, its trajectories) for all, on as many threads as pay."""
+        (replicas, steps, sites), per = self.given[2].shape, self.bonds[2]
+        threads = 1 if replicas * steps * sites < LITTLE else torch.get_num_threads()
+        number = self.blocks
+        cuts = [sites // per * n // number for n in range(number + 1)]
+        calls = [(r, n, (cuts[n], cuts[n + 1])) for n in range(number) for r in range(replicas)]
+        with ThreadPoolExecutor(threads) as pool:
+            list((map if threads == 1 else pool.map)(lambda call: work(*call), calls))
+
+    @property
+    def blocks(self) -> int:
+        """Into how many the trajectories are cut: of as many sites as are stepped together."""
+        replicas, _, sites = self.given[2].shape
+        return min(max(-(-sites // LANES), -(-torch.get_num_threads() // replicas)), sites // self.bonds[2])
+
+    def room(self, span: tuple[int, int], real: Any, per: int) -> Arrays:
+        """Memory for a block."""
+        return self.widths.room(_lanes((span[1] - span[0]) * per), real)
+
+    def forward(self, weights: Any, first: Any) -> tuple[Any, Any, Any]:
+        """All replicas forward: states, G, and the end's answers (replicas, steps, ends, ...)."""
+        real, (replicas, steps, sites), per = weights.dtype.type, self.given[2].shape, self.bonds[2]
+        path = np.empty((replicas, steps + 1, first.shape[1], sites), real)
+        path[:, 0] = first
+        point = len(self.bonds[0]) == 0
+        if point:
+            path[:, :-1, : self.field.shape[2]] = self.field
+        slopes = np.empty((replicas, steps, *first.shape[1:]), real)
+        ends = np.zeros((replicas, steps, sites // per), real)
+        force, velocity, clock = self.given
+        force = np.zeros_like(ends) if self.search else force
+
+        def work(r: int, _: int, span: tuple[int, int]) -> None:
+            search = None
+            if self.search:
+                lanes = _lanes(span[1] - span[0])
+                rows = tuple(np.zeros((n, lanes), real) for n in (1, 1, 1, 1, 1, self.widths.forces))
+                search = self.widths.room(lanes, real), rows
+            record = path[r], slopes[r], ends[r], np.empty((self.widths.forces, sites), real)
+            given = force[r], velocity[r], clock[r]
+            views, room = self.widths.views(weights[r]), self.room(span, real, per)
+            _roll(views, room, record, given, self.bonds, span, self.moved, search)
+
+        self.tasks(work)
+        if point:
+            return path, slopes, slopes[:, :, : self.field.shape[2]]
+        return path, slopes, (force if self.search else ends)[:, :, None]
+
+    def backward(self, weights: Any, path: Any, slopes: Any, path_bar: Any, ends_bar: Any) -> tuple[Any, Any]:
+        """Bars of weights and first states from those of the path and of the end's answers."""
+        real, (replicas, _, d, sites), per = path.dtype, path.shape, self.bonds[2]
+        weights_bar = np.zeros((replicas, self.blocks, weights.shape[1]), real)
+        start_bar = np.zeros_like(path[:, 0])
+
+        def work(r: int, block: int, span: tuple[int, int]) -> None:
+            room_bar = self.widths.room_bar(_lanes((span[1] - span[0]) * per), real)
+            full = start_bar[r], *(np.zeros((n, sites), real) for n in (d, self.widths.forces))
+            record = path[r], slopes[r], path_bar[r], ends_bar[r], full
+            views = self.widths.views(weights[r]), self.widths.views(weights_bar[r, block])
+            given = tuple(part[r] for part in self.given)
+            _roll_back(*views, self.room(span, real, per), room_bar, record, given, self.bonds, span, self.moved)
+
+        self.tasks(work)
+        return weights_bar.sum(1), start_bar
 
 
 def _lanes(sites: int) -> int:
     """Lanes that a block of so many sites needs at once."""
     return PAD * -(-min(sites, LANES) // PAD)
-
-
-def _in_blocks(work: Callable[..., None], tasks: Sequence[tuple[int, ...]], threads: int) -> None:
-    """Call work(*task) for every task, on so many threads."""
-    if threads == 1:
-        for task in tasks:
-            work(*task)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda task: work(*task), tasks))
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a rollout in scaled variables needs beside weights and first states; arrays.
-
-    Attributes:
-        widths: sizes of the law's networks.
-        force: F_ex of each step, (replicas, steps, trajectories); empty where there is none.
-        velocity: v_n of each step, the same; F_ex once more where it is not given.
-        field: of a point, (replicas, steps, fields, trajectories).
-        clock: length of each step, (replicas, steps, sites).
-        head, tail: bonds of all sites, (directions, sites); a driven end is -1 - trajectory.
-        per: sites of a trajectory.
-        moved: an end moves at the velocity that is given.
-    """
-
-    widths: Widths
-    force: Any
-    velocity: Any
-    field: Any
-    clock: Any
-    head: Any
-    tail: Any
-    per: int
-    moved: bool
-
-    @property
-    def blocks(self) -> tuple[list[tuple[int, int]], int]:
-        """Blocks of trajectories, and the threads that share them."""
-        replicas, steps, sites = self.clock.shape
-        threads = _threads(replicas * steps * sites)
-        return _blocks(sites // self.per, self.per, replicas, threads), threads
-
-    def forward(self, weights: Any, first: Any, search: bool, only: bool) -> tuple[Any, Any, Any]:
-        """All replicas forward: states, G, and the end's answers (replicas, steps, ends, ...).
-
-        Args:
-            weights: of each replica, as `fused_weights` has them.
-            first: states, (replicas, d, sites).
-            search: find F_ex from v_n.
-            only: there is no way back. It is one compilation for all end conditions; training does
-                without the search.
-        """
-        real, (replicas, steps, sites) = weights.dtype.type, self.clock.shape
-        path = np.empty((replicas, steps + 1, first.shape[1], sites), real)
-        path[:, 0] = first
-        if not len(self.head):
-            path[:, :-1, : self.field.shape[2]] = self.field
-        slopes = np.empty((replicas, steps, *first.shape[1:]), real)
-        ends = np.zeros((replicas, steps, sites // self.per), real)
-        pulls = np.zeros_like(ends) if search else self.force
-
-        def block(r: int, low: int, high: int) -> None:
-            room, _ = self.widths.room(_lanes((high - low) * self.per), real, False)
-            ends_room = self.widths.ends_room(_lanes(high - low), real) if only else None
-            flux = np.empty((self.widths.forces, sites), real)
-            _roll(
-                *(self.widths.views(weights[r]), room, flux, path[r], slopes[r], ends[r]),
-                *(pulls[r], self.velocity[r], self.clock[r], self.head, self.tail, self.moved),
-                *(low, high, self.per, ends_room, search),
-            )
-
-        blocks, threads = self.blocks
-        _in_blocks(block, [(r, *span) for span in blocks for r in range(replicas)], threads)
-        if not len(self.head):
-            return path, slopes, slopes[:, :, : self.field.shape[2]]
-        return path, slopes, (pulls if search else ends)[:, :, None]
-
-    def backward(self, weights: Any, path: Any, slopes: Any, *bars: Any) -> tuple[Any, Any]:
-        """Bars of weights and first states from those of the path and of the end's answers."""
-        real, (replicas, steps, sites) = path.dtype, self.clock.shape
-        blocks, threads = self.blocks
-        weights_bar = np.zeros((replicas, len(blocks), weights.shape[1]), real)
-        start_bar, d = np.zeros_like(path[:, 0]), path.shape[2]
-
-        def block(r: int, number: int) -> None:
-            low, high = blocks[number]
-            room = self.widths.room(_lanes((high - low) * self.per), real, True)
-            full = tuple(np.zeros((n, sites), real) for n in (d, d, self.widths.forces))
-            views = self.widths.views(weights[r]), self.widths.views(weights_bar[r, number])
-            _roll_back(
-                *(*views, *room, full, path[r], slopes[r], bars[0][r], bars[1][r]),
-                *(self.force[r], self.clock[r], self.head, self.tail, self.moved),
-                *(low, high, self.per),
-            )
-            here = slice(low * self.per, high * self.per)
-            start_bar[r, :, here] = full[0][:, here]
-
-        tasks = [(r, n) for n in range(len(blocks)) for r in range(replicas)]
-        _in_blocks(block, tasks, threads)
-        return weights_bar.sum(1), start_bar
 
 
 class _Rollout(torch.autograd.Function):
@@ -976,11 +791,9 @@ class _Rollout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
         weights, first = _arrays(flat.dtype, flat, start)
-        path, slopes, ends = run.forward(weights, first, search=False, only=False)
+        path, slopes, ends = run.forward(weights, first)
         ctx.kept = (weights, path, slopes, run, start.dtype)
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(part).to(start.dtype) for part in (path[:, 1:], ends)
-        )
+        return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
@@ -1013,21 +826,17 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
-    parts = [part for layer in energy.layers for part in (layer.weight, layer.bias)]
-    parts.append(energy.last.weight)
+    parts = [layer.weight for layer in (*energy.layers, energy.last)] + [layer.bias for layer in energy.layers]
+    for n in range(2):
+        parts += [power.gain[:, None] * power.drive[n].weight, power.mix[n].weight]
     for group in (
         (power.free[0], power.scale[0], power.shift[0]),
         (power.gate[0], power.free[1], power.scale[1], power.shift[1]),
         (power.gate[1],),
     ):
-        parts += [torch.cat([part.weight for part in group], 2)]
-        parts += [torch.cat([part.bias for part in group], 2)]
-    for n in range(2):
-        parts += [power.gain[:, None] * power.drive[n].weight, power.mix[n].weight]
-    if law.mobility is not None:
-        parts.append(softplus(law.mobility))
-    else:
-        parts.append(parts[0].new_zeros(len(parts[0]), 1, power.inputs[1]))
+        parts += [torch.cat([part.weight for part in group], 2), torch.cat([part.bias for part in group], 2)]
+    none = parts[0].new_zeros(len(parts[0]), 1, power.inputs[1])
+    parts.append(none if law.mobility is None else softplus(law.mobility))
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
     widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))
     return widths, torch.cat([part.flatten(1) for part in parts], 1)
@@ -1079,29 +888,20 @@ def fused_rollout(
         States after each step, (replicas, trajectories, steps, sites, fields + internal), and what
         the end answers at the beginning of each, (replicas, trajectories, steps, ends).
     """
-    layout, (replicas, trajectories, sites, width) = law.layout, start.shape
+    layout, (replicas, trajectories, sites, _) = law.layout, start.shape
     widths, flat = fused_weights(law)
     flat = flat.to(dtype)
     mean, deviation = law.field
     nothing = steps.new_zeros(1, steps.shape[2], trajectories).expand(replicas, -1, -1)
     pull = nothing if force is None else (force / law.force).mT.contiguous()
     speed = nothing if velocity is None else (velocity / law.rate).mT.contiguous()
-    if field is not None:
-        field = ((field - mean) / deviation).permute(0, 2, 3, 1)
-    clock = (law.clock * steps).mT.repeat_interleave(sites, 2)
-    records = [nothing if part is None else part for part in (pull, speed, field, clock)]
-    bonds = _bonds(layout, trajectories, sites)
-    run = Run(widths, *_arrays(dtype, *records), *bonds, sites, velocity is not None)
-    scaled = law.scaled(start).permute(0, 3, 1, 2).flatten(2)
-    differentiable = torch.is_grad_enabled() and (flat.requires_grad or scaled.requires_grad)
+    field = nothing if field is None else ((field - mean) / deviation).permute(0, 2, 3, 1)
+    *given, controls = _arrays(dtype, pull, speed, (law.clock * steps).mT.repeat_interleave(sites, 2), field)
     search = layout.driven and force is None
-    if differentiable and not search:
-        path, ends = _Rollout.apply(flat, scaled, run)
-    else:
-        path, _, ends = map(
-            torch.from_numpy, run.forward(*_arrays(dtype, flat, scaled), search, only=True)
-        )
-        path, ends = path[:, 1:].to(start.dtype), ends.to(start.dtype)
+    bonds = *_bonds(layout, trajectories, sites), sites
+    run = Run(widths, tuple(given), controls, bonds, velocity is not None, search)
+    scaled = law.scaled(start).permute(0, 3, 1, 2).flatten(2)
+    path, ends = _Rollout.apply(flat, scaled, run)
     path = path.unflatten(3, (trajectories, sites)).permute(0, 3, 1, 4, 2)
     fields = layout.fields
     path = torch.cat([mean + deviation * path[..., :fields], path[..., fields:]], -1)
@@ -1114,5 +914,4 @@ def _bonds(layout: Layout, trajectories: int, sites: int) -> tuple[Any, Any]:
     head, tail = (part[:, None] for part in layout.bonds(sites))
     each = torch.arange(trajectories)[:, None]
     head = torch.where(head < 0, -1 - each, head + sites * each)
-    tail = torch.where(tail < 0, tail, tail + sites * each)
-    return head.flatten(1).numpy(), tail.flatten(1).numpy()
+    return head.flatten(1).numpy(), torch.where(tail < 0, tail, tail + sites * each).flatten(1).numpy()
