@@ -7,11 +7,11 @@ import torch
 from chromium import CHROMIUM, QUIET
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+from toys import TINY, few_of
 
 from ibvonns.ensemble import Ensemble
-from ibvonns.model import Observations, observe
-from ibvonns.systems.trap import Trap
-from ibvonns.training import Phase, Recipe
+from ibvonns.observations import Observations, observe
+from ibvonns.recipe import Recipe
 
 settings.register_profile("laws", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("laws")
@@ -30,17 +30,16 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def few() -> Ensemble:
     """The trap under two pulls, 200 particles each."""
-    return Trap().simulate_paper(velocities=(0.5, 1.0), realisations=200)
+    return few_of("point")
 
 
 @pytest.fixture(scope="session")
 def seen(few: Ensemble) -> Observations:
     """What training sees of `few`."""
-    return observe(few, points=64)
+    return observe(few, "pulled_length", points=65)
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """A recipe of 50 steps that has every kind of phase."""
-    phases = (Phase(0, 20), Phase(1, 20, 5), Phase(10, 10, 2))
-    return Recipe(phases, 1e-2, (0.01, 30.0, 1.0), checkpoint_every=5)
+    return TINY["point"]

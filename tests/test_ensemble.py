@@ -1,16 +1,15 @@
-"""Ensembles: what compression keeps, its error bound, and files that are whole or not there."""
+"""Ensembles: what compression keeps, its error bound, coarser grids, parts joined to one, files."""
 
 from math import pi
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import few_of
 
-from ibvonns import ensemble as module
-from ibvonns.ensemble import Ensemble, load_tensors, save_tensors
+from ibvonns.ensemble import Density, Ensemble, Samples
 
 TIMES = torch.tensor([0.0, 0.5], dtype=torch.float64)
 POSITIONS = st.lists(st.floats(-3, 3), min_size=2, max_size=20)
@@ -22,10 +21,14 @@ def ensemble_of(values: list[float]) -> Ensemble:
     return Ensemble(TIMES, torch.stack([row, -row])[None], {"length": torch.zeros(1, 2)})
 
 
+def grid_of(points: int, low: float = -3.0, high: float = 3.0) -> Tensor:
+    """A uniform grid."""
+    return torch.linspace(low, high, points, dtype=torch.float64)
+
+
 @given(POSITIONS, st.integers(2, 60))
 def test_compression_keeps_the_mean_and_the_mass(values: list[float], points: int) -> None:
-    grid = torch.linspace(-3, 3, points, dtype=torch.float64)
-    ensemble = ensemble_of(values)
+    ensemble, grid = ensemble_of(values), grid_of(points)
     weights = ensemble.density(grid).weights
     assert weights.shape == (1, 2, points)
     assert (weights >= -1e-12).all()
@@ -40,8 +43,7 @@ def test_error_of_an_average_is_within_its_bound(
     def wave(x: Tensor) -> Tensor:
         return torch.sin(frequency * x + phase)
 
-    grid = torch.linspace(-3, 3, points, dtype=torch.float64)
-    ensemble = ensemble_of(values)
+    ensemble, grid = ensemble_of(values), grid_of(points)
     density = ensemble.density(grid)
     ours = density.expectation(wave(grid)[:, None])[:, 0]
     miss = (ours - wave(ensemble.realisations).mean(-1).flatten()).abs().max()
@@ -49,12 +51,95 @@ def test_error_of_an_average_is_within_its_bound(
 
 
 def test_expectation_takes_each_network_and_feature_for_itself() -> None:
-    density = ensemble_of([0.1, 0.7, -2.0]).density(torch.linspace(-3, 3, 9, dtype=torch.float64))
+    density = ensemble_of([0.1, 0.7, -2.0]).density(grid_of(9))
     values = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ours = density.expectation(values)
     expected = torch.einsum("rg,ngf->nrf", density.weights.flatten(0, -2), values)
     assert ours.shape == (4, 2, 5)
     assert torch.allclose(ours, expected, rtol=0, atol=1e-12)
+
+
+@given(POSITIONS, st.integers(2, 40), st.integers(1, 9))
+def test_coarser_density_is_that_of_the_coarse_grid_at_once(
+    values: list[float], points: int, factor: int
+) -> None:
+    fine = grid_of(points)
+    found = ensemble_of(values).density(fine).coarser(factor)
+    spacing, number = factor * float(fine[1] - fine[0]), len(found.grid)
+    assert (number - 1) * factor in range(points - 1, points + factor - 1)  # just spans the fine one
+    coarse = -3 + spacing * torch.arange(number, dtype=torch.float64)
+    expected = ensemble_of(values).density(torch.cat([coarse[:-1], coarse[-1:] + 1e-12]))
+    assert (found.grid - coarse).abs().max() <= 1e-13
+    assert (found.weights - expected.weights).abs().max() <= 1e-10 / spacing
+    # and on one that both sides reach bit by bit, to rounding
+    fine = torch.arange(-4.0, 4 + 1 / 64, 1 / 64, dtype=torch.float64)
+    factor = 2 ** (factor % 4)
+    found = ensemble_of(values).density(fine).coarser(factor)
+    expected = ensemble_of(values).density(fine[::factor])
+    assert torch.equal(found.grid, expected.grid)
+    assert (found.weights - expected.weights).abs().max() <= 1e-13
+
+
+@given(POSITIONS, POSITIONS, st.integers(-70, 70), st.integers(-70, 70))
+def test_joined_densities_are_that_of_all_realisations(
+    one: list[float], other: list[float], left: int, right: int
+) -> None:
+    """The second grid is shifted and longer or shorter, as far as its realisations allow."""
+    spacing = 0.125
+    first = spacing * torch.arange(-24, 25, dtype=torch.float64)
+    reach = (min(left - 24, int(min(-abs(v) for v in other) // spacing)),
+             max(24 + right, int(max(abs(v) for v in other) // spacing) + 1))  # fmt: skip
+    second = spacing * torch.arange(reach[0], reach[1] + 1, dtype=torch.float64)
+    densities = ensemble_of(one).density(first), ensemble_of(other).density(second)
+    joined = densities[0].joined(densities[1], len(other) / len(one + other))
+    expected = ensemble_of(one + other).density(joined.grid)
+    assert float(joined.grid[0]) == min(-3.0, float(second[0]))
+    assert float(joined.grid[-1]) == max(3.0, float(second[-1]))
+    assert (joined.weights - expected.weights).abs().max() <= 1e-13
+
+
+def test_densities_on_other_grids_are_not_joined() -> None:
+    density = ensemble_of([1.0]).density(grid_of(7))
+    for grid in (grid_of(8), grid_of(7) + 0.3):
+        other = Density(grid, torch.ones(1, 2, len(grid), dtype=torch.float64) / len(grid))
+        with pytest.raises(ValueError, match="^grids must have the same spacing and be shifted"):
+            density.joined(other, 0.5)
+
+
+def test_samples_average_select_and_join_like_the_realisations() -> None:
+    whole = few_of("plane")
+    samples = Samples(whole.realisations[:, :, None])
+
+    def features(x: Tensor) -> Tensor:
+        return torch.stack([x.prod(-1), x.square().sum(-1)], -1)[None]
+
+    found = samples.average(features)[0].unflatten(0, (2, 61))
+    assert torch.allclose(found, features(whole.realisations)[0].mean(2))
+    own = torch.tensor([[3, 0], [60, 5]])
+
+    def two(x: Tensor) -> Tensor:
+        return features(x)[0] * torch.tensor([1.0, 2.0], dtype=torch.float64)[:, None, None]
+
+    each = samples.average(two, own).unflatten(1, (2, 2))
+    for replica, factor in enumerate((1, 2)):
+        assert torch.allclose(each[replica], factor * found[:, own[replica]])
+    assert torch.equal(samples.at(slice(3, 5)).positions, samples.positions[:, 3:5])
+    assert torch.equal(samples.shifted(0.5).positions, samples.positions + 0.5)
+    assert samples.coarser(4).positions.shape == (2, 61, 1, 15, 2)
+    assert torch.equal(samples.joined(samples, 0.5).positions[..., 60:, :], samples.positions)
+
+
+def test_density_averages_each_replicas_own_times() -> None:
+    density = ensemble_of([0.1, 0.7, -2.0]).density(grid_of(9))
+
+    def features(x: Tensor) -> Tensor:
+        return torch.stack([x, 2 * x])
+
+    own = torch.tensor([[1], [0]])
+    assert torch.allclose(
+        density.average(features, own).flatten(),
+        torch.stack([density.average(features)[0, 1], density.average(features)[1, 0]]).flatten(),
+    )
 
 
 def test_single_precision_can_be_compressed() -> None:
@@ -70,85 +155,55 @@ def test_standard_error_is_the_deviation_over_the_root_of_the_count() -> None:
     assert torch.allclose(ensemble.standard_error() ** 2, ensemble.variance() / 3)
 
 
+def test_positions_of_several_components_are_averaged_over_the_realisations() -> None:
+    whole = few_of("plane")
+    assert whole.count == 60
+    assert torch.equal(whole.mean(), whole.realisations.mean(2))
+    assert torch.equal(whole.variance(), whole.realisations.var(2))
+
+
 def test_selection_takes_records_along() -> None:
     positions = torch.arange(12, dtype=torch.float64).reshape(3, 2, 2)
-    whole = Ensemble(TIMES, positions, {"length": positions[..., 0]})
-    some = whole.select(slice(1, 3))
-    assert torch.equal(some.realisations, positions[1:])
-    assert torch.equal(some.records["length"], positions[1:, :, 0])
-    assert torch.equal(whole.select(torch.tensor([2])).realisations, positions[2:])
+    for components in (1, 2):
+        whole = Ensemble(
+            TIMES,
+            positions if components == 1 else torch.stack([positions, positions], -1),
+            {"length": positions[..., 0]},
+            components,
+        )
+        some = whole.select(slice(1, 3))
+        assert torch.equal(some.realisations, whole.realisations[1:])
+        assert torch.equal(some.records["length"], positions[1:, :, 0])
+        assert some.components == components
+        assert torch.equal(whole.select(torch.tensor([2])).realisations, whole.realisations[2:])
+
+
+def test_ensembles_are_told_apart_as_tensors_are_and_shown_in_a_line() -> None:
+    one, other = few_of("point"), few_of("point").select(slice(None))
+    assert one != other and one == one and len({one, other, one}) == 2
+    assert repr(one) == (
+        "<Ensemble of 200 realisations, shape (2, 301, 200), "
+        "records: external_force, pulled_length>"
+    )
+    assert "60 realisations" in repr(few_of("plane"))
 
 
 # --- files -----------------------------------------------------------------------------------
 
 
-@given(values=POSITIONS)
+@given(values=POSITIONS, components=st.sampled_from([1, 2]))
 def test_what_is_saved_is_loaded_bit_by_bit(
-    values: list[float], tmp_path_factory: pytest.TempPathFactory
+    values: list[float], components: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("round") / "deep" / "ensemble.safetensors"
     ensemble = ensemble_of(values)
+    if components == 2:
+        twice = torch.stack([ensemble.realisations, ensemble.realisations + 1], -1)
+        ensemble = Ensemble(TIMES, twice, ensemble.records, 2)
     ensemble.save(path)
     again = Ensemble.load(path)
-    assert torch.equal(again.times, ensemble.times)
+    assert torch.equal(again.times, ensemble.times) and again.components == components
     assert torch.equal(again.realisations, ensemble.realisations)
     assert again.records.keys() == ensemble.records.keys()
     assert torch.equal(again.records["length"], ensemble.records["length"])
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-
-
-def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
-    base = torch.arange(6.0)
-    save_tensors(tmp_path / "shared", {"base": base, "view": base[2:4], "row": base[None]})
-    tensors, metadata = load_tensors(tmp_path / "shared")
-    assert metadata == {}
-    assert tensors["view"].tolist() == [2.0, 3.0] and tensors["row"].shape == (1, 6)
-
-
-def test_reader_of_the_old_file_is_not_disturbed_by_a_new_one(tmp_path: Path) -> None:
-    """The new file takes the old one's name; it is not written into the old one."""
-    path = tmp_path / "x.safetensors"
-    save_tensors(path, {"x": torch.zeros(3)})
-    whole = path.read_bytes()
-    with path.open("rb") as reader:
-        save_tensors(path, {"x": torch.ones(5)})
-        assert reader.read() == whole
-    assert load_tensors(path)[0]["x"].tolist() == [1.0] * 5
-
-
-def test_failing_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "numbers"
-    save_tensors(path, {"x": torch.ones(3)})
-    before = path.read_bytes()
-
-    def fail(_: object, draft: str, __: object) -> None:
-        Path(draft).write_bytes(before[:20])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(module, "save_file", fail)
-    with pytest.raises(OSError, match="no space"):
-        save_tensors(path, {"x": torch.zeros(3)})
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "longer", "half header"])
-def test_damaged_file_is_refused_in_one_sentence(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "ensemble.safetensors"
-    ensemble_of([1.0, 2.0]).save(path)
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "empty": b"",
-            "garbage": b"not a file of tensors " * 20,
-            "truncated": whole[:-7],
-            "longer": whole + b"more",
-            "half header": whole[:30],
-        }[damage]
-    )
-    with pytest.raises(
-        ValueError, match="^path must name a whole safetensors file, but .* damaged"
-    ):
-        Ensemble.load(path)
