@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibvonns.plots import COLOURS, use_style
+from ibvonns.show.plots import COLOURS, use_style
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import Trap, paper_times
 

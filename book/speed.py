@@ -1,6 +1,6 @@
 """Draw the page on speed from measurements: `python book/speed.py`, run by `make bench`.
 
-`book/bench.json` is what `ibvonns bench --json` printed; the page's table and picture follow from
+`book/bench.json` is what `benchmarks/engines.py --json` printed; the page's table and picture follow from
 it, so that `make html` needs no measurement.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from ibvonns.plots import use_style
+from ibvonns.show.plots import use_style
 
 HERE = Path(__file__).resolve().parent
 

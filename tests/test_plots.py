@@ -15,7 +15,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from ibvonns import plots
+from ibvonns.show import plots
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A Sphinx extension: the widgets of `ibvonns.widgets` in the page, with nothing loaded for them.
+"""A Sphinx extension: the widgets of `ibvonns.show.widgets` in the page, with nothing loaded for them.
 
 A stored notebook keeps its widgets as state, which Jupyter's own page scripts (several megabytes)
 would bring to life. Here the build does it: each widget becomes its content beside the very module
@@ -17,10 +17,10 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from ibvonns.widgets import LIVE
+from ibvonns.show.widgets import LIVE
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-KINDS = {f"ibvonns.widgets.{name}": name for name in ("Frames", "Panel")}
+KINDS = {f"ibvonns.show.widgets.{name}": name for name in ("Frames", "Panel")}
 FALLBACK = "This is a live panel: it needs JavaScript, and a page rather than paper."
 START = """
 for (const el of document.querySelectorAll("[data-ibvonns]")) {

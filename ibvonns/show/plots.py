@@ -5,8 +5,8 @@ the Axes that it is given and returns them. Titles, axis labels with units and l
 the caller, who knows them. Colours are Okabe and Ito's, which colour-blind readers can tell
 apart; line styles and markers repeat what the colours say, so that every plot reads in grey.
 
-Needs matplotlib, which brings Pillow, and anywidget: the extra `book`. No other module of ibvonns
-imports this one.
+Needs matplotlib, which brings Pillow, and anywidget: the extra `plots`. Nothing outside of
+`ibvonns.show` imports this module.
 """
 
 import base64
@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ibvonns.show.widgets import Frames
 from ibvonns.validation import count, finite, positive, shaped
-from ibvonns.widgets import Frames
 
 __all__ = [
     "COLOURS",

@@ -1,6 +1,6 @@
 """What moves in a notebook and in the page: JavaScript with its content, and no kernel behind it.
 
-Each widget is one module of `ibvonns/live` and one dictionary, `content`. Jupyter hands both to the
+Each widget is one module of `ibvonns/show/live` and one dictionary, `content`. Jupyter hands both to the
 browser through anywidget; the book's build writes them into the page (`book/_ext/live.py`). Either
 way the module runs alone: it asks neither Python nor another host for anything.
 """
@@ -35,10 +35,10 @@ class Frames(anywidget.AnyWidget):
 
 
 class Panel(anywidget.AnyWidget):
-    """A learned law beside simulated particles (`panels.trap_panel` and `panels.chain_panel`).
+    """A learned law beside simulated particles (`panels.panel` makes one).
 
-    `content`: "kind", "trap" or "chain"; "description"; "law", as `panels.exported` gives it; and
-    what the system and its protocols are (`panels`).
+    `content`: "kind", "trap" or "chain"; "description"; "law", as `Model.exported` gives it, without
+    the axis of the replicas; and what the system and its protocols are (`panels.content`).
 
     >>> Panel(content={"description": "The trap"})
     <Panel: The trap>

@@ -1,8 +1,8 @@
 // A learned law beside simulated particles, in the reader's browser.
 //
-// `content` comes from ibvonns/panels.py. The first half is arithmetic: the networks of
-// ibvonns/networks.py, the potentials of onsager.py, the rollouts of rollout.py, and the particles
-// of systems/, in the same order of operations. The second half draws. Nothing is loaded.
+// `content` comes from ibvonns/show/panels.py. The first half is arithmetic: the networks of
+// ibvonns/networks.py, the potentials of law.py, the rollouts of rollout.py, and the particles of
+// systems/, in the same order of operations. The second half draws. Nothing is loaded.
 
 const STEPS = 300;
 const DT = (n) => (n + 1) / 100 - n / 100; // as torch.diff of the paper's times
@@ -139,9 +139,9 @@ function picinn(tensors, name, gain) {
 // alpha = rho(<h(x)>) in its frozen gauge (encoder.Encoder)
 function encoder(law) {
   const h = mlp(law.tensors, "encoder.h"), rho = mlp(law.tensors, "encoder.rho");
-  const [centre, width] = law.tensors["encoder.position"];
+  const [[centre], [width]] = law.tensors["encoder.position"], { reference } = law.architecture;
   const offset = law.tensors["encoder.offset"][0][0], scale = law.tensors["encoder.scale"][0][0];
-  const zero = law.reference === null ? 0 : rho(h([(law.reference - centre) / width]))[0];
+  const zero = reference === null ? 0 : rho(h([(reference - centre) / width]))[0];
   return (values) => {
     let sum = null;
     for (const value of values) {
@@ -202,30 +202,52 @@ function through(knots) {
   });
 }
 
+// --- what both systems share ---------------------------------------------------------------
+
+// the networks of a law, and its units (law.Scales): energy, force, rate and clock, one over a time
+function lawOf(law) {
+  const T = law.tensors, { spacing, layout } = law.architecture;
+  const [[middle], [width]] = T["law.field"], unit = T["law.energy"], rate = T["law.rate"];
+  return {
+    energy: inn(T, "law.energy_network"),
+    friction: picinn(T, "law.dissipation_network", law.gain),
+    scaled: (field, alpha) => [(field - middle) / width, alpha],
+    unit, rate, spacing,
+    force: unit / width / spacing,
+    clock: layout.kind === "Point" ? rate : rate / spacing / width,
+  };
+}
+
+const starting = ({ starts, protocols }, value) => starts[Math.max(protocols[0].values.indexOf(value), 0)];
+
+// where the particles start: positions of one site after another
+function unpacked(content, value, number) {
+  const [low, high] = content.range, bytes = atob(starting(content, value).cloud), sites = bytes.length / 2 / number;
+  const level = (k) => bytes.charCodeAt(k) + 256 * bytes.charCodeAt(k + 1);
+  return Array.from({ length: sites }, (_, i) =>
+    Float64Array.from({ length: number }, (_, j) => low + ((high - low) * level(2 * (number * i + j))) / 65535));
+}
+
 // --- the trap ------------------------------------------------------------------------------
 
 function trapSystem(content) {
   const { law, system, axes } = content, T = law.tensors;
   const { stiffness: k, viscosity: eta, temperature } = system;
-  const energy = inn(T, "potentials.energy_network");
-  const friction = picinn(T, "potentials.dissipation_network", law.gain);
-  const [middle, width] = T["potentials.control"];
-  const unit = T["potentials.energy_scale"], rate = T["potentials.rate_scale"];
-  const zero = energy.value(T["potentials.reference"][0]);
+  const { energy, friction, scaled, unit, force, clock } = lawOf(law);
+  const zero = energy.value(T["law.reference"][0]);
   const decode = mlp(T, "decoder.network"), encode = encoder(law);
-  const [centre, spread] = T["decoder.position"];
-  const scaled = (length, alpha) => [(length - middle) / width, alpha];
+  const [[centre], [spread]] = T["decoder.position"];
 
   function law_at(length, alpha) {
     const slope = energy.gradient(scaled(length, alpha));
     const g = -unit * slope[1];
-    const speed = rate * friction([alpha])([g / unit])[0];
-    return { force: (unit * slope[0]) / width, speed, power: g * speed };
+    const speed = clock * friction([alpha])([g / unit])[0];
+    return { force: force * slope[0], speed, power: g * speed };
   }
 
   return {
     pull: (protocol, value) => path((t) => value * SHAPES[protocol](t)),
-    begin: () => ({ alpha: [content.start], mean: [], force: [], dissipation: [] }),
+    begin: (value) => ({ alpha: [starting(content, value).alpha], mean: [], force: [], dissipation: [] }),
     // what is seen at step n
     observe(record, lengths, n) {
       const alpha = record.alpha[n][0], here = law_at(lengths[n], alpha);
@@ -242,8 +264,8 @@ function trapSystem(content) {
       const out = decode([alpha]);
       return [centre + spread * out[0], spread * softplus(out[1])];
     },
-    cloud(_, random, number) {
-      const x = Float64Array.from({ length: number }, () => Math.sqrt(temperature / (2 * k)) * random());
+    cloud(value, random, number) {
+      const [x] = unpacked(content, value, number);
       const jitter = x.map(() => Math.abs(random()) % 1);
       return {
         x, jitter,
@@ -263,7 +285,7 @@ function trapSystem(content) {
     },
     plots: {
       length: { title: "pulled length λ", y: axes.length, wide: true },
-      cloud: { title: "density of the position", x: axes.position, against: "position x", y: axes.density, wide: true },
+      cloud: { title: "density of the position", x: axes.position, against: "position x", y: [0, 0.55 / Math.sqrt(temperature / (2 * k))], wide: true },
       mean: { title: "mean position ⟨x⟩", y: axes.position },
       alpha: { title: "internal variable α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
@@ -296,15 +318,11 @@ function trapSystem(content) {
 function chainSystem(content) {
   const { law, system, axes } = content, T = law.tensors;
   const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
-  const { barrier_strain: barrier, well_strain: well } = system;
-  const energy = inn(T, "potentials.energy_network");
-  const friction = picinn(T, "potentials.dissipation_network", law.gain);
-  const [middle, width] = T["potentials.strain_scale"];
-  const force = T["potentials.force_scale"], speed = T["potentials.velocity_scale"];
-  const unit = force * width * L0, mobility = T["potentials.mobility"][0].map(softplus);
+  const { barrier_strain: barrier, well_strain: well } = system, { wells } = law.architecture;
+  const { energy, friction, scaled, unit, force, rate: speed, clock, spacing } = lawOf(law);
+  const mobility = T["law.mobility"][0].map(softplus);
   const share = mlp(T, "decoder.share"), widths = ["0", "1"].map((i) => mlp(T, `decoder.widths.${i}`));
-  const [centre, spread] = T["decoder.position"], encode = encoder(law);
-  const scaled = (strain, alpha) => [(strain - middle) / width, alpha];
+  const [[centre], [width]] = T["decoder.given"], spread = T["decoder.position"][1][0], encode = encoder(law);
   const tension = (e) => (e <= barrier ? stiffness[0] * e : stiffness[1] * (e - well));
   const velocity = (lengths, n) => (n ? (lengths[n] - lengths[n - 1]) / DT(n - 1) : 0);
 
@@ -315,13 +333,13 @@ function chainSystem(content) {
       const z = scaled(strain[i], alpha[i]), slope = energy.gradient(z), drag = friction(z);
       const g_alpha = -unit * slope[1];
       found.push({
-        tension: (unit * slope[0]) / width / L0,
+        tension: force * slope[0],
         g_alpha,
         rates(g_v) {
           const g = [g_v / force, g_alpha / unit], s = drag(g);
           return [
             speed * (s[0] + mobility[0] * g[0]),
-            ((force * speed) / unit) * (s[1] + mobility[1] * g[1]),
+            clock * (s[1] + mobility[1] * g[1]),
           ];
         },
       });
@@ -356,7 +374,7 @@ function chainSystem(content) {
       if (last) found.guess = g_v;
       const [own, change] = spring.rates(g_v), v = last ? v_n : own;
       power += g_v * own + spring.g_alpha * change;
-      strain.push((v - before) / L0);
+      strain.push((v - before) / spacing);
       alpha.push(change);
       before = v;
       if (last) pulled = g_v + spring.tension;
@@ -364,14 +382,12 @@ function chainSystem(content) {
     return { strain, alpha, force: pulled, power };
   }
 
-  const starting = (value) => content.starts[content.protocols[0].values.indexOf(value)];
-
   return {
     pull: (protocol) => path((t) => content.velocity * SHAPES[protocol](t)),
     begin(value) {
-      const { strain, alpha } = starting(value);
+      const { mean, alpha } = starting(content, value);
       const fill = (x) => new Array(springs).fill(x);
-      return { alpha: [fill(alpha[0])], mean: [fill(strain)], force: [], dissipation: [] };
+      return { alpha: [fill(alpha[0])], mean: [fill(mean)], force: [], dissipation: [] };
     },
     observe(record, lengths, n) {
       const { guess } = record.found || { guess: 0 };
@@ -386,15 +402,7 @@ function chainSystem(content) {
       record.alpha[n + 1] = record.alpha[n].map((a, i) => a + step * moved.alpha[i]);
     },
     cloud(value, random, number) {
-      const [low, high] = content.range, bytes = atob(starting(value).cloud);
-      // strains of one spring after another
-      const x = Array.from({ length: springs }, () => new Float64Array(number));
-      for (let j = 0, k = 0; j < number; j++) {
-        for (let i = 0; i < springs; i++, k += 2) {
-          const level = bytes.charCodeAt(k) + 256 * bytes.charCodeAt(k + 1);
-          x[i][j] = low + ((high - low) * level) / 65535;
-        }
-      }
+      const x = unpacked(content, value, number);
       const jitter = Float64Array.from({ length: number }, () => 0.3 * Math.tanh(random()));
       return {
         x, jitter,
@@ -425,10 +433,10 @@ function chainSystem(content) {
     plots: {
       length: { title: "displacement λ of the end", y: axes.length, wide: true },
       cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: true },
-      mean: { title: "mean strains ε", y: axes.strain },
+      mean: { title: "mean strains ε", y: axes.position },
       alpha: { title: "internal variables α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
-      energy: { title: "free energy f (in kT)", x: axes.strain, against: "strain ε" },
+      energy: { title: "free energy f (in kT)", x: axes.position, against: "strain ε" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
     time: "time",
@@ -441,9 +449,9 @@ function chainSystem(content) {
     drawCloud(plot, cloud, record, n) {
       for (let i = 0; i < springs; i++) {
         const strain = record.mean[n][i], alpha = record.alpha[n][i], left = sigmoid(share([alpha])[0]);
-        const z = [(strain - centre) / spread, alpha];
+        const z = [(strain - centre) / width, alpha];
         const [s, t] = widths.map((net) => spread * softplus(net(z)[0]));
-        const [a, b] = [strain + well * (left - 1), strain + well * left];
+        const [a, b] = [strain + wells * (left - 1), strain + wells * left];
         const bell = (x, m, d) => Math.exp(-(((x - m) / d) ** 2) / 2) / d;
         plot.specks(cloud.jitter.map((j) => i + 1 + j), cloud.x[i]);
         plot.violin(i + 1, (x) => Math.min((0.6 * (left * bell(x, a, s) + (1 - left) * bell(x, b, t))) / 2.5066, 0.47));
