@@ -1,0 +1,145 @@
+"""The cache: what a computation gave, kept under a key of all that can change it."""
+
+import ast
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy
+import torch
+from platformdirs import user_cache_path
+
+from ibvonns.files import load_json, save_json
+
+__all__ = ["cache_folder", "cached", "key_of", "sources"]
+
+PACKAGE = "ibvonns"
+_log = logging.getLogger(__name__)
+
+
+def sources(module: Path) -> list[Path]:
+    """Files of the library that a module depends on: itself and what it imports, directly or not.
+
+    Args:
+        module: its file, somewhere in a folder that is named as the package.
+
+    >>> [path.name for path in sources(Path(__file__).parent / "protocols.py")]
+    ['protocols.py', 'validation.py']
+    """
+    root = next(folder for folder in module.resolve().parents if folder.name == PACKAGE)
+    found: set[Path] = set()
+    ahead = [module.resolve()]
+    while ahead:
+        path = ahead.pop()
+        if path not in found:
+            found.add(path)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                ahead += _imported(node, root.parent)
+    return sorted(found)
+
+
+def _imported(node: ast.AST, above: Path) -> list[Path]:
+    """Files of the library that a statement imports; what a package itself holds is in its init."""
+    names: list[str] = []
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+    elif isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    files = []
+    for name in names:
+        place = above / name.replace(".", "/")
+        # a module, a package, or a name in one of both
+        options = [
+            candidate
+            for base in (place, place.parent)
+            for candidate in (base.with_suffix(".py"), base / "__init__.py")
+        ]
+        ours = name.split(".")[0] == PACKAGE
+        files += [option for option in options if ours and option.is_file()][:1]
+    return files
+
+
+def _code(source: str) -> str:
+    r"""What of a module's text can change a result: all but comments, docstrings and white space.
+
+    >>> _code('def f():  # why\n    "What."\n    return 1') == _code("def f(): return 1")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def key_of(module: Path, *parts: object) -> str:
+    """A digest that no two results share: of the code, the versions it runs on, and its inputs.
+
+    Of the code comments and docstrings do not count.
+
+    Args:
+        module: file in which the result is computed; with all that it imports.
+        parts: inputs, told apart by their `repr`.
+
+    >>> key_of(Path(__file__), "one") == key_of(Path(__file__), "other")
+    False
+    """
+    python = platform.python_version()
+    digest = hashlib.sha256(repr((parts, torch.__version__, numba.__version__, python)).encode())
+    digest.update(numpy.__version__.encode())
+    for path in sources(module):
+        digest.update(path.name.encode() + _code(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where results are kept: the user's cache, or a temporary folder where that cannot be written.
+
+    The environment variable XDG_CACHE_HOME moves it on Linux.
+    """
+    return _writable(user_cache_path(PACKAGE))
+
+
+@cache
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        spare = Path(tempfile.gettempdir()) / f"{PACKAGE}-{getattr(os, 'getuid', int)()}"
+        _log.warning("results are kept in %s: %s; set XDG_CACHE_HOME to choose", spare, error)
+        spare.mkdir(mode=0o700, exist_ok=True)
+        return spare
+
+
+def cached(name: str, parts: object, compute: Callable[[], Any], module: Path) -> Any:
+    """What `compute` gives, as JSON, from the cache if this very code has computed it before.
+
+    An entry that is damaged is made anew. Several processes may ask for it at once: each writes a
+    whole file.
+
+    Args:
+        name: of the file, before its key.
+        parts: what the result depends on besides the code, told apart by its `repr`.
+        compute: called where the cache has nothing.
+        module: file in which `compute` is written.
+
+    Raises:
+        ValueError: NaN or infinity in the result, which JSON does not know.
+        OSError: neither the cache nor a temporary folder can be written.
+    """
+    path = cache_folder() / f"{name}-{key_of(module, name, parts)[:16]}.json"
+    try:
+        return load_json(path)
+    except (FileNotFoundError, ValueError):
+        save_json(path, compute())
+    return load_json(path)
