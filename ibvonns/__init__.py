@@ -1,3 +1,45 @@
-"""Learning thermodynamics from particles: IB-VONNs, re-derived, re-trained and checked."""
+"""Learning thermodynamics from particles: IB-VONNs, re-derived, re-trained and checked.
 
-__version__ = "0.1.0"
+>>> import ibvonns
+>>> ensemble = ibvonns.Ensemble  # your particles, or those of `ibvonns.systems`
+>>> learned = ibvonns.fit  # encoder, decoder and law from an ensemble
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from ibvonns import layouts
+from ibvonns.ensemble import Density, Ensemble, Samples
+from ibvonns.fit import Fit, fit
+from ibvonns.law import Law
+from ibvonns.model import Architecture, Model, Prediction, load
+from ibvonns.observations import Observations, observe
+from ibvonns.recipe import Phase, Recipe, Stage
+from ibvonns.rollout import rollout
+from ibvonns.training import TrainingError, train
+
+__all__ = [
+    "Architecture",
+    "Density",
+    "Ensemble",
+    "Fit",
+    "Law",
+    "Model",
+    "Observations",
+    "Phase",
+    "Prediction",
+    "Recipe",
+    "Samples",
+    "Stage",
+    "TrainingError",
+    "fit",
+    "layouts",
+    "load",
+    "observe",
+    "rollout",
+    "train",
+]
+
+try:
+    __version__ = version("ibvonns")
+except PackageNotFoundError:  # a folder on the path that was never installed
+    __version__ = "0"

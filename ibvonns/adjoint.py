@@ -352,7 +352,7 @@ def _slope_adjoint(
         for j in range(c.shape[1]):
             # y_ = t1 p', so that (1 - t1) y_ is what the slope t1 of p adds
             k1_bar[i, j] += v_bar[i, j] * y[i, j] + c[i, j] * y_[i, j]
-            p_bar[i, j] = k1[i, j] * (v_bar[i, j] * t1[i, j] + c[i, j] * y_[i, j] * (1 - t1[i, j]))
+            p_bar[i, j] = k1[i, j] * (v_bar[i, j] * t1[i, j] + c[i, j] * (y_[i, j] - t1[i, j] * y_[i, j]))
             h1_bar[i, j] += p_bar[i, j]
     _outer(x1, p_bar, d1_bar)
     _outer(x1_, e1, d1_bar)
@@ -534,7 +534,15 @@ def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, span: An
 
 @entry
 def _roll_back(
-    weights: Any, weights_bar: Any, room: Any, room_bar: Any, record: Any, given: Any, bonds: Any, span: Any, moved: bool
+    weights: Any,
+    weights_bar: Any,
+    room: Any,
+    room_bar: Any,
+    record: Any,
+    given: Any,
+    bonds: Any,
+    span: Any,
+    moved: bool,
 ) -> None:
     """Add to the bars of the weights; leave those of the first states in the first of the full bars.
 

@@ -199,11 +199,7 @@ class MixtureDecoder(_Scaled):
     """
 
     def __init__(
-        self,
-        rngs: Sequence[Generator],
-        wells: float = 2.0,
-        hidden: Sequence[int] = (10, 10),
-        internal: int = 1,
+        self, rngs: Sequence[Generator], wells: float = 2.0, hidden: Sequence[int] = (10, 10), internal: int = 1
     ):
         super().__init__()
         self.wells = positive("wells", wells)
@@ -279,9 +275,7 @@ class MixtureDecoder(_Scaled):
         draw = torch.rand(*shape, generator=generator, dtype=logs.dtype, device=logs.device)
         second = draw >= logs[..., :1].exp()
         noise = _normal(shape, logs, generator)
-        centre, deviation = (
-            torch.where(second, part[..., 1:], part[..., :1]) for part in (centres, deviations)
-        )
+        centre, deviation = (torch.where(second, part[..., 1:], part[..., :1]) for part in (centres, deviations))
         return centre + deviation * noise
 
 
@@ -315,13 +309,7 @@ class SigmoidalFlow(nn.Module):
     True
     """
 
-    def __init__(
-        self,
-        rngs: Sequence[Generator],
-        inputs: int,
-        sigmoids: int = 2,
-        hidden: Sequence[int] = (10, 10),
-    ):
+    def __init__(self, rngs: Sequence[Generator], inputs: int, sigmoids: int = 2, hidden: Sequence[int] = (10, 10)):
         super().__init__()
         self.sigmoids = count("sigmoids", sigmoids)
         self.network = MLP(rngs, (inputs, *hidden, 3 * sigmoids))
@@ -477,6 +465,4 @@ def _begins(name: str, values: Tensor, front: Sequence[int]) -> None:
     """Allow values whose first axes are those of the points, or broadcast to them."""
     first = tuple(values.shape[: len(front)])
     if len(first) < len(front) or any(a not in (1, b) for a, b in zip(first, front, strict=True)):
-        raise ValueError(
-            f"{name} must begin with shape {tuple(front)}, but have shape {tuple(values.shape)}"
-        )
+        raise ValueError(f"{name} must begin with shape {tuple(front)}, but have shape {tuple(values.shape)}")

@@ -154,8 +154,7 @@ class Encoder(nn.Module):
         raw = self.raw(data.cloud.at(needed)).unflatten(1, shape)
         gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
         offset, scale = (
-            part[:, :, None, None]
-            for part in self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
+            part[:, :, None, None] for part in self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
         )
         alpha = (raw[:, :, place[len(fixed) :]] - offset) / scale
         if own is None:

@@ -9,25 +9,24 @@ import torch
 from torch import Tensor
 
 from ibvonns.files import load_tensors, save_tensors
-from ibvonns.validation import at_least, count, finite, increasing, shaped
+from ibvonns.validation import at_least, count, finite, increasing, require, shaped
 
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
+KIND = "ibvonns.Ensemble"
 CACHED = 200_000  # realisations that are compressed at a time
 Features = Callable[[Tensor], Tensor]
 
 
 def _uniform(grid: Tensor) -> Tensor:
     """Spacing of a grid, or ValueError if it has no single one."""
-    increasing("grid", grid)
+    steps = increasing("grid", grid).diff()
     spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
     # a spacing comes out of a subtraction: its rounding is that of the positions
     allowed = 1e-9 * spacing + 4 * torch.finfo(grid.dtype).eps * grid.abs().max()
-    if float((torch.diff(grid) - spacing).abs().max()) > float(allowed):
-        raise ValueError(
-            "grid must be uniform, but its spacings range from "
-            f"{float(torch.diff(grid).min()):.4g} to {float(torch.diff(grid).max()):.4g}"
-        )
+    low, high = float(steps.min()), float(steps.max())
+    even = float((steps - spacing).abs().max()) <= float(allowed)
+    require(even, f"grid must be uniform, but its spacings range from {low:.4g} to {high:.4g}")
     return spacing
 
 
@@ -122,38 +121,41 @@ class Density:
         """
         if count("factor", factor) == 1:
             return self
-        whole = self.extended(0, -(len(self.grid) - 1) % factor)
-        place = torch.arange(len(whole.grid), dtype=self.grid.dtype, device=self.grid.device)
+        whole = self.reaching(len(self.grid) + (1 - len(self.grid)) % factor)
+        place = torch.arange(len(whole.grid)).to(self.grid)
         shares = (1 - (place[:, None] / factor - place[::factor] / factor).abs()).clamp_min(0.0)
         return Density(whole.grid[::factor].contiguous(), whole.weights @ shares)
 
-    def extended(self, before: int, after: int) -> "Density":
-        """The same on a grid of more points on either side, of weight 0."""
-        if before == after == 0:
-            return self
-        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
-        points = torch.arange(-before, len(self.grid) + after).to(self.grid)
-        weights = torch.nn.functional.pad(self.weights, (before, after))
-        return Density(self.grid[0] + spacing * points, weights)
-
-    def joined(self, other: "Density", share: float) -> "Density":
-        """Both as one ensemble, of which the other is so large a share; grids may be extended.
+    def reaching(self, points: int, before: int = 0) -> "Density":
+        """The same on a grid of so many points, some of weight 0 before and the rest behind.
 
         Args:
-            other: of the same rows, on the same grid or on one of the same spacing that is shifted
-                by whole points.
-            share: of the other, from 0 to 1.
+            points: of the new grid.
+            before: how many of them lie before the old grid.
+        """
+        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
+        place = torch.arange(points).to(self.grid) - before
+        padded = torch.nn.functional.pad(self.weights, (before, points - before - len(self.grid)))
+        return Density(self.grid[0] + spacing * place, padded)
+
+    def joined(self, other: "Density", share: float) -> "Density":
+        """Both as one ensemble, on a grid that holds both.
+
+        Args:
+            other: of the same rows, on a grid of the same spacing, shifted by whole points.
+            share: of the other in the whole, from 0 to 1.
 
         Raises:
             ValueError: grids that do not match.
         """
         spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
-        first, last = ((a - b) / spacing for a, b in zip(_ends(other), _ends(self), strict=True))
-        left, right = round(float(first)), round(float(last))
-        if max(abs(float(first) - left), abs(float(last) - right)) > 1e-6:
-            raise ValueError("grids must have the same spacing and be shifted by whole points")
-        mine = self.extended(max(-left, 0), max(right, 0))
-        theirs = other.extended(max(left, 0), max(-right, 0))
+        offset = float((other.grid[0] - self.grid[0]) / spacing)
+        ratio = float((other.grid[-1] - other.grid[0]) / spacing) / (len(other.grid) - 1)
+        whole = abs(offset - round(offset)) < 1e-6 and abs(ratio - 1) < 1e-9
+        require(whole, "grids must have the same spacing and be shifted by whole points, but are not")
+        first, second = max(0, -round(offset)), max(0, round(offset))
+        points = max(first + len(self.grid), second + len(other.grid))
+        mine, theirs = self.reaching(points, first), other.reaching(points, second)
         return Density(mine.grid, torch.lerp(mine.weights, theirs.weights, share))
 
     def error_bound(self, curvature: float) -> float:
@@ -171,10 +173,6 @@ class Density:
         """
         spacing = float(self.grid[1] - self.grid[0])
         return spacing**2 / 8 * at_least("curvature", curvature, 0.0)
-
-
-def _ends(density: Density) -> tuple[Tensor, Tensor]:
-    return density.grid[0], density.grid[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,31 +252,17 @@ class Ensemble:
     def __post_init__(self) -> None:
         increasing("times", self.times)
         finite("realisations", self.realisations)
-        if self.realisations.numel() == 0:
-            raise ValueError(
-                "realisations must hold at least 1 realisation, but has shape "
-                f"{tuple(self.realisations.shape)}"
-            )
-        axes = self.realisations.ndim - (count("components", self.components) > 1)
-        if axes < 3 or self.realisations.shape[1] != len(self.times):
-            raise ValueError(
-                f"realisations must have shape (conditions, {len(self.times)}, ..., realisations), "
-                f"but has shape {tuple(self.realisations.shape)}"
-            )
+        shape, axes = (
+            tuple(self.realisations.shape),
+            self.realisations.ndim - (count("components", self.components) > 1),
+        )
+        require(0 not in shape, f"realisations must hold at least 1 realisation, but has shape {shape}")
+        wanted = f"(conditions, {len(self.times)}, ..., realisations)" + (self.components > 1) * " and then components"
+        good = axes >= 3 and shape[1] == len(self.times) and (self.components == 1 or shape[-1] == self.components)
+        require(good, f"realisations must have shape {wanted}, but has shape {shape}")
         for name, record in self.records.items():
-            finite(f"records[{name!r}]", record)
-            first = tuple(self.realisations.shape[:2])
-            if record.shape[:2] != first:
-                raise ValueError(
-                    f"records[{name!r}] must begin with shape {first}, "
-                    f"but has shape {tuple(record.shape)}"
-                )
-
-        if self.components > 1 and self.realisations.shape[-1] != self.components:
-            raise ValueError(
-                f"realisations must end with an axis of {self.components} components, "
-                f"but has shape {tuple(self.realisations.shape)}"
-            )
+            came = tuple(finite(f"records[{name!r}]", record).shape)
+            require(came[:2] == shape[:2], f"records[{name!r}] must begin with shape {shape[:2]}, but has shape {came}")
 
     def __repr__(self) -> str:
         shape, records = tuple(self.realisations.shape), ", ".join(sorted(self.records)) or "none"
@@ -304,8 +288,7 @@ class Ensemble:
         Raises:
             ValueError: a single realisation.
         """
-        if self.count < 2:
-            raise ValueError("realisations must number at least 2 for a variance, but number 1")
+        require(self.count > 1, "realisations must number at least 2 for a variance, but number 1")
         return self.realisations.var(self.axis)
 
     def standard_error(self) -> Tensor:
@@ -333,12 +316,10 @@ class Ensemble:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
         spacing = _uniform(grid)
-        low, high = float(self.realisations.min()), float(self.realisations.max())
-        if low < float(grid[0]) or high > float(grid[-1]):
-            raise ValueError(
-                f"grid must span every realisation, [{low:.4g}, {high:.4g}], "
-                f"but spans [{float(grid[0]):.4g}, {float(grid[-1]):.4g}]"
-            )
+        low, high = map(float, self.realisations.aminmax())
+        first, last = float(grid[0]), float(grid[-1])
+        spans = f"[{low:.4g}, {high:.4g}], but spans [{first:.4g}, {last:.4g}]"
+        require(first <= low and high <= last, f"grid must span every realisation, {spans}")
         rows = self.realisations.flatten(0, -2)
         weights = torch.zeros(len(rows), len(grid), dtype=rows.dtype, device=rows.device)
         few = max(1, CACHED // rows.shape[1])  # rows at a time, which stay in the processor's cache
@@ -356,8 +337,7 @@ class Ensemble:
         """Write to a safetensors file `path`, whole or not at all."""
         records = {f"records.{name}": record for name, record in self.records.items()}
         parts = {"times": self.times, "realisations": self.realisations, **records}
-        kind = {"kind": "ibvonns.Ensemble", "components": str(self.components)}
-        save_tensors(path, parts, kind)
+        save_tensors(path, parts, {"kind": KIND, "components": str(self.components)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
@@ -368,14 +348,9 @@ class Ensemble:
             ValueError: the file is damaged, or holds something else.
         """
         tensors, metadata = load_tensors(path)
-        if metadata.get("kind") != "ibvonns.Ensemble":
-            raise ValueError(f"path must name a saved ensemble, but {os.fspath(path)!r} holds none")
-        names = [name for name in tensors if name.startswith("records.")]
-        records = {name.removeprefix("records."): tensors[name] for name in names}
-        if not {"times", "realisations"} <= tensors.keys():
-            raise ValueError(
-                "path must name an ensemble with times and realisations, "
-                f"but {os.fspath(path)!r} holds {sorted(tensors)}"
-            )
-        number = int(metadata.get("components", "1"))
-        return cls(tensors["times"], tensors["realisations"], records, number)
+        where = os.fspath(path)
+        require(metadata.get("kind") == KIND, f"path must name a saved ensemble, but {where!r} holds none")
+        records = {name.removeprefix("records."): part for name, part in tensors.items() if "." in name}
+        whole = {"times", "realisations"} <= tensors.keys()
+        require(whole, f"path must name an ensemble with times and realisations, but {where!r} has not both")
+        return cls(tensors["times"], tensors["realisations"], records, int(metadata.get("components", "1")))

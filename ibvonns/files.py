@@ -67,19 +67,16 @@ def load_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"path must name a whole JSON file, but {os.fspath(path)!r} is damaged ({error})"
-        ) from None
+        raise ValueError(f"path must name a whole JSON file, but {os.fspath(path)!r} is damaged ({error})") from None
 
 
 def _there(path: str | os.PathLike[str]) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"path must name an existing file, but {os.fspath(path)!r} is none")
 
+
 def save_tensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named tensors to a safetensors file, whole or not at all (`draft`).
 
@@ -127,5 +124,3 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise ValueError(
             f"path must name a whole safetensors file, but {os.fspath(path)!r} is damaged ({error})"
         ) from None
-
-

@@ -83,9 +83,7 @@ class Scales(nn.Module):
         mean, deviation = self.field
         return torch.cat([(z[..., :fields] - mean) / deviation, z[..., fields:]], -1)
 
-    def changed(
-        self, v: Tensor, inner: Tensor, velocity: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def changed(self, v: Tensor, inner: Tensor, velocity: Tensor | None) -> tuple[Tensor, Tensor]:
         """dz/dt from the velocities of the bonds and the rates of alpha; and the end's own v_n.
 
         Args:
@@ -168,9 +166,7 @@ class Law(Scales):
         self.known = width if bonds else internal  # phi knows no control: those may change at will
         self.energy_network = INN(rngs, width, energy_hidden)
         gain = bonds * [FAINT] + internal * [1.0]
-        self.dissipation_network = PICINN(
-            rngs, self.known, bonds + internal, dissipation_hidden, gain
-        )
+        self.dissipation_network = PICINN(rngs, self.known, bonds + internal, dissipation_hidden, gain)
         self.mobility: nn.Parameter | None = None
         if bonds:
             # Softplus of it. That of a bond starts above any that is likely, and the network's own
@@ -206,9 +202,7 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
-        value = each(self.energy_network, self.scaled(z)) - self.energy_network(self.reference)[
-            :, None
-        ]
+        value = each(self.energy_network, self.scaled(z)) - self.energy_network(self.reference)[:, None]
         return self.energy * value[..., 0]
 
     def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,9 +296,7 @@ class Law(Scales):
         end = None if force is None else force.expand(z.shape[:2])
         return torch.cat([forces(self.layout, tension[..., 0], end), g_alpha], -1)
 
-    def step(
-        self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """dz/dt, and what an end answers, Eqs. (23), (24), (28), (44) to (48).
 
         A point needs neither force nor velocity and answers F_ex of each control. A driven end

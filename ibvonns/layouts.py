@@ -126,13 +126,9 @@ class Grid:
             ValueError: the grid has another number of sites.
         """
         if sites != self.rows * self.columns:
-            raise ValueError(
-                f"sites must number {self.rows} x {self.columns} on this grid, but number {sites}"
-            )
+            raise ValueError(f"sites must number {self.rows} x {self.columns} on this grid, but number {sites}")
         here = torch.arange(sites).reshape(self.rows, self.columns)
-        head, tail = (
-            torch.stack([here.roll(by, axis).flatten() for axis in (1, 0)]) for by in (-1, 1)
-        )
+        head, tail = (torch.stack([here.roll(by, axis).flatten() for axis in (1, 0)]) for by in (-1, 1))
         return head, tail
 
 

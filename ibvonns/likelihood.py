@@ -29,9 +29,7 @@ TINY = 1e-300  # sums below it, 690 widths out, count as this
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _mixture(
-    grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int
-) -> None:
+def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     """Rows low to high; parts are log weights, centres, log deviations, each (rows, k)."""
     components = parts.shape[2]
     logs, standard, narrow = np.empty(components), np.empty(components), np.empty(components)
@@ -59,9 +57,7 @@ def _mixture(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _flow(
-    grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int
-) -> None:
+def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     r"""Rows low to high; parts are log a, b, log c, each (rows, d).
 
     With s_k = sigmoid(p_k), t_k = 1 - s_k, p_k = a_k x + b_k and the sums S = c.s, T = c.t and
@@ -107,9 +103,7 @@ class _Compressed(torch.autograd.Function):
     """NLL of each row, (replicas, rows), differentiable by the parameters of q."""
 
     @staticmethod
-    def forward(
-        ctx: Any, kernel: Callable[..., None], grid: Tensor, weights: Tensor, *parts: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, kernel: Callable[..., None], grid: Tensor, weights: Tensor, *parts: Tensor) -> Tensor:
         front, components = parts[0].shape[:-1], parts[0].shape[-1]
         rows = front.numel()
         together = torch.stack([part.detach().reshape(rows, components) for part in parts])
@@ -141,9 +135,7 @@ def _nll(kernel: Callable[..., None], grid: Tensor, weights: Tensor, **parts: Te
     return _Compressed.apply(kernel, grid, weights, *parts.values())
 
 
-def mixture_nll(
-    grid: Tensor, weights: Tensor, logs: Tensor, centres: Tensor, deviations: Tensor
-) -> Tensor:
+def mixture_nll(grid: Tensor, weights: Tensor, logs: Tensor, centres: Tensor, deviations: Tensor) -> Tensor:
     """Negative log-likelihoods under mixtures of Gaussians, nats per unit of the grid.
 
     Args:

@@ -18,8 +18,7 @@ def _pair(prediction: Tensor, truth: Tensor) -> Tensor:
         raise ValueError("truth must hold at least 1 value, but is empty")
     if prediction.shape != truth.shape:  # two shapes that broadcast would be compared crosswise
         raise ValueError(
-            f"prediction must have the shape of truth, {tuple(truth.shape)}, "
-            f"but has shape {tuple(prediction.shape)}"
+            f"prediction must have the shape of truth, {tuple(truth.shape)}, but has shape {tuple(prediction.shape)}"
         )
     return (prediction - truth).flatten()
 
@@ -122,8 +121,4 @@ def summary(values: list[float]) -> dict[str, float]:
     finite("values", ordered)
     if not values:
         raise ValueError("values must hold at least 1 number, but is empty")
-    return {
-        "median": float(ordered.quantile(0.5)),
-        "min": float(ordered.min()),
-        "max": float(ordered.max()),
-    }
+    return {"median": float(ordered.quantile(0.5)), "min": float(ordered.min()), "max": float(ordered.max())}

@@ -73,8 +73,7 @@ class Architecture:
         count("internal", self.internal, 0 if self.decoder == "flow" and self.bonds else 1)
         if self.decoder != "gaussian" and self.components > 1:
             raise ValueError(
-                "decoder must be 'gaussian' where positions have several components, "
-                f"but is {self.decoder!r}"
+                f"decoder must be 'gaussian' where positions have several components, but is {self.decoder!r}"
             )
         if self.decoder == "mixture" and not self.bonds:
             raise ValueError("decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
@@ -144,9 +143,7 @@ class Model(nn.Module):
         a, rngs = architecture, generators(self.seeds)
         inner = {"internal": a.internal}
         known = max(1, a.internal)
-        self.encoder = Encoder(
-            rngs, internal=known, components=a.components, reference=a.reference
-        )
+        self.encoder = Encoder(rngs, internal=known, components=a.components, reference=a.reference)
         fields = a.layout.fields
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder
         if a.decoder == "gaussian":
@@ -180,9 +177,7 @@ class Model(nn.Module):
         speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
         force = field.new_ones(1) if data.force is None else data.force.flatten(0, 1).std(0)
         self.law.set_scales(
-            field,
-            float((force * field[1]).mean() * data.spacing),
-            float(((speed * steps).sum() / steps.sum()).sqrt()),
+            field, float((force * field[1]).mean() * data.spacing), float(((speed * steps).sum() / steps.sum()).sqrt())
         )
 
     def matched(self, data: Observations) -> Observations:
@@ -196,9 +191,7 @@ class Model(nn.Module):
         shaped("data.field", data.field, ("conditions", "times", "sites", number))
         shaped("data.mean", data.mean, (*data.field.shape[:3], a.components))
         if data.spacing != a.spacing:
-            raise ValueError(
-                f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}"
-            )
+            raise ValueError(f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}")
         for name in ("force", "velocity")[: min(a.layout.ends, 1) + a.layout.driven]:
             if getattr(data, name) is None:
                 raise ValueError(f"data must have a {name} on this layout, but have none")
@@ -246,11 +239,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self,
-        data: Observations,
-        given: str = "force",
-        alpha: Tensor | None = None,
-        backend: str = "fast",
+        self, data: Observations, given: str = "force", alpha: Tensor | None = None, backend: str = "fast"
     ) -> Prediction:
         """Roll the first states of some observations out, with the ends driven as recorded.
 
@@ -361,12 +350,7 @@ class Model(nn.Module):
                 raise ValueError(f"{name} must be finite to be exported, but holds NaN or infinity")
             tensors[name] = (tensor[chosen] if tensor.ndim == 3 else tensor).tolist()
         architecture = self.architecture.plain()
-        return {
-            "kind": KIND,
-            "seeds": self.seeds[chosen],
-            "architecture": architecture,
-            "tensors": tensors,
-        }
+        return {"kind": KIND, "seeds": self.seeds[chosen], "architecture": architecture, "tensors": tensors}
 
     @classmethod
     def restored(cls, law: Mapping[str, Any]) -> "Model":

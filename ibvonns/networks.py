@@ -14,17 +14,7 @@ from torch.nn import functional
 
 from ibvonns.validation import count, shaped
 
-__all__ = [
-    "INN",
-    "MLP",
-    "PICINN",
-    "Affine",
-    "Linear",
-    "PositiveLinear",
-    "copy_replica",
-    "generators",
-    "softplus",
-]
+__all__ = ["INN", "MLP", "PICINN", "Affine", "Linear", "PositiveLinear", "copy_replica", "generators", "softplus"]
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
@@ -319,18 +309,14 @@ class PICINN(nn.Module):
         """What depends on z alone: the scales of g, the shifts and the gates of each layer."""
         scales, shifts, gates = [], [], []
         x = z
-        for free, scale, shift, gate in zip(
-            self.free, self.scale, self.shift, self.gate, strict=True
-        ):
+        for free, scale, shift, gate in zip(self.free, self.scale, self.shift, self.gate, strict=True):
             scales.append(scale(x))
             shifts.append(shift(x))
             x = softplus(free(x))
             gates.append(softplus(gate(x)))
         return scales, shifts, gates
 
-    def _convex_path(
-        self, path: tuple[list[Tensor], list[Tensor], list[Tensor]], g: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _convex_path(self, path: tuple[list[Tensor], list[Tensor], list[Tensor]], g: Tensor) -> tuple[Tensor, Tensor]:
         """Value (..., 1) and slope in g (..., convex) of the network before Eq. (12)."""
         scales, shifts, gates = path
         y, slopes = g, []

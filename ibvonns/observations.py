@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from math import ceil, floor
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Cloud, Density, Ensemble, Samples
-from ibvonns.validation import count, finite, increasing, positive, shaped
+from ibvonns.validation import count, finite, increasing, positive, require, shaped
 
 __all__ = ["Observations", "joined", "observe"]
 
 BLOCKS = 10  # parts into which a single ensemble is split
-MARGIN = 0.01  # by which a grid outreaches the first ensemble, of its range
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,48 +55,33 @@ class Observations:
         increasing("times", self.times)
         positive("spacing", self.spacing)
         count("count", self.count)
-        shaped("field", self.field, ("conditions", len(self.times), "sites", "fields"))
-        sites = tuple(self.field.shape[:3])
-        shaped("mean", self.mean, (*sites, "components"))
-        shaped("variance", self.variance, tuple(self.mean.shape))
-        if self.force is not None:
-            shaped("force", self.force, (*sites[:2], "ends"))
-        if self.velocity is not None:
-            shaped("velocity", self.velocity, sites[:2])
-        for name in ("field", "mean", "variance", "force", "velocity"):
-            if (part := getattr(self, name)) is not None:
-                _double(name, finite(name, part))
-        if not bool((self.variance > 0).all()):
-            raise ValueError(
-                f"variance must be above 0, but its smallest is {float(self.variance.min()):g}"
-            )
+        sites = tuple(shaped("field", self.field, ("conditions", len(self.times), "sites", "fields")).shape[:3])
         rows = self.cloud.weights if isinstance(self.cloud, Density) else self.cloud.positions
-        _double("cloud", rows)
-        shaped("cloud", rows.flatten(3), (*sites, "points"))
+        shapes: dict[str, Any] = {"field": (*sites, "fields"), "mean": (*sites, "components")}
+        shapes |= {"variance": self.mean.shape, "force": (*sites[:2], "ends"), "velocity": sites[:2]}
+        parts = [(name, getattr(self, name), shape) for name, shape in shapes.items()]
+        for name, part, shape in [*parts, ("cloud", rows.flatten(3), (*sites, "points"))]:
+            if part is not None:
+                shaped(name, finite(name, part), shape)
+                if part.dtype != torch.float64:
+                    raise TypeError(f"{name} must be of torch.float64, but is of {part.dtype}")
+        least = float(self.variance.min())
+        require(least > 0, f"variance must be above 0, but its smallest is {least:g}")
 
     def __repr__(self) -> str:
-        conditions, times, sites, fields = self.field.shape
-        return (
-            f"<Observations of {self.count} realisations: {conditions} conditions, {times} times, "
-            f"{sites} sites, {fields} fields>"
-        )
+        sizes = zip(self.field.shape, ("conditions", "times", "sites", "fields"), strict=True)
+        return f"<Observations of {self.count} realisations: {', '.join(f'{n} {name}' for n, name in sizes)}>"
 
     def _mapped(self, change: Callable[[Tensor], Tensor], **others: Any) -> "Observations":
         """The same with every history, (conditions, times, ...), changed alike."""
-        new = {
-            name: None if (part := getattr(self, name)) is None else change(part)
-            for name in ("field", "mean", "variance", "force", "velocity")
-        }
-        blocks = {
-            name: torch.stack([change(one) for one in part]) for name, part in self.blocks.items()
-        }
-        return replace(self, **{**new, "blocks": blocks, **others})
+        parts = {name: getattr(self, name) for name in ("field", "mean", "variance", "force", "velocity")}
+        new: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
+        new["blocks"] = {name: torch.stack([*map(change, part)]) for name, part in self.blocks.items()}
+        return replace(self, **new, **others)
 
     def at(self, times: Tensor | slice) -> "Observations":
         """The same at some times, two or more, given by their indices in order."""
-        return self._mapped(
-            lambda part: part[:, times], times=self.times[times], cloud=self.cloud.at(times)
-        )
+        return self._mapped(lambda part: part[:, times], times=self.times[times], cloud=self.cloud.at(times))
 
     def every(self, stride: int) -> "Observations":
         """The same at every so many times; v_n is the mean since the time before.
@@ -127,11 +112,8 @@ class Observations:
 
     def select(self, conditions: Tensor | slice) -> "Observations":
         """The same for some of the conditions, given by a slice or an index tensor."""
-        cloud: Cloud = (
-            Density(self.cloud.grid, self.cloud.weights[conditions])
-            if isinstance(self.cloud, Density)
-            else Samples(self.cloud.positions[conditions])
-        )
+        name = "weights" if isinstance(self.cloud, Density) else "positions"
+        cloud: Any = replace(self.cloud, **{name: getattr(self.cloud, name)[conditions]})
         return self._mapped(lambda part: part[conditions], cloud=cloud)
 
     def standard_error(self) -> Tensor:
@@ -142,11 +124,6 @@ class Observations:
         """
         count("count", self.count, 2)
         return (self.variance / (self.count - 1)).sqrt()
-
-
-def _double(name: str, values: Tensor) -> None:
-    if values.dtype != torch.float64:
-        raise TypeError(f"{name} must be of torch.float64, but is of {values.dtype}")
 
 
 def observe(
@@ -184,94 +161,56 @@ def observe(
     >>> seen.field.shape, seen.cloud.weights.shape
     (torch.Size([21, 301, 1, 1]), torch.Size([21, 301, 1, 256]))
     """
-    parts = [ensemble] if isinstance(ensemble, Ensemble) else ensemble
-    controls = [control] if isinstance(control, str) else list(control)
-    answers = [force] if isinstance(force, str) else list(force)
-    count("points", points, 2)
+    names = [[given] if isinstance(given, str) else list(given) for given in (control, force)]
+    count("points", points, 4)
+    step = 0.0
 
     def seen() -> Iterator[Observations]:
-        nonlocal grid
-        own = grid is None
-        for part in parts:
-            if grid is None:
-                grid = _grid(part, points)
-            held = _reaching(part, grid) if own and part.components == 1 else grid
-            yield _seen(part, controls, answers, velocity, spacing, held, points)
+        nonlocal step
+        for part in [ensemble] if isinstance(ensemble, Ensemble) else ensemble:
+            low, high = map(float, part.realisations.aminmax())
+            # a margin of a point on either side, so that rounding leaves no realisation outside; the
+            # points are multiples of the step, so that grids of later parts fit that of the first
+            step = step or max(high - low, 1e-12 * abs(high)) / (points - 4)
+            places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
+            yield _seen(part, *names, velocity, spacing, step * places if grid is None else grid, points)
 
     return joined(seen())
 
 
-def _grid(part: Ensemble, points: int) -> Tensor:
-    low, high = part.realisations.double().aminmax()
-    # a margin of 1 %, so that rounding leaves no realisation outside
-    unit = torch.linspace(-MARGIN, 1 + MARGIN, points, dtype=low.dtype, device=low.device)
-    return low + (high - low) * unit
-
-
-def _reaching(part: Ensemble, grid: Tensor) -> Tensor:
-    """The grid, with more points of the same spacing where a part reaches beyond it."""
-    spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
-    low, high = part.realisations.aminmax()
-    before = int(((grid[0] - low) / spacing).clamp_min(0).ceil())
-    after = int(((high - grid[-1]) / spacing).clamp_min(0).ceil())
-    if before == after == 0:
-        return grid
-    return grid[0] + spacing * torch.arange(-before, len(grid) + after).to(grid)
-
-
-def _record(part: Ensemble, name: str, wanted: bool) -> Tensor | None:
-    if wanted and name not in part.records:
-        raise ValueError(
-            f"ensemble must hold the record {name!r}, but holds {sorted(part.records)}"
-        )
-    record = part.records.get(name)
-    return None if record is None else record.double()
-
-
 def _seen(
-    part: Ensemble,
-    controls: list[str],
-    answers: list[str],
-    velocity: str,
-    spacing: float,
-    grid: Tensor,
-    points: int,
+    part: Ensemble, controls: list[str], answers: list[str], velocity: str, spacing: float, grid: Tensor, points: int
 ) -> Observations:
     """One ensemble, in double precision; its field is the controls or the mean position."""
-    part = replace(part, times=part.times.double(), realisations=part.realisations.double())
-    axes = part.realisations.ndim - (2 if part.components == 1 else 3)
-    positions = part.realisations if axes == 2 else part.realisations.unsqueeze(2)
-    if positions.ndim != 4 + (part.components > 1):
-        raise ValueError(
-            "realisations must have axes (conditions, times, sites, realisations), "
-            f"but have shape {tuple(part.realisations.shape)}"
-        )
-    one = replace(part, realisations=positions)
-    if part.components == 1:
-        cloud: Cloud = one.density(grid)
-        positions = positions[..., None]
-    else:
-        cloud = Samples(positions[..., :points, :].clone())
+
+    def record(name: str, wanted: bool = False) -> Tensor | None:
+        held = sorted(part.records)
+        require(name in held or not wanted, f"ensemble must hold the record {name!r}, but holds {held}")
+        return part.records[name].double() if name in held else None
+
+    several, positions = part.components > 1, part.realisations.double()
+    positions = positions.unsqueeze(2) if positions.ndim == 3 + several else positions
+    axes = ("conditions", "times", "sites", "realisations", *several * ("components",))
+    shaped("realisations", positions, axes)
+    require(controls or not several, "control must be named where positions have several components, but is not")
+    whole = replace(part, times=part.times.double(), realisations=positions)
+    cloud = Samples(positions[..., :points, :].clone()) if several else whole.density(grid)
+    positions = positions if several else positions[..., None]
     mean = positions.mean(-2)
-    records = [_record(part, name, True) for name in controls]
-    forces = [_record(part, name, bool(controls)) for name in answers]
-    if not controls and part.components > 1:
-        raise ValueError("control must be named where positions have several components")
-    given = torch.stack([r for r in records if r is not None], -1)[:, :, None] if controls else mean
-    measured = [f for f in forces if f is not None]
-    pieces = [piece.mean(-2) for piece in positions.tensor_split(BLOCKS, -2)]
-    whole = part.count % BLOCKS == 0
+    given = [record(name, True) for name in controls]
+    measured = [force for name in answers if (force := record(name, bool(controls))) is not None]
+    blocks = [piece.mean(-2) for piece in positions.tensor_split(BLOCKS, -2)] if part.count % BLOCKS == 0 else []
     return Observations(
-        part.times,
-        given,
+        whole.times,
+        torch.stack([one for one in given if one is not None], -1)[:, :, None] if given else mean,
         cloud,
         mean,
         positions.var(-2, unbiased=False),
         part.count,
         torch.stack(measured, -1) if measured else None,
-        _record(part, velocity, False),
+        record(velocity),
         spacing,
-        {"mean": torch.stack(pieces)} if whole else {},
+        {"mean": torch.stack(blocks)} if blocks else {},
     )
 
 
@@ -295,37 +234,26 @@ def joined(parts: Iterable[Observations]) -> Observations:
     blocks: dict[str, list[Tensor]] = {"mean": [], "force": []}
     for part in parts:
         for name, kept in blocks.items():
-            if (value := getattr(part, name)) is not None:
-                kept.append(value)
+            kept += [] if (value := getattr(part, name)) is None else [value]
         total = part if total is None else _both(total, part)
     if total is None:
         raise ValueError("ensemble must have at least 1 part, but has none")
-    if len(blocks["mean"]) == 1:
-        return total
-    return replace(total, blocks={name: torch.stack(kept) for name, kept in blocks.items() if kept})
+    new = {name: torch.stack(kept) for name, kept in blocks.items() if kept}
+    return total if len(new["mean"]) == 1 else replace(total, blocks=new)
 
 
 def _both(total: Observations, part: Observations) -> Observations:
     """Observations so far and one part more; the field is a mean unless it is a control."""
-    if not torch.equal(total.times, part.times) or total.mean.shape != part.mean.shape:
-        raise ValueError("parts of an ensemble must have the same times, conditions and sites")
+    same = torch.equal(total.times, part.times) and total.mean.shape == part.mean.shape
+    require(same, "parts of an ensemble must have the same times, conditions and sites, but differ")
     number = total.count + part.count
-    share = part.count / number
+    share, cloud = part.count / number, cast(Any, total.cloud)
 
-    def mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.lerp(a, b, share)
+    def mean(name: str) -> Tensor | None:
+        pair = getattr(total, name), getattr(part, name)
+        return None if pair[0] is None or pair[1] is None else torch.lerp(*pair, share)
 
-    middle = torch.lerp(total.mean, part.mean, share)
+    new: dict[str, Any] = {name: mean(name) for name in ("field", "mean", "force", "velocity")}
     square = torch.lerp(total.variance + total.mean**2, part.variance + part.mean**2, share)
-    cloud: Any = total.cloud
-    return replace(
-        total,
-        field=mean(total.field, part.field),
-        cloud=cloud.joined(part.cloud, share),
-        mean=middle,
-        variance=square - middle**2,
-        count=number,
-        force=mean(total.force, part.force),
-        velocity=mean(total.velocity, part.velocity),
-        blocks={},
-    )
+    new |= {"variance": square - new["mean"] ** 2, "cloud": cloud.joined(part.cloud, share)}
+    return replace(total, count=number, blocks={}, **new)

@@ -98,9 +98,7 @@ class SOAP:
             value.unflatten(0, shape)[:, replicas] = tensors[name].unflatten(0, shape)[:, replicas]
 
     @torch.no_grad()
-    def step(
-        self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None
-    ) -> None:
+    def step(self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None) -> None:
         """Change the parameters by one step against their gradients.
 
         Args:
@@ -114,8 +112,7 @@ class SOAP:
         positive("learning_rate", learning_rate)
         if len(gradients) != len(self.parameters):
             raise ValueError(
-                f"gradients must number {len(self.parameters)}, one for each parameter, "
-                f"but number {len(gradients)}"
+                f"gradients must number {len(self.parameters)}, one for each parameter, but number {len(gradients)}"
             )
         for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             shaped(f"gradients[{index}]", gradient, parameter.shape)
@@ -125,8 +122,7 @@ class SOAP:
         for shape, members in self.alike.items():
             gradient = torch.cat([gradients[index] for index in members])
             mean, square, left, left_axes, right, right_axes = (
-                self.state[f"{name}.{shape}"]
-                for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
+                self.state[f"{name}.{shape}"] for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
             )
             left.lerp_(gradient @ gradient.mT, fresh)
             right.lerp_(gradient.mT @ gradient, fresh)

@@ -140,12 +140,7 @@ def rollout(
 
 
 def _reference(
-    law: Evolution,
-    z: Tensor,
-    steps: Tensor,
-    field: Tensor | None,
-    force: Tensor | None,
-    velocity: Tensor | None,
+    law: Evolution, z: Tensor, steps: Tensor, field: Tensor | None, force: Tensor | None, velocity: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     path, ends = [], []
     for n, step in enumerate(steps.unbind(-1)):

@@ -6,7 +6,28 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["positive", "count", "choice", "finite", "shaped", "increasing", "at_least"]
+__all__ = ["at_least", "choice", "count", "finite", "increasing", "positive", "require", "shaped"]
+
+
+def require(holds: object, sentence: str) -> None:
+    """Raise ValueError with a sentence unless something holds.
+
+    Args:
+        holds: true or false.
+        sentence: names the argument, what came and what is allowed.
+
+    >>> require(2 > 3, "seeds must name at least 3, but name 2")
+    Traceback (most recent call last):
+    ValueError: seeds must name at least 3, but name 2
+    """
+    if not holds:
+        raise ValueError(sentence)
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
+    return float(value)
 
 
 def positive(name: str, value: float) -> float:
@@ -24,10 +45,8 @@ def positive(name: str, value: float) -> float:
     Traceback (most recent call last):
     ValueError: temperature must be a finite number above 0, but is -1.0
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number above 0, but is {value}")
+    good = 0 < _number(name, value) < math.inf
+    require(good, f"{name} must be a finite number above 0, but is {value}")
     return float(value)
 
 
@@ -49,8 +68,7 @@ def count(name: str, value: int, minimum: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, but is of type {type(value).__name__}")
-    if value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, but is {value}")
+    require(value >= minimum, f"{name} must be a whole number of at least {minimum}, but is {value}")
     return value
 
 
@@ -69,10 +87,8 @@ def at_least(name: str, value: float, minimum: float) -> float:
     >>> at_least("sharpness", 0.5, 0.0)
     0.5
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
-    if not (math.isfinite(value) and value >= minimum):
-        raise ValueError(f"{name} must be a finite number of at least {minimum}, but is {value}")
+    good = minimum <= _number(name, value) < math.inf
+    require(good, f"{name} must be a finite number of at least {minimum}, but is {value}")
     return float(value)
 
 
@@ -92,9 +108,8 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
     ValueError: protocol must be one of 'oscillating', but is 'zigzag'
     """
     names = sorted(allowed)
-    if value not in names:
-        listing = ", ".join(repr(entry) for entry in names)
-        raise ValueError(f"{name} must be one of {listing}, but is {value!r}")
+    listing = ", ".join(repr(entry) for entry in names)
+    require(value in names, f"{name} must be one of {listing}, but is {value!r}")
     return value
 
 
@@ -117,14 +132,10 @@ def finite(name: str, values: Tensor) -> Tensor:
         raise TypeError(f"{name} must be a torch.Tensor, but is of type {type(values).__name__}")
     if not values.dtype.is_floating_point:
         raise TypeError(f"{name} must be of a floating-point type, but is of {values.dtype}")
-    if torch.isfinite(values.detach().sum()):  # one pass; a sum may overflow, so look again
-        return values
-    bad = int(values.numel() - torch.isfinite(values).sum())
-    if bad:
+    if not torch.isfinite(values.detach().sum()):  # one pass; a sum may overflow, so look again
+        bad = int(values.numel() - torch.isfinite(values).sum())
         noun = "value" if bad == 1 else "values"
-        raise ValueError(
-            f"{name} must be finite, but holds {bad} NaN or infinite {noun} among {values.numel()}"
-        )
+        require(not bad, f"{name} must be finite, but holds {bad} NaN or infinite {noun} among {values.numel()}")
     return values
 
 
@@ -144,17 +155,13 @@ def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
     Traceback (most recent call last):
     ValueError: means must have shape (conditions, times), but has shape (3,)
     """
-    axes = list(shape)
-    actual = tuple(values.shape)
-    open_front = bool(axes) and axes[0] == "..."
-    if open_front:
-        axes = axes[1:]
-    tail = actual[len(actual) - len(axes) :] if open_front else actual
-    matches = len(tail) == len(axes) and all(
-        length > 0 if isinstance(axis, str) else length == axis
-        for axis, length in zip(axes, tail, strict=True)
+    actual, axes = tuple(values.shape), tuple(shape)
+    if axes[:1] == ("...",):
+        axes = tuple(actual[: max(0, len(actual) - len(axes) + 1)]) + axes[1:]
+    fits = len(actual) == len(axes) and all(
+        length > 0 if isinstance(axis, str) else length == axis for axis, length in zip(axes, actual, strict=True)
     )
-    if not matches:
+    if not fits:
         wanted = ", ".join(str(axis) for axis in shape) + ("," if len(shape) == 1 else "")
         raise ValueError(f"{name} must have shape ({wanted}), but has shape {actual}")
     return values
@@ -177,13 +184,9 @@ def increasing(name: str, times: Tensor) -> Tensor:
     """
     finite(name, times)
     shaped(name, times, ("times",))
-    if times.numel() < 2:
-        raise ValueError(f"{name} must hold at least 2 entries, but holds {times.numel()}")
-    steps = torch.diff(times)
-    if bool((steps <= 0).any()):
-        entry = int((steps <= 0).nonzero()[0, 0]) + 1
-        raise ValueError(
-            f"{name} must increase strictly, but entry {entry} ({float(times[entry])}) "
-            f"follows {float(times[entry - 1])}"
-        )
+    require(times.numel() > 1, f"{name} must hold at least 2 entries, but holds {times.numel()}")
+    late = (times.diff() <= 0).nonzero().flatten().tolist()
+    if late:
+        before, after = times[late[0] : late[0] + 2].tolist()
+        raise ValueError(f"{name} must increase strictly, but entry {late[0] + 1} ({after}) follows {before}")
     return times
