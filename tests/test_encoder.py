@@ -1,6 +1,4 @@
-"""Encoder and decoder: order cannot matter, the gauge is fixed, densities are densities."""
-
-from math import e, log, pi, sqrt
+"""Encoder: order cannot matter, compression is exact to its square, the gauge is fixed."""
 
 import pytest
 import torch
@@ -8,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibvonns.decoders import GaussianDecoder, gaussian_nll
-from ibvonns.encoder import Encoder
-from ibvonns.ensemble import Density, Ensemble
+from toys import LAYOUTS, frozen, seen_of
+
+from ibvonns.encoder import GAUGE_EVERY, Encoder
+from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.networks import generators
 
 SEEDS = [0, 1, 2]
@@ -27,7 +26,7 @@ def clouds(rows: int, count: int, seed: int = 0) -> Tensor:
 def scaled_encoder(cloud: Tensor) -> Encoder:
     """An encoder that knows the scale of its positions."""
     encoder = Encoder(generators(SEEDS))
-    encoder.position.copy_(torch.stack([cloud.mean(), cloud.std()]))
+    encoder.position.copy_(torch.stack([cloud.mean(), cloud.std()])[:, None])
     return encoder
 
 
@@ -80,15 +79,15 @@ def test_compressed_ensemble_gives_the_same_alpha_up_to_the_square_of_the_spacin
     encoder = scaled_encoder(cloud)
     with torch.no_grad():
         exact, errors = encoder.encode(cloud), []
-        features = encoder.features(cloud.flatten()).unflatten(1, cloud.shape).mean(2)
+        features = encoder.features(cloud.reshape(-1, 1)).unflatten(1, cloud.shape).mean(2)
         for points in (33, 65, 129):
             density = compress(cloud, points)
             low, high = float(density.grid[0]), float(density.grid[-1])
             fine = torch.linspace(low, high, 4001, dtype=torch.float64)
-            values = encoder.features(fine)
+            values = encoder.features(fine[:, None])
             step = float(fine[1] - fine[0])
             bend = (values[:, 2:] - 2 * values[:, 1:-1] + values[:, :-2]).abs().max() / step**2
-            miss = density.expectation(encoder.features(density.grid)) - features
+            miss = density.expectation(encoder.features(density.grid[:, None])) - features
             assert miss.abs().max() <= density.error_bound(1.01 * float(bend))
             errors.append(float((encoder(density) - exact).norm()))
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
@@ -114,70 +113,59 @@ def test_gauge_has_mean_0_and_deviation_1_and_rises_with_the_mean(seed: int) -> 
     assert (alphas[0] - alphas[1]).abs().max() <= 1e-12
 
 
-def test_frozen_gauge_is_what_was_measured() -> None:
-    cloud = clouds(9, 40)
-    encoder, density = scaled_encoder(cloud), compress(cloud, 65)
+@pytest.mark.parametrize("internal", [1, 2])
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_frozen_alpha_is_standardised_and_rises_with_the_mean(kind: str, internal: int) -> None:
+    model, seen = frozen(kind, (0, 1, 2), internal=internal), seen_of(kind)
     with torch.no_grad():
-        offset, scale = encoder.measure_gauge(encoder.raw(density), cloud.mean(1))
-        encoder.offset.copy_(offset)
-        encoder.scale.copy_(scale)
-        assert encoder(density).mean(1).abs().max() <= 1e-12
+        alpha = model.encode(seen)
+        assert alpha.shape == (3, *seen.mean.shape[:3], internal)
+        afresh, own = model.encoder.standardised(seen)
+    assert own is None and torch.allclose(alpha, afresh, rtol=0, atol=1e-12)
+    gauged = alpha[:, :, ::GAUGE_EVERY].flatten(1, 3)
+    assert gauged.mean(1).abs().max() <= 1e-12
+    assert (gauged.square().mean(1) - 1).abs().max() <= 1e-12
+    means = seen.mean[:, ::GAUGE_EVERY, :, 0].flatten()
+    assert ((gauged * (means - means.mean())[:, None]).sum(1) > 0).all()
 
 
-# --- decoder ---------------------------------------------------------------------------------
-
-
-def scaled_decoder(seeds: list[int]) -> GaussianDecoder:
-    """A decoder with a position scale of its own."""
-    decoder = GaussianDecoder(generators(seeds))
-    decoder.position.copy_(torch.tensor([0.7, 0.2]))
-    return decoder
-
-
-def states(replicas: int, count: int) -> Tensor:
-    """alpha over its range."""
-    row = torch.linspace(-2.5, 2.5, count, dtype=torch.float64)[:, None]
-    return row.expand(replicas, count, 1)
-
-
-@given(st.integers(0, 99))
-def test_density_integrates_to_one(seed: int) -> None:
-    decoder, alpha = scaled_decoder([seed]), states(1, 7)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_alpha_of_some_times_is_that_of_all(kind: str) -> None:
+    """Those that all replicas want, in any order, and those that each wants for itself."""
+    encoder, seen = frozen(kind, (0, 1)).encoder, seen_of(kind)
+    wanted, own = torch.tensor([7, 3, 50, 3]), torch.tensor([[0, 9, 9], [59, 2, 20]])
     with torch.no_grad():
-        mean, deviation = decoder(alpha)
-        unit = torch.linspace(-12, 12, 801, dtype=torch.float64)
-        x = mean[..., None] + deviation[..., None] * unit
-        mass = torch.trapezoid(decoder.log_density(x, alpha).exp(), x)
-    assert (mass - 1).abs().max() <= 1e-12
+        alpha = encoder.standardised(seen)[0]
+        some, each = encoder.standardised(seen, wanted, own)
+    assert torch.allclose(some, alpha[:, :, wanted], rtol=0, atol=1e-12)
+    assert each is not None and each.shape[2] == 3
+    for replica in (0, 1):
+        assert torch.allclose(each[replica], alpha[replica][:, own[replica]], rtol=0, atol=1e-12)
 
 
-@given(st.integers(0, 99))
-def test_nll_from_moments_is_the_mean_over_the_realisations(seed: int) -> None:
-    decoder, alpha, cloud = scaled_decoder([seed, seed + 1]), states(2, 6), clouds(6, 500, seed)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_shift_is_the_slope_of_alpha_along_a_shift(kind: str) -> None:
+    encoder, step = frozen(kind).encoder, 1e-4
+    some = seen_of(kind).cloud.at(slice(None, None, 20))
+
+    def moved(by: float) -> Density | Samples:
+        if isinstance(some, Density):
+            return Density(some.grid + by, some.weights)
+        return Samples(some.positions + by)
+
     with torch.no_grad():
-        variance = cloud.var(1, unbiased=False)
-        centre, deviation = decoder(alpha)
-        nll = gaussian_nll(centre, deviation, cloud.mean(1), variance)
-        each = decoder.log_density(cloud.expand(2, -1, -1), alpha)
-    assert torch.allclose(nll, -each.mean(-1), rtol=1e-12, atol=0)
-    # no Gaussian fits better than the one with the ensemble's own moments
-    entropy = 0.5 * torch.log(2 * pi * e * variance)
-    assert (nll >= entropy - 1e-12).all()
-    best = gaussian_nll(cloud.mean(1), variance.sqrt(), cloud.mean(1), variance)
-    assert torch.allclose(best, entropy, rtol=0, atol=1e-12)
+        slope = (encoder.raw(moved(step)) - encoder.raw(moved(-step))) / (2 * step)
+        assert torch.allclose(encoder.shift(some, step), slope, rtol=1e-6, atol=1e-9)
 
 
-def test_nll_of_a_standard_gaussian_is_its_entropy() -> None:
-    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    assert float(gaussian_nll(zero, one, zero, one)) == pytest.approx(0.5 * log(2 * pi * e))
-
-
-def test_samples_have_the_decoders_mean_and_deviation() -> None:
-    decoder, alpha, count = scaled_decoder([0, 1]), states(2, 5), 40_000
-    with torch.no_grad():
-        mean, deviation = decoder(alpha)
-        drawn = [decoder.sample(alpha, count, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
-    z_mean = (drawn[0].mean(-1) - mean) / deviation * sqrt(count)
-    z_variance = (drawn[0].var(-1) / deviation**2 - 1) * sqrt(count / 2)
-    assert z_mean.abs().max() < 4 and z_variance.abs().max() < 4
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+def test_samples_are_encoded_as_their_realisations() -> None:
+    """The order of samples cannot matter either; each component has a scale of its own."""
+    seen, encoder = seen_of("plane"), frozen("plane").encoder
+    assert isinstance(seen.cloud, Samples)
+    flat = seen.cloud.positions.flatten(0, 3)
+    found = encoder.position
+    assert torch.allclose(found, torch.stack([flat.mean(0), flat.std(0, unbiased=False)]))
+    turned = Samples(seen.cloud.positions.flip(-2))
+    assert (encoder(turned) - encoder(seen.cloud)).abs().max() <= 1e-12
+    swapped = Samples(seen.cloud.positions.flip(-1))
+    assert (encoder(swapped) - encoder(seen.cloud)).abs().max() > 1e-3
