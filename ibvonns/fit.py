@@ -1,7 +1,7 @@
 """From an ensemble to a trained model: draws of first weights, stages, soundness, restarts."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -55,14 +55,12 @@ class Fit:
     scores: dict[str, Score]
 
     def __str__(self) -> str:
-        lines = []
-        for name, score in self.scores.items():
+        def line(name: str, score: Score) -> str:
             ordered = sorted(score.errors)
-            middle = ordered[len(ordered) // 2]
-            lines.append(
-                f"{name}: error {middle:.2g} % [{ordered[0]:.2g}, {ordered[-1]:.2g}], noise floor {score.floor:.2g} %"
-            )
-        return "\n".join(lines)
+            low, middle, high = (f"{ordered[place]:.2g}" for place in (0, len(ordered) // 2, -1))
+            return f"{name}: error {middle} % [{low}, {high}], noise floor {score.floor:.2g} %"
+
+        return "\n".join(line(*score) for score in self.scores.items())
 
 
 def fit(
@@ -104,12 +102,10 @@ def fit(
     >>> fit(few, layouts.Point(), "pulled_length", seeds=[0], recipe=short).scores.keys()
     dict_keys(['force', 'alpha'])
     """
-    data = ensemble
-    if not isinstance(data, Observations):
-        data = observe(data, control, spacing=spacing)
-    usual = "flow" if layout.directions else "gaussian"
-    architecture = Architecture(layout, data.spacing, internal, decoder or usual, data.mean.shape[-1], reference, wells)
-    return fitted(architecture, data, seeds, recipe, folder)
+    data = ensemble if isinstance(ensemble, Observations) else observe(ensemble, control, spacing=spacing)
+    decoder = decoder or ("flow" if layout.directions else "gaussian")
+    parts = layout, data.spacing, internal, decoder, data.mean.shape[-1], reference, wells
+    return fitted(Architecture(*parts), data, seeds, recipe, folder)
 
 
 def fitted(
@@ -141,72 +137,49 @@ def fitted(
     recipe = recipe or Recipe.of(architecture.layout)
     model = Model(seeds, architecture)
     history, draws = _trained(model, data, recipe, folder)
-    for attempt in range(1, max(recipe.attempts, 1) + 1):
-        found = scores(model, data)
-        poor = unsound(found, recipe.sound) if recipe.attempts else []
+    for attempt in range(1, recipe.attempts + 1):
+        poor = unsound(scores(model, data), recipe.sound)
         if not poor:
-            return Fit(model, data, history, draws, found)
-        if attempt == recipe.attempts:
             break
+        if attempt == recipe.attempts:
+            raise TrainingError(
+                f"seeds {[model.seeds[index] for index in poor]} miss their training data by over {recipe.sound:g} "
+                f"times its sampling noise after {attempt} attempts; try more steps, more candidates or a lower rate"
+            )
         jump = RESTART * recipe.candidates * attempt
         again = Model([model.seeds[index] + jump for index in poor], architecture)
         anew, drawn = _trained(again, data, recipe, folder)
         for place, index in enumerate(poor):
             copy_replica(model, index, again, place)
+            draws[index] = recipe.candidates * attempt + drawn[place]
             for name, terms in anew.items():
                 history[name][:, index] = terms[:, place]
-            draws[index] = recipe.candidates * attempt + drawn[place]
-    bad = [model.seeds[index] for index in poor]
-    raise TrainingError(
-        f"seeds {bad} miss their training data by over {recipe.sound:g} times its sampling noise "
-        f"after {recipe.attempts} attempts; try more steps, more candidates or a lower learning rate"
-    )
+    return Fit(model, data, history, draws, scores(model, data))
 
 
 def _trained(
     model: Model, data: Observations, recipe: Recipe, folder: str | os.PathLike[str] | None
 ) -> tuple[History, list[int]]:
     """Train a fresh model, each seed from the best of its draws; the history, and those draws."""
-    seeds, number = model.seeds, recipe.candidates
-
-    def file(name: str) -> Path | None:
-        return None if folder is None else Path(folder) / f".{name}-{seeds[0]}.safetensors"
-
-    def clear(name: str) -> None:
-        if (path := file(name)) is not None:
-            path.unlink(missing_ok=True)
-
-    if number == 1:
-        history = train(model, data, recipe, file("training"))
-        clear("training")
-        return history, [0] * len(seeds)
-    many = Model([seed + RESTART * n for seed in seeds for n in range(number)], model.architecture)
-    opening = replace(recipe, stages=recipe.stages[:1])
-    first = train(many, data, opening, file("draws"))
-    weights = recipe.stages[0].weights
-    loss = torch.stack([weights[name] * terms[-5:].mean(0) for name, terms in first.items()]).sum(0)
-    draws = loss.unflatten(0, (len(seeds), number)).argmin(1).tolist()
-    places = [number * index + best for index, best in enumerate(draws)]
-    for index, place in enumerate(places):
-        copy_replica(model, index, many, place)
-    rest = train(model, data, recipe, file("training"), first=1)
-    clear("draws")
-    clear("training")
-    return _after({name: terms[:, places] for name, terms in first.items()}, rest), draws
-
-
-def _after(one: History, other: History) -> History:
-    """Two histories, one after the other."""
-    rows = [len(next(iter(part.values()))) for part in (one, other)]
-    like = next(iter(one.values()))
-
-    def part(history: History, name: str, number: int) -> Tensor:
-        return history.get(name, like.new_full((number, like.shape[1]), torch.nan))
-
-    names = list(dict.fromkeys([*one, *other]))
-    return {
-        name: torch.cat([part(each, name, n) for each, n in zip((one, other), rows, strict=True)]) for name in names
-    }
+    seeds, number, draws = model.seeds, recipe.candidates, [0] * len(model.seeds)
+    files = [None if folder is None else Path(folder) / f".{name}-{seeds[0]}.safetensors" for name in ("draws", "rest")]
+    if number > 1:
+        many = Model([seed + RESTART * n for seed in seeds for n in range(number)], model.architecture)
+        opening = train(many, data, replace(recipe, stages=recipe.stages[:1]), files[0])
+        weights = recipe.stages[0].weights
+        loss = torch.stack([weights[name] * terms[-5:].mean(0) for name, terms in opening.items()]).sum(0)
+        draws = loss.unflatten(0, (len(seeds), number)).argmin(1).tolist()
+        places = [number * index + best for index, best in enumerate(draws)]
+        for index, place in enumerate(places):
+            copy_replica(model, index, many, place)
+    history = train(model, data, recipe, files[1], first=int(number > 1))
+    if number > 1:
+        for name, terms in opening.items():
+            history[name][: len(terms)] = terms[:, places]
+    for file in files:
+        if file is not None:
+            file.unlink(missing_ok=True)
+    return history, draws
 
 
 @torch.no_grad()
@@ -223,46 +196,25 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
     Returns:
         By the name of what is compared.
     """
-    noise = data.standard_error()
-    if data.count < 2:
-        raise ValueError("ensemble must hold at least 2 realisations for its sampling noise")
-    run = model.predict(data)
-    if model.architecture.bonds:
-        floor = 100 * float(noise.norm() / data.mean.norm())
-        return {"field": _score(run.field, data.field, floor)}
+    noise, run, bonds = data.standard_error(), model.predict(data), model.architecture.bonds
+    spread = data.mean if bonds else data.mean - data.mean.mean()
+    floor = 100 * float(noise.norm() / spread.norm())
+
+    def compared(path: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float], floor: float) -> Score:
+        """Errors of the replicas, infinite where a rollout has run away."""
+        pairs = zip(path, truth.expand_as(path), strict=True)
+        return Score(tuple(measure(*pair) if bool(pair[0].isfinite().all()) else inf for pair in pairs), floor)
+
+    if bonds:
+        return {"field": compared(run.field, data.field, relative_error, floor)}
     assert data.force is not None and run.force is not None
-    alpha = model.encode(data)
-    mean_floor = 100 * float(noise.norm() / (data.mean - data.mean.mean()).norm())
-    return {
-        "force": _score(run.force, data.force, 100 * _answer(data, noise)),
-        "alpha": Score(_each(run.alpha, alpha, gauge_free_error), mean_floor),
-    }
-
-
-def _answer(data: Observations, noise: Tensor) -> float:
-    """Noise of F_ex over its norm: that of the mean, by how much F_ex answers to it.
-
-    The answer at given controls, the stiffness, is fitted by least squares to the data alone.
-    """
-    assert data.force is not None
+    # how F_ex answers to the mean at given controls, the stiffness, by least squares from the data alone
     columns = data.mean.flatten(2), data.field.flatten(2), torch.ones_like(data.mean[..., 0])
-    state = torch.cat(columns, -1).flatten(0, 1)
-    stiff = torch.linalg.lstsq(state, data.force.flatten(0, 1)).solution
+    stiff = torch.linalg.lstsq(torch.cat(columns, -1).flatten(0, 1), data.force.flatten(0, 1)).solution
     scatter = noise.flatten(2).square() @ stiff[: data.mean.shape[-1]].square()
-    return float(scatter.sum().sqrt() / data.force.norm())
-
-
-def _each(run: Tensor, truth: Tensor, measure: object) -> tuple[float, ...]:
-    """An error of each replica, infinite where its rollout has run away."""
-    pairs = zip(run, truth, strict=True)
-    return tuple(
-        measure(one, other) if bool(one.isfinite().all()) else inf  # type: ignore[operator]
-        for one, other in pairs
-    )
-
-
-def _score(run: Tensor, truth: Tensor, floor: float) -> Score:
-    return Score(_each(run, truth.expand_as(run), relative_error), floor)
+    answer = 100 * float(scatter.sum().sqrt() / data.force.norm())
+    alpha = compared(run.alpha, model.encode(data), gauge_free_error, floor)
+    return {"force": compared(run.force, data.force, relative_error, answer), "alpha": alpha}
 
 
 def unsound(found: dict[str, Score], sound: float) -> list[int]:
@@ -272,9 +224,5 @@ def unsound(found: dict[str, Score], sound: float) -> list[int]:
         found: as `scores` gives it.
         sound: the largest error of a sound one, in units of the noise.
     """
-    number = len(next(iter(found.values())).errors)
-    return [
-        index
-        for index in range(number)
-        if any(not score.errors[index] <= sound * score.floor for score in found.values())
-    ]
+    each = zip(*([error <= sound * score.floor for error in score.errors] for score in found.values()), strict=True)
+    return [index for index, good in enumerate(each) if not all(good)]

@@ -4,8 +4,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,13 +14,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ibvonns.files import load_tensors, save_tensors
-from ibvonns.losses import loss_terms
+from ibvonns.losses import TERMS, loss_terms
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.optimiser import SOAP
 from ibvonns.recipe import Recipe, Stage
+from ibvonns.validation import require
 
-__all__ = ["History", "Optimiser", "TrainingError", "train"]
+__all__ = ["History", "TrainingError", "train"]
 
 #: Terms of the loss at every tenth step by name, (records, replicas); NaN where one was not asked.
 History = dict[str, Tensor]
@@ -30,26 +32,11 @@ class TrainingError(RuntimeError):
     """A training run that cannot go on; the message names the step, the term and what to try."""
 
 
-class Optimiser(Protocol):
-    """What training needs of an optimiser; `optimiser.SOAP` is one and says what each method does."""
-
-    def step(self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None) -> None: ...
-
-    def tensors(self) -> dict[str, Tensor]: ...
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None: ...
-
-    def copied(self) -> dict[str, Tensor]: ...
-
-    def put_back(self, tensors: Mapping[str, Tensor], replicas: Tensor) -> None: ...
-
-
 @contextmanager
 def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
     """A bar on standard error or in a notebook; IBVONNS_PROGRESS=off hides it, files get none."""
     console = Console(stderr=True)
-    shown = os.environ.get("IBVONNS_PROGRESS", "on") != "off"
-    shown = shown and (console.is_terminal or console.is_jupyter)
+    shown = os.environ.get("IBVONNS_PROGRESS") != "off" and (console.is_terminal or console.is_jupyter)
     with Progress(console=console, transient=True, disable=not shown) as bar:
         bar.add_task(label, total=total, completed=done)
         yield bar
@@ -58,11 +45,9 @@ def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
 def _fingerprint(model: Model, data: Observations, recipe: Recipe) -> str:
     """Identifies a run: recipe, seeds, architecture and data."""
     digest = hashlib.sha256(f"{recipe.key()} {model.seeds} {model.architecture}".encode())
-    parts = (data.times, data.field, data.mean, data.variance, data.force, data.velocity)
-    cloud = vars(data.cloud).values()
-    for tensor in (*parts, *cloud):
-        if tensor is not None:
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for part in [*vars(data).values(), *vars(data.cloud).values()]:
+        if isinstance(part, Tensor):
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -91,7 +76,7 @@ def train(
     data: Observations,
     recipe: Recipe | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    optimiser: Callable[[list[Tensor]], Optimiser] = SOAP,
+    optimiser: Callable[[list[Tensor]], Any] = SOAP,
     first: int = 0,
 ) -> History:
     """Train every replica of a model in place through all stages, then freeze its gauge.
@@ -102,11 +87,13 @@ def train(
         recipe: that of `Recipe.of` for the model's layout if not given.
         checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training
             goes on from it and ends with the very numbers of a run that was never interrupted.
-        optimiser: makes one from the weights; it is made anew for each stage.
+        optimiser: makes one from the weights, with the methods of `optimiser.SOAP`; it is made anew
+            for each stage.
         first: stage with which training begins, counted from 0: those before have been run.
 
     Returns:
-        The terms of the loss at every tenth step.
+        The terms of the loss at every tenth step of all stages by name, (records, replicas), NaN
+        where a term was not asked.
 
     Raises:
         TrainingError: a loss term or a gradient became NaN or infinite; the last good checkpoint is
@@ -125,97 +112,72 @@ def train(
     torch.Size([2, 2])
     """
     recipe = recipe or Recipe.of(model.law.layout)
-    data = data.coarser(recipe.coarse)
+    data = replace(data.coarser(recipe.coarse), blocks={})
     model.set_scales(data)
     run = _fingerprint(model, data, recipe) if checkpoint is not None else ""
-    history: list[dict[str, Tensor]] = []
     begun: dict[str, Tensor] = {}
     if checkpoint is not None and Path(checkpoint).exists():
         begun, metadata = load_tensors(checkpoint)
-        if metadata.get("run") != run:
-            raise ValueError(
-                "checkpoint must belong to this recipe, seeds and data, but "
-                f"{os.fspath(checkpoint)!r} is of another run: remove it or name another file"
-            )
-        model.load_state_dict({name: begun[f"model.{name}"] for name in model.state_dict()})
-        history = _unstacked(begun)
-        first = int(begun["stage"])
-    total = sum(stage.steps for stage in recipe.stages[first:])
-    done = int(begun.get("step", torch.tensor(0)))
-    with torch.enable_grad(), _progress(total, done, f"Training {len(model.seeds)} seeds") as bar:
-        for number, stage in enumerate(recipe.stages[first:], first):
+        what = f"checkpoint must belong to this recipe, seeds and data, but {os.fspath(checkpoint)!r} is of another run"
+        require(metadata.get("run") == run, f"{what}: remove it or name another file")
+    steps = [stage.steps if number >= first else 0 for number, stage in enumerate(recipe.stages)]
+    names = [name for name in TERMS if any(name in stage.weights for stage in recipe.stages)]
+    records = sum(-(-stage.steps // 10) for stage in recipe.stages)
+    history = {name: torch.full((records, len(model.seeds)), torch.nan, dtype=torch.float64) for name in names}
+    with (
+        torch.enable_grad(),
+        _progress(sum(steps), int(begun.get("done", 0)), f"Training {len(model.seeds)} seeds") as bar,
+    ):
+        for number, stage in enumerate(recipe.stages):
+            done, begin = sum(steps[:number]), sum(-(-one.steps // 10) for one in recipe.stages[:number])
+            if number < first or ("done" in begun and int(begun["done"]) >= done + stage.steps):
+                continue
             own = _Run(model, data, recipe, stage, optimiser)
-            if begun:
-                own.restore(begun)
-                begun = {}
-            for step in range(own.step, stage.steps):
+            since = own.restored(begun, history) - done if begun else 0
+            begun = {}
+            for step in range(since, stage.steps):
                 terms = own.advance(step)
                 if step % 10 == 0:
-                    lost = ~own.good
-                    before = history[-1] if history else terms
-                    history.append(
-                        {name: torch.where(lost, before.get(name, term), term).detach() for name, term in terms.items()}
-                    )
+                    row = begin + step // 10
+                    for name, term in terms.items():  # a replica that was put back keeps what it had
+                        history[name][row] = torch.where(own.good, term.detach(), history[name][row - 1])
                 bar.update(bar.task_ids[0], advance=1)
                 if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
-                    stacked = {f"history.{k}": v for k, v in _stacked(history, model).items()}
-                    here = {"stage": torch.tensor(number), "step": torch.tensor(step + 1)}
-                    save_tensors(checkpoint, {**own.tensors(), **stacked, **here}, {"run": run})
+                    save_tensors(checkpoint, own.tensors(history, done + step + 1), {"run": run})
     model.freeze(data)
-    return _stacked(history, model)
-
-
-def _stacked(history: list[dict[str, Tensor]], model: Model) -> History:
-    names = list(dict.fromkeys(name for terms in history for name in terms))
-    none = torch.full((len(model.seeds),), torch.nan, dtype=torch.float64)
-    return {name: torch.stack([terms.get(name, none) for terms in history]) for name in names}
-
-
-def _unstacked(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    kept = {k.removeprefix("history."): v for k, v in tensors.items() if k.startswith("history.")}
-    number = max((len(part) for part in kept.values()), default=0)
-    return [
-        {name: part[row] for name, part in kept.items() if not bool(part[row].isnan().all())} for row in range(number)
-    ]
+    return history
 
 
 class _Run:
     """One stage of a training: the optimiser and what is remembered from step to step."""
 
     def __init__(
-        self,
-        model: Model,
-        data: Observations,
-        recipe: Recipe,
-        stage: Stage,
-        optimiser: Callable[[list[Tensor]], Optimiser],
+        self, model: Model, data: Observations, recipe: Recipe, stage: Stage, optimiser: Callable[[list[Tensor]], Any]
     ):
         self.model, self.recipe, self.stage = model, recipe, stage
         self.parameters = list(model.parameters())
         self.optimiser = optimiser(self.parameters)
-        strides = {phase.stride for phase in stage.phases}
-        self.thinned = {stride: data.every(stride) for stride in strides}
+        self.thinned = {phase.stride: data.every(phase.stride) for phase in stage.phases}
         self.usual = torch.zeros(len(model.seeds), dtype=data.mean.dtype, device=data.mean.device)
         self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica
         self.good = self.usual == 0
         self.held: Tensor | None = None
         self.safe: tuple[list[Tensor], dict[str, Tensor]] | None = None
-        self.step = 0
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on."""
-        return {
-            **{f"model.{name}": value for name, value in self.model.state_dict().items()},
-            **{f"optimiser.{name}": value for name, value in self.optimiser.tensors().items()},
-            "usual": self.usual,
-            "left": self.left,
-        }
+    def tensors(self, history: History, done: int) -> dict[str, Tensor]:
+        """Everything that the next step depends on, after so many."""
+        parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.tensors(), "history": history}
+        named = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+        return {**named, "usual": self.usual, "left": self.left, "done": torch.tensor(done)}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` gave."""
+    def restored(self, tensors: Mapping[str, Tensor], history: History) -> int:
+        """Go on from what `tensors` gave; the steps that were done."""
+        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         self.optimiser.restore({name: tensors[f"optimiser.{name}"] for name in self.optimiser.tensors()})
+        for name, part in history.items():
+            part.copy_(tensors[f"history.{name}"])
         self.usual, self.left = tensors["usual"], tensors["left"]
-        self.step = int(tensors["step"])
+        return int(tensors["done"])
 
     def advance(self, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; the terms of the loss before it."""
@@ -227,8 +189,7 @@ class _Run:
             self.held = None
         elif self.held is None:
             self.held = model.encoder.standardised(seen)[0].detach()
-        look = self.recipe.look
-        terms = loss_terms(model, seen, phase.window, starts, look, self.held, step, stage.weights)
+        terms = loss_terms(model, seen, phase.window, starts, self.recipe.look, self.held, step, stage.weights)
         for name, term in terms.items():
             _check(term, step, f"{name} term", model, self.left)
         weighted = [stage.weights[name] * term for name, term in terms.items()]
@@ -242,7 +203,7 @@ class _Run:
             gradients = [part.masked_fill(lost[:, None, None], 0.0) for part in gradients]
             self.left = self.left - lost.to(self.left.dtype)
         elif stage.rescues and (step % SAFE_EVERY == 0 or step % self.recipe.checkpoint_every == 0):
-            self.safe = [p.detach().clone() for p in self.parameters], self.optimiser.copied()
+            self.safe = [part.detach().clone() for part in self.parameters], self.optimiser.copied()
         if stage.clip is not None:
             gradients, self.usual = _clipped(gradients, self.usual, stage.clip)
         shares = 0.5 ** (stage.rescues - self.left) if stage.rescues else None

@@ -1,104 +1,124 @@
-"""Exported laws and the panels made of them: nothing lost, and bad input named."""
+"""The live panels: their content is whole, and their script computes what Python does."""
 
 import base64
 import json
+import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from live_paths import assert_same_path
+from toys import frozen
 
-from ibvonns import cli, panels
-from ibvonns.chain_model import ChainModel, observe_chain
-from ibvonns.exports import exported, restored
-from ibvonns.model import Observations, TrapModel
+from ibvonns.model import Model
+from ibvonns.show import panels
+from ibvonns.show.widgets import LIVE
 from ibvonns.systems.chain import LENGTHS, Chain
-from ibvonns.systems.trap import Trap
+from ibvonns.systems.trap import VELOCITIES, Trap
+
+NODE = shutil.which("node")
+MODELS = {"trap": ("point", "gaussian"), "chain": ("row", "mixture")}
+# each of the paper's protocols from its first states, and the particles' first places
+SCRIPT = """
+import panel from "./panel.mjs";
+import { readFileSync } from "fs";
+const content = JSON.parse(readFileSync("content.json")), paths = [];
+const system = panel.SYSTEMS[content.kind](content);
+for (const { name, values } of content.protocols) for (const value of values) {
+  const lengths = system.pull(name, value), record = system.begin(value);
+  for (let n = 0; n <= 300; n++) { system.observe(record, lengths, n); if (n < 300) system.move(record, lengths, n); }
+  const cloud = [].concat(system.cloud(value, () => 0, content.particles).x);
+  paths.push([name, value, Array.from(lengths), record, cloud.map((x) => Array.from(x))]);
+}
+console.log(JSON.stringify(paths));
+"""
 
 
-@pytest.fixture(scope="module")
-def trap_model(seen: Observations) -> TrapModel:
+def model_of(kind: str) -> Model:
     """Two untrained replicas with scales and gauge."""
-    model = TrapModel([3, 4])
-    model.set_scales(seen)
-    model.freeze(seen)
-    return model
+    layout, decoder = MODELS[kind]
+    return frozen(layout, (3, 4), decoder)
 
 
-@pytest.fixture(scope="module")
-def chain_model() -> ChainModel:
-    """The same for the chain."""
-    model = ChainModel([3, 4])
-    seen = observe_chain(Chain().simulate_paper(lengths=(0.12, 0.28), realisations=50))
-    model.set_scales(seen)
-    model.freeze(seen)
-    return model
+@cache
+def content_of(kind: str) -> Any:
+    """What the second replica's panel reads, by way of JSON."""
+    system = Trap() if kind == "trap" else Chain()
+    return json.loads(json.dumps(panels.content(model_of(kind), system, 1), allow_nan=False))
 
 
-def test_law_is_the_same_after_a_way_through_json(
-    trap_model: TrapModel, chain_model: ChainModel
-) -> None:
-    for model in (trap_model, chain_model):
-        for replica in (0, 1):
-            law = json.loads(json.dumps(exported(model, replica)))
-            again = restored(law)
-            assert again.seeds == [model.seeds[replica]] and type(again) is type(model)
-            for name, tensor in model.state_dict().items():
-                mine = tensor[replica : replica + 1] if tensor.ndim == 3 else tensor
-                assert torch.equal(again.state_dict()[name], mine), name
+@pytest.mark.parametrize("kind", MODELS)
+def test_law_in_the_content_is_the_replica(kind: str) -> None:
+    model, again = model_of(kind), Model.restored(content_of(kind)["law"])
+    assert again.seeds == [4] and again.architecture == model.architecture
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor[1:] if tensor.ndim == 3 else tensor), name
 
 
-def test_bad_exports_are_named(trap_model: TrapModel) -> None:
-    with pytest.raises(ValueError, match="replica must be below 2, but is 2"):
-        exported(trap_model, 2)
-    with pytest.raises(ValueError, match="mixture decoder to run in a page, but has a flow"):
-        exported(ChainModel([0], "flow"))
-    with pytest.raises(ValueError, match="replica must be below 2, but is 5"):
-        panels.trap_panel(trap_model, 5)
-    with pytest.raises(ValueError, match="has a flow"):
-        panels.chain_panel(ChainModel([0], "flow"))
-    law = exported(trap_model)
-    with pytest.raises(ValueError, match="law must be what `exported` gave"):
-        restored({"kind": "Other"})
-    del law["tensors"]["encoder.offset"]
-    with pytest.raises(ValueError, match="law must hold the tensor 'encoder.offset'"):
-        restored(law)
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_start_is_the_equilibrium(kind: str) -> None:
+    content = content_of(kind)
+    low, high = content["range"]
+    values = LENGTHS if kind == "chain" else VELOCITIES
+    assert content["protocols"][0]["values"] == list(values)
+    for value, start in zip(values, content["starts"], strict=True):
+        levels = np.frombuffer(base64.b64decode(start["cloud"]), "<u2").reshape(-1, 200)
+        cloud = low + (high - low) * levels / 65535
+        if kind == "chain":  # each chain has the first length
+            assert cloud.mean(0) == pytest.approx(np.full(200, start["mean"]), abs=1e-4)
+            assert start["mean"] == pytest.approx(value / 0.1 - 1)
+        else:
+            assert cloud.std() == pytest.approx(Trap().equilibrium_deviation, rel=0.2)
+            assert start["alpha"] == pytest.approx(content["starts"][0]["alpha"], abs=0.02)
 
 
-def test_command_writes_a_law_or_nothing(
-    trap_model: TrapModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli, "result", lambda study: (trap_model, None, {}))
-    out = tmp_path / "law.json"
-    found = CliRunner().invoke(cli.app, ["export", "trap", str(out), "--replica", "1"])
-    assert found.exit_code == 0 and restored(json.loads(out.read_text())).seeds == [4]
-    found = CliRunner().invoke(cli.app, ["export", "chain-cnf", str(tmp_path / "other.json")])
-    assert found.exit_code == 2 and "chain-gmm" in found.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["law.json"]
-
-
-def test_trap_panel_starts_from_equilibrium(trap_model: TrapModel) -> None:
-    trap = Trap(stiffness=2.0)
-    content = panels.trap_content(trap_model, 1, trap)
-    assert content["system"] == {"stiffness": 2.0, "viscosity": 1.0, "temperature": 0.01}
-    draws = torch.randn(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = trap_model.encoder.encode(trap.equilibrium_deviation * draws)[1, 0]
-    assert content["start"] == pytest.approx(drawn.tolist(), abs=5e-3)
+@pytest.mark.parametrize("kind", MODELS)
+def test_axes_hold_what_was_trained(kind: str) -> None:
+    content = content_of(kind)
     low, high = content["axes"]["length"]
     assert low < content["trained"][0] < content["trained"][1] < high
+    assert all(low < high for low, high in content["axes"].values())
 
 
-def test_chain_panel_starts_from_chains_of_the_right_length(chain_model: ChainModel) -> None:
-    content = panels.chain_content(chain_model, 0)
-    assert len(content["starts"]) == len(LENGTHS)
-    low, high = content["range"]
-    for length, start in zip(LENGTHS, content["starts"], strict=True):
-        levels = np.frombuffer(base64.b64decode(start["cloud"]), "<u2").reshape(200, 10)
-        strains = low + (high - low) * levels / 65535
-        assert strains.mean(1) == pytest.approx(np.full(200, start["strain"]), abs=1e-4)
-        assert start["strain"] == pytest.approx(length / 0.1 - 1)
+def test_the_particles_are_those_of_the_given_system() -> None:
+    content = panels.content(model_of("trap"), Trap(stiffness=2.0))
+    assert content["system"] == {"stiffness": 2.0, "viscosity": 1.0, "temperature": 0.01}
 
 
-def test_widgets_have_no_address_in_their_words(trap_model: TrapModel) -> None:
-    assert repr(panels.trap_panel(trap_model)).startswith("<Panel: Live panel: a particle")
+@pytest.mark.skipif(NODE is None, reason="no node on this machine; test_live asks a browser")
+@pytest.mark.parametrize("kind", MODELS)
+def test_script_takes_the_paths_that_python_predicts(kind: str, tmp_path: Path) -> None:
+    content = content_of(kind)
+    shutil.copy(LIVE / "panel.js", tmp_path / "panel.mjs")
+    (tmp_path / "content.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "run.mjs").write_text(SCRIPT, encoding="utf-8")
+    run = subprocess.run([str(NODE), "run.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    paths = json.loads(run.stdout)
+    assert len(paths) == sum(len(protocol["values"]) for protocol in content["protocols"])
+    for name, value, lengths, record, cloud in paths:
+        assert_same_path(content, name, value, lengths, record)
+        assert len(np.ravel(cloud)) == 200 * len(record["mean"][0])
+
+
+def test_bad_input_is_named() -> None:
+    odd: Any = 3
+    with pytest.raises(ValueError, match="replica must be below 2, but is 5"):
+        panels.panel(model_of("trap"), Trap(), 5)
+    with pytest.raises(ValueError, match="decoder 'mixture' to run in a page, but has 'flow'"):
+        panels.panel(frozen("row"), Chain())
+    with pytest.raises(ValueError, match="the layout .* to run in a page, but has"):
+        panels.panel(model_of("trap"), Chain())
+    with pytest.raises(ValueError, match="internal 1 to run in a page, but has 2"):
+        panels.panel(frozen("point", internal=2), Trap())
+    with pytest.raises(ValueError, match="system must be one of 'Chain', 'Trap', but is 'int'"):
+        panels.panel(model_of("trap"), odd)
+    with pytest.raises(ValueError, match="seed must be"):
+        panels.content(model_of("trap"), Trap(), seed=-1)
+
+
+def test_widgets_have_no_address_in_their_words() -> None:
+    assert repr(panels.panel(model_of("trap"), Trap())).startswith("<Panel: Live panel: a particle")
