@@ -1,0 +1,80 @@
+"""Random laws on every layout, states far and near, and what a law breaks, as one number each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from ibvonns.law import Law
+from ibvonns.layouts import Grid, Layout, Point, Ring, Row
+from ibvonns.networks import PositiveLinear, generators, softplus
+
+LAYOUTS: dict[str, Layout] = {
+    "point": Point(),
+    "plane": Point(2),
+    "row": Row(),
+    "ring": Ring(),
+    "grid": Grid(3, 3),
+}
+SITES = {Point: 1, Row: 5, Ring: 6, Grid: 9}
+CASES = [(kind, n) for kind, layout in LAYOUTS.items() for n in range(layout.directions == 0, 4)]
+#: Every layout, with as many internal variables as it may have up to three.
+every = pytest.mark.parametrize(("kind", "internal"), CASES)
+bonded = pytest.mark.parametrize(("kind", "internal"), [c for c in CASES if LAYOUTS[c[0]].directions])
+ENERGY, RATE = 0.05, 2.0
+
+
+def drawn(rng: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers in double precision."""
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+def made(layout: Layout, internal: int = 1, wild: bool = False, seeds: tuple[int, ...] = (0, 1), **widths: Any) -> Law:
+    """A law with random weights and scales unlike 1; wild weights are large, and mobilities small beside them."""
+    law = Law(generators(seeds), layout, 0.3 if layout.directions else 1.0, internal, **widths)
+    mean, deviation = torch.linspace(0.8, 1.4, 2 * layout.fields, dtype=torch.float64).reshape(2, -1)
+    law.set_scales(torch.stack([mean, deviation / 2]), ENERGY, RATE)
+    with torch.no_grad():
+        for name, parameter in law.named_parameters() if wild else ():
+            # what softplus makes positive comes to 1 and more in the mixes, to 1 / 20 in the mobilities
+            parameter.mul_(-0.4 if "mix" in name else 4.0).add_(0.0 if "mobility" not in name else -23 - parameter)
+    return law
+
+
+def states(law: Law, number: int, reach: float = 1.0, sites: int = 0, seed: int = 0) -> Tensor:
+    """Random states of two replicas, `reach` deviations about the mean."""
+    layout, rng = law.layout, Generator().manual_seed(seed)
+    sites = sites or SITES[type(layout)]
+    field = law.field[0] + reach * law.field[1] * drawn(rng, 2, number, sites, layout.fields)
+    return torch.cat([field, reach * drawn(rng, 2, number, sites, law.internal)], -1)
+
+
+def thermodynamic(law: Law, z: Tensor, reach: float = 1.0, seed: int = 1) -> Tensor:
+    """Random g at states z, of `reach` units."""
+    bonds = law.layout.directions
+    unit = torch.cat([law.force[:1].expand(bonds), law.energy.expand(law.internal)])
+    return reach * unit * drawn(Generator().manual_seed(seed), *z.shape[:3], bonds + law.internal)
+
+
+def torn(layout: Layout) -> Layout:
+    """The same layout, but what a bond brings to one site is not taken from the one behind."""
+
+    def bonds(self: Any, sites: int) -> tuple[Tensor, Tensor]:
+        head, tail = type(layout).bonds(self, sites)
+        return head, torch.full_like(tail, -1)
+
+    made = object.__new__(type("Torn", (type(layout),), {"bonds": bonds}))
+    made.__dict__.update(layout.__dict__)
+    return made  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def concave(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on the weights that should be positive are negative."""
+
+    def spoil() -> None:
+        monkeypatch.setattr(PositiveLinear, "weight", property(lambda layer: -softplus(layer.free)))
+
+    return spoil
