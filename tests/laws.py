@@ -1,6 +1,6 @@
 """Random laws on every layout, states far and near, and what a law breaks, as one number each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -31,15 +31,17 @@ def drawn(rng: Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
-def made(layout: Layout, internal: int = 1, wild: bool = False, seeds: tuple[int, ...] = (0, 1), **widths: Any) -> Law:
-    """A law with random weights and scales unlike 1; wild weights are large, and mobilities small beside them."""
+def made(layout: Layout, internal: int = 1, wild: bool = False, seeds: Sequence[int] = (0, 1), **widths: Any) -> Law:
+    """A law with random weights and scales unlike 1; wild weights are large, mobilities small beside them."""
     law = Law(generators(seeds), layout, 0.3 if layout.directions else 1.0, internal, **widths)
     mean, deviation = torch.linspace(0.8, 1.4, 2 * layout.fields, dtype=torch.float64).reshape(2, -1)
     law.set_scales(torch.stack([mean, deviation / 2]), ENERGY, RATE)
     with torch.no_grad():
         for name, parameter in law.named_parameters() if wild else ():
-            # what softplus makes positive comes to 1 and more in the mixes, to 1 / 20 in the mobilities
-            parameter.mul_(-0.4 if "mix" in name else 4.0).add_(0.0 if "mobility" not in name else -23 - parameter)
+            if name == "mobility":
+                parameter.fill_(-3.0)  # softplus of it: 1 / 20
+            else:
+                parameter.mul_(-0.4 if "mix" in name else 4.0)  # that of the mixes: 1 and more
     return law
 
 
@@ -65,16 +67,19 @@ def torn(layout: Layout) -> Layout:
         head, tail = type(layout).bonds(self, sites)
         return head, torch.full_like(tail, -1)
 
-    made = object.__new__(type("Torn", (type(layout),), {"bonds": bonds}))
-    made.__dict__.update(layout.__dict__)
-    return made  # type: ignore[no-any-return]
+    other: Layout = object.__new__(type("Torn", (type(layout),), {"bonds": bonds}))
+    other.__dict__.update(layout.__dict__)
+    return other
 
 
 @pytest.fixture
-def concave(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on the weights that should be positive are negative."""
+def concave(monkeypatch: pytest.MonkeyPatch) -> Callable[[Law], Law]:
+    """From its call on the weights that should be positive are negative, and no mobility makes up for it."""
 
-    def spoil() -> None:
+    def spoiled(law: Law) -> Law:
         monkeypatch.setattr(PositiveLinear, "weight", property(lambda layer: -softplus(layer.free)))
+        if law.mobility is not None:
+            law.mobility.data.fill_(-30.0)
+        return law
 
-    return spoil
+    return spoiled
