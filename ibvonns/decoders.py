@@ -7,13 +7,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from ibvonns.ensemble import Density, Samples
+from ibvonns.ensemble import Density
 from ibvonns.likelihood import flow_nll, mixture_nll
 from ibvonns.networks import MLP
 from ibvonns.observations import Observations
-from ibvonns.validation import count, finite, positive, shaped
+from ibvonns.validation import count, finite, positive, require, shaped
 
-__all__ = ["FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
+__all__ = ["Decoder", "FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
 
 
 def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tenso
     return 0.5 * log(2 * pi) + deviation.log() + (variance + (first - mean) ** 2) / (2 * spread)
 
 
-class _Scaled(nn.Module):
-    """Units of a decoder, set from the training data.
+class Decoder(nn.Module):
+    """What all decoders share: the units, set from the training data, and the likelihood on a grid.
 
     Buffers: `position`, mean and deviation of the positions, (2, components), the scales mu* and
     sigma* of Eq. (30); and `given`, the same of the fields, (2, fields).
@@ -55,17 +55,51 @@ class _Scaled(nn.Module):
         super().__init__()
         self.fields = fields
         for name, number in (("position", components), ("given", fields)):
-            scale = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, number)
-            self.register_buffer(name, scale)
+            self.register_buffer(name, torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, number))
 
     def scaled(self, z: Tensor) -> Tensor:
         """States with their fields standardised: (replicas, points, fields + internal)."""
         mean, deviation = self.given
-        fields = self.fields
-        return torch.cat([(z[..., :fields] - mean) / deviation, z[..., fields:]], -1)
+        return torch.cat([(z[..., : self.fields] - mean) / deviation, z[..., self.fields :]], -1)
+
+    def log_density(self, values: Tensor, z: Tensor) -> Tensor:
+        """log q(x | z) in nats, shape (replicas, points, ...).
+
+        Args:
+            values: x, shape (replicas, points, ...), or with 1 for either; with a last axis for the
+                components, if there are several.
+            z: states, shape (replicas, points, fields + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        raise NotImplementedError
+
+    def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
+        """`nll` in one compiled pass over the grid (`likelihood`)."""
+        raise NotImplementedError
+
+    def nll(self, data: Observations, z: Tensor) -> Tensor:
+        """-<log q(x | z)> of each row in nats, by the weights of the grid: (replicas, rows).
+
+        In one compiled pass in double precision on the processor; else by `log_density`.
+
+        Args:
+            data: rows (conditions, times, sites), with their positions on a grid.
+            z: states, shape (replicas, rows, fields + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        cloud = data.cloud
+        assert isinstance(cloud, Density)  # `Architecture` sees to it
+        weights = cloud.weights.flatten(0, -2)
+        if z.device.type == "cpu" and z.dtype == torch.float64:
+            return self.compiled(cloud.grid, weights, z)
+        return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
 
 
-class GaussianDecoder(_Scaled):
+class GaussianDecoder(Decoder):
     """q(x | alpha) = N(mu, sigma^2), with mu and sigma from one network, Eq. (30).
 
     Args:
@@ -112,16 +146,7 @@ class GaussianDecoder(_Scaled):
         return centre + scale * mean, scale * softplus(width)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """log q(x | z) in nats, shape (replicas, points, ...).
-
-        Args:
-            values: x, shape (replicas, points, ...), or with 1 for either; with a last axis for the
-                components, if there are several.
-            z: states, shape (replicas, points, fields + internal).
-
-        Raises:
-            ValueError: wrong shape.
-        """
+        """As `Decoder.log_density`."""
         mean, deviation = self(z)
         values = values[..., None] if mean.shape[-1] == 1 else values
         _begins("values", values, mean.shape[:2])
@@ -164,18 +189,7 @@ def _normal(shape: Sequence[int], like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _rows(data: Observations) -> tuple[Density, Tensor]:
-    """The cloud of positions on a grid, and its weights row by row."""
-    if isinstance(data.cloud, Samples):
-        raise ValueError("decoder must be 'gaussian' where positions have several components")
-    return data.cloud, data.cloud.weights.flatten(0, -2)
-
-
-def _compiled(z: Tensor) -> bool:
-    return z.device.type == "cpu" and z.dtype == torch.float64
-
-
-class MixtureDecoder(_Scaled):
+class MixtureDecoder(Decoder):
     r"""q(x | z): two Gaussians a fixed distance apart, with the mean built in, Eq. (54)::
 
         q = pi N(eps + (pi - 1) eps_h, s_l^2) + (1 - pi) N(eps + pi eps_h, s_r^2)
@@ -224,15 +238,7 @@ class MixtureDecoder(_Scaled):
         return logs, z[..., :1] + apart, self.position[1] * widths
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """log q(x | z) in nats, shape (replicas, points, ...).
-
-        Args:
-            values: x, shape (replicas, points, ...), or with 1 for either.
-            z: states, shape (replicas, points, 1 + internal).
-
-        Raises:
-            ValueError: wrong shape.
-        """
+        """As `Decoder.log_density`."""
         logs, centres, deviations = self(z)
         _begins("values", values, logs.shape[:2])
         axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
@@ -241,23 +247,9 @@ class MixtureDecoder(_Scaled):
         parts = logs - deviations.log() - 0.5 * standard**2
         return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
 
-    def nll(self, data: Observations, z: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) of each row in nats: (replicas, rows).
-
-        In one compiled pass (`likelihood`) in double precision on the processor; else by
-        `log_density`.
-
-        Args:
-            data: rows (conditions, times, sites), with their positions on a grid.
-            z: states, shape (replicas, rows, 1 + internal).
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        cloud, weights = _rows(data)
-        if _compiled(z):
-            return mixture_nll(cloud.grid, weights, *self(z))
-        return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
+    def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
+        """As `Decoder.compiled`."""
+        return mixture_nll(grid, weights, *self(z))
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
         """Positions drawn from q(x | z), shape (replicas, points, realisations).
@@ -379,7 +371,7 @@ class SigmoidalFlow(nn.Module):
         return [p.reshape(*p.shape[:2], *(1,) * (axes - 2), self.sigmoids) for p in parts]
 
 
-class FlowDecoder(_Scaled):
+class FlowDecoder(Decoder):
     """q(x | z): a standard Gaussian pulled back through a `SigmoidalFlow` (Sec. 4.4).
 
     Args:
@@ -410,39 +402,16 @@ class FlowDecoder(_Scaled):
         self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids, hidden)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """log q(x | z) in nats, shape (replicas, points, ...).
-
-        Args:
-            values: x, shape (replicas, points, ...), or with 1 for either.
-            z: states, shape (replicas, points, fields + internal).
-
-        Raises:
-            ValueError: wrong shape.
-        """
+        """As `Decoder.log_density`."""
         centre, scale = self.position[:, 0]
         y, log_slope = self.flow((values - centre) / scale, self.scaled(z))
         return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
 
-    def nll(self, data: Observations, z: Tensor) -> Tensor:
-        """-sum_j w_j log q(x_j | z) of each row in nats: (replicas, rows).
-
-        In one compiled pass (`likelihood`) in double precision on the processor; else by
-        `log_density`.
-
-        Args:
-            data: rows (conditions, times, sites), with their positions on a grid.
-            z: states, shape (replicas, rows, fields + internal).
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        cloud, weights = _rows(data)
-        if _compiled(z):
-            centre, scale = self.position[:, 0]
-            parts = self.flow.parameters_at(self.scaled(z))
-            nll = flow_nll((cloud.grid - centre) / scale, weights, *parts)
-            return nll + weights.sum(-1) * scale.log()
-        return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
+    def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
+        """As `Decoder.compiled`."""
+        centre, scale = self.position[:, 0]
+        nll = flow_nll((grid - centre) / scale, weights, *self.flow.parameters_at(self.scaled(z)))
+        return nll + weights.sum(-1) * scale.log()
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
         """Positions drawn from q(x | z), shape (replicas, points, realisations).
@@ -463,6 +432,6 @@ class FlowDecoder(_Scaled):
 
 def _begins(name: str, values: Tensor, front: Sequence[int]) -> None:
     """Allow values whose first axes are those of the points, or broadcast to them."""
-    first = tuple(values.shape[: len(front)])
-    if len(first) < len(front) or any(a not in (1, b) for a, b in zip(first, front, strict=True)):
-        raise ValueError(f"{name} must begin with shape {tuple(front)}, but have shape {tuple(values.shape)}")
+    came = tuple(values.shape)
+    fits = len(came) >= len(front) and all(a in (1, b) for a, b in zip(came, front, strict=False))
+    require(fits, f"{name} must begin with shape {tuple(front)}, but have shape {came}")

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ibvonns.layouts import Layout, forces, moved
 from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
-from ibvonns.validation import count, finite, positive, shaped
+from ibvonns.validation import count, finite, positive, require, shaped
 
 __all__ = ["Law", "Scales"]
 
@@ -93,8 +93,7 @@ class Scales(nn.Module):
         """
         own = v[..., -1, :]
         if velocity is not None:
-            last = velocity[..., None, None]
-            v = torch.cat([v[..., :-1, :], last], -2)
+            v = torch.cat([v[..., :-1, :], velocity[..., None, None]], -2)
         still = inner.new_zeros(*inner.shape[:-1], self.layout.fields)
         if self.layout.directions:
             still = moved(self.layout, v)[..., None] / self.spacing
@@ -173,9 +172,7 @@ class Law(Scales):
             # part ten times smaller than usual, with g of the bond faint in it: a sum of both can
             # only come down to plain friction through the mobility, which goes on beyond the forces
             # of the data, where the network's part does not.
-            last = cast(PositiveLinear, self.dissipation_network.mix[-1])
-            with torch.no_grad():
-                last.free.sub_(math.log(10))
+            cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
             first = torch.tensor(bonds * [PLAIN] + internal * [1.0], dtype=torch.float64)
             self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))
         zero = torch.zeros(len(rngs), 1, width, dtype=torch.float64)
@@ -202,8 +199,8 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
-        value = each(self.energy_network, self.scaled(z)) - self.energy_network(self.reference)[:, None]
-        return self.energy * value[..., 0]
+        zero = self.energy_network(self.reference)[:, None]
+        return self.energy * (each(self.energy_network, self.scaled(z)) - zero)[..., 0]
 
     def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """df/dfield / spacing and g_alpha = -df/dalpha, Eqs. (23), (24), (46), in closed form.
@@ -224,12 +221,10 @@ class Law(Scales):
 
     def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """What phi knows of the states, and its forces in units of the scales."""
-        return self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(0)
+        return self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[0], self.energy)
 
-    def _units(self, which: int) -> Tensor:
-        """Units of g or of the rates: those of the bonds, then those of alpha."""
-        bond = (self.force[0], self.rate)[which]
-        inner = (self.energy, self.clock)[which]
+    def _units(self, bond: Tensor, inner: Tensor) -> Tensor:
+        """Units of the bonds, then those of alpha."""
         return torch.stack(self.layout.directions * [bond] + self.internal * [inner])
 
     def dual_dissipation(self, z: Tensor, g: Tensor) -> Tensor:
@@ -265,7 +260,7 @@ class Law(Scales):
         slope = each(self.dissipation_network.gradient, known, scaled)
         if self.mobility is not None:
             slope = slope + softplus(self.mobility)[:, :, None] * scaled
-        return slope * self._units(1)
+        return slope * self._units(self.rate, self.clock)
 
     def dissipation(self, z: Tensor, g: Tensor) -> Tensor:
         """sum g . dphi/dg of each site, an energy per time, never negative.
@@ -319,22 +314,15 @@ class Law(Scales):
         velocity = None if velocity is None else velocity.expand(z.shape[:2])
         tension, g_alpha = self.slopes(z)
         if not bonds:
-            rate, _ = self.changed(g_alpha[..., :0], self.rates(z, g_alpha), None)
-            return rate, tension[..., 0, :]
+            return self.changed(g_alpha[..., :0], self.rates(z, g_alpha), None)[0], tension[..., 0, :]
         tension = tension[..., 0]
-        end: Tensor | None = None
-        if layout.driven and force is not None:
-            end = force.expand(z.shape[:2])
-        elif layout.driven:
-            if velocity is None:
-                raise ValueError("force and velocity must not both be None at a driven end")
-            end = self._drive(z[..., -1:, :], g_alpha[..., -1:, :], velocity) + tension[..., -1]
-        g = torch.cat([forces(layout, tension, end), g_alpha], -1)
-        w = self.rates(z, g)
+        end = force.expand(z.shape[:2]) if layout.driven and force is not None else None
+        if layout.driven and end is None:
+            require(velocity is not None, "force and velocity must not both be None at a driven end")
+            end = self._drive(z[..., -1:, :], g_alpha[..., -1:, :], cast(Tensor, velocity)) + tension[..., -1]
+        w = self.rates(z, torch.cat([forces(layout, tension, end), g_alpha], -1))
         rate, own = self.changed(w[..., :bonds], w[..., bonds:], velocity)
-        if end is None:
-            return rate, own[..., :0]
-        return rate, own if force is not None else end[..., None]
+        return rate, own[..., : layout.ends] if end is None or force is not None else end[..., None]
 
     def _drive(self, z: Tensor, g_alpha: Tensor, velocity: Tensor) -> Tensor:
         """g of the last bond at which dphi/dg is the velocity: (replicas, trajectories)."""
@@ -360,26 +348,20 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
     bracket where it would leave it; then one more step with a gradient: by the implicit function
     theorem it carries the exact derivative of the root.
     """
-
-    def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    aim, x = target.detach(), torch.zeros_like(target)
+    low = high = x
+    for turn in range(200):
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             value = function(at)
             (steep,) = torch.autograd.grad(value.sum(), at)
-        return value.detach(), steep
-
-    aim, x = target.detach(), torch.zeros_like(target)
-    value, steep = value_and_slope(x)
-    reach = (aim - value).abs() / slope * (1 + 1e-6) + 1e-12 * unit
-    low, high = -reach, reach
-    for _ in range(200):
-        below = value < aim
-        low, high = torch.where(below, x, low), torch.where(below, high, x)
-        newton = x - (value - aim) / steep
-        new = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        done = bool(((new - x).abs() <= 1e-14 * (x.abs() + unit)).all())
-        x = new
-        value, steep = value_and_slope(x)
-        if done:
+        wrong = value.detach() - aim
+        if turn == 0:
+            high = wrong.abs() / slope * (1 + 1e-6) + 1e-12 * unit
+            low = -high
+        low, high = torch.where(wrong < 0, x, low), torch.where(wrong < 0, high, x)
+        newton, old = x - wrong / steep, x
+        x = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        if bool(((x - old).abs() <= 1e-14 * (old.abs() + unit)).all()):
             break
     return x - (function(x) - target) / steep

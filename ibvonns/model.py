@@ -19,7 +19,7 @@ from ibvonns.networks import generators
 from ibvonns.neural import NeuralLaw
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
-from ibvonns.validation import choice, count, positive, shaped
+from ibvonns.validation import choice, count, finite, positive, require, shaped
 
 __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
@@ -71,12 +71,10 @@ class Architecture:
         choice("law", self.law, LAWS)
         choice("decoder", self.decoder, DECODERS)
         count("internal", self.internal, 0 if self.decoder == "flow" and self.bonds else 1)
-        if self.decoder != "gaussian" and self.components > 1:
-            raise ValueError(
-                f"decoder must be 'gaussian' where positions have several components, but is {self.decoder!r}"
-            )
-        if self.decoder == "mixture" and not self.bonds:
-            raise ValueError("decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
+        fits = self.decoder == "gaussian" or self.components == 1
+        require(fits, f"decoder must be 'gaussian' for positions of several components, but is {self.decoder!r}")
+        point = self.decoder == "mixture" and not self.bonds
+        require(not point, "decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
 
     @property
     def bonds(self) -> bool:
@@ -140,18 +138,15 @@ class Model(nn.Module):
     def __init__(self, seeds: Sequence[int], architecture: Architecture):
         super().__init__()
         self.seeds, self.architecture = list(seeds), architecture
-        a, rngs = architecture, generators(self.seeds)
-        inner = {"internal": a.internal}
-        known = max(1, a.internal)
-        self.encoder = Encoder(rngs, internal=known, components=a.components, reference=a.reference)
-        fields = a.layout.fields
+        a, rngs, inner = architecture, generators(self.seeds), {"internal": architecture.internal}
+        self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder
         if a.decoder == "gaussian":
-            self.decoder = GaussianDecoder(rngs, **inner, fields=fields, components=a.components)
+            self.decoder = GaussianDecoder(rngs, **inner, fields=a.layout.fields, components=a.components)
         elif a.decoder == "mixture":
             self.decoder = MixtureDecoder(rngs, a.wells, **inner)
         else:
-            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=fields)
+            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=a.layout.fields)
         self.law: Law = LAWS[a.law](rngs, a.layout, a.spacing, **inner)
 
     @torch.no_grad()
@@ -162,23 +157,20 @@ class Model(nn.Module):
             ValueError: data of another layout, or a field or a force that does not vary.
         """
         self.matched(data)
-        law, bonds = self.law, self.architecture.bonds
-        centre = data.mean.flatten(0, 2).mean(0)
+        bonds, fields, means = self.architecture.bonds, data.field.flatten(0, 2), data.mean.flatten(0, 2)
+        centre = means.mean(0)
         spread = (data.variance + (data.mean - centre) ** 2).flatten(0, 2).mean(0).sqrt()
-        position = torch.stack([centre, spread])
-        field = torch.stack([data.field.flatten(0, 2).mean(0), data.field.flatten(0, 2).std(0)])
+        field = torch.stack([fields.mean(0), fields.std(0)])
         for part in (self.encoder, self.decoder):
-            part.position.copy_(position)
-        self.decoder.given.copy_(position if bonds else field)
+            part.position.copy_(torch.stack([centre, spread]))
+        self.decoder.given.copy_(self.decoder.position if bonds else field)
         steps, moved = data.times.diff(), data.mean.diff(dim=1)
-        if law.layout.driven:  # positions of the particles
-            moved = moved.cumsum(2)
-        unit = data.spacing if bonds else 1 / data.mean.flatten(0, 2).std(0)
+        moved = moved.cumsum(2) if self.law.layout.driven else moved  # positions of the particles
+        unit = data.spacing if bonds else 1 / means.std(0)
         speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
         force = field.new_ones(1) if data.force is None else data.force.flatten(0, 1).std(0)
-        self.law.set_scales(
-            field, float((force * field[1]).mean() * data.spacing), float(((speed * steps).sum() / steps.sum()).sqrt())
-        )
+        rate = float(((speed * steps).sum() / steps.sum()).sqrt())
+        self.law.set_scales(field, float((force * field[1]).mean() * data.spacing), rate)
 
     def matched(self, data: Observations) -> Observations:
         """Return `data` if this model can read them, else raise.
@@ -187,14 +179,12 @@ class Model(nn.Module):
             ValueError: other fields, components or spacing, or no force at a point.
         """
         a = self.architecture
-        number = a.layout.fields
-        shaped("data.field", data.field, ("conditions", "times", "sites", number))
+        shaped("data.field", data.field, ("conditions", "times", "sites", a.layout.fields))
         shaped("data.mean", data.mean, (*data.field.shape[:3], a.components))
-        if data.spacing != a.spacing:
-            raise ValueError(f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}")
+        spacing = f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}"
+        require(data.spacing == a.spacing, spacing)
         for name in ("force", "velocity")[: min(a.layout.ends, 1) + a.layout.driven]:
-            if getattr(data, name) is None:
-                raise ValueError(f"data must have a {name} on this layout, but have none")
+            require(getattr(data, name) is not None, f"data must have a {name} on this layout, but have none")
         return data
 
     def states(self, data: Observations, alpha: Tensor) -> Tensor:
@@ -262,20 +252,17 @@ class Model(nn.Module):
         if alpha is None:
             alpha = self.encode(data.at(slice(0, 2)))[:, :, 0]
         start = torch.cat([data.field[:, 0].expand(*alpha.shape[:-1], -1), alpha], -1)
-        known = None if not layout.driven else getattr(data, given)
-        if layout.driven and known is None:
-            raise ValueError(f"data must have a {given} to be given, but have none")
-        if known is not None and given == "force":
-            known = known[..., 0]
         controls = None if layout.directions else data.field[:, :, 0]
-        states, ends = self.rolled(start, data.times, controls, known, given, backend)
         if not layout.driven:
+            states, ends = self.rolled(start, data.times, controls, backend=backend)
             return Prediction(states, layout.fields, ends if layout.ends else None)
-        assert known is not None
+        known = getattr(data, given)
+        require(known is not None, f"data must have a {given} to be given, but have none")
+        known = known[..., 0] if given == "force" else known
+        states, ends = self.rolled(start, data.times, known=known, given=given, backend=backend)
         shown = known.expand(len(ends), *known.shape)
-        if given == "force":
-            return Prediction(states, 1, shown[..., None], ends[..., 0])
-        return Prediction(states, 1, ends, shown)
+        answers = (shown[..., None], ends[..., 0]) if given == "force" else (ends, shown)
+        return Prediction(states, 1, *answers)
 
     def rolled(
         self,
@@ -303,22 +290,18 @@ class Model(nn.Module):
         Raises:
             ValueError: as `rollout.rollout`.
         """
-        law, driven = self.law, {}
-        if known is not None:
-            driven = {given: known[:, :-1] if given == "force" else known[:, 1:]}
+        law, fields = self.law, self.law.layout.fields
+        driven = {} if known is None else {given: known[:, :-1] if given == "force" else known[:, 1:]}
         field = None if controls is None else controls[:, :-1]
         path, _ = rollout(law, start, times.diff(), field, **driven, backend=backend)
         path = torch.cat([start[:, :, None], path], 2)
         if controls is not None:
-            path = torch.cat([controls[:, :, None].expand_as(path[..., : law.layout.fields]),
-                              path[..., law.layout.fields :]], -1)  # fmt: skip
-        if not law.layout.ends:
-            return path, path.new_zeros(*path.shape[:3], 0)
+            held = controls[:, :, None].expand_as(path[..., :fields])
+            path = torch.cat([held, path[..., fields:]], -1)
         # at every state, with what is known there; where its step would lead is of no interest
         here = {} if known is None else {given: known.flatten()[:, None]}
         field = None if controls is None else controls.flatten(0, 1)[:, None]
-        one = times.new_ones(1)
-        _, ends = rollout(law, path.flatten(1, 2), one, field, **here, backend=backend)
+        _, ends = rollout(law, path.flatten(1, 2), times.new_ones(1), field, **here, backend=backend)
         return path, ends[:, :, 0].unflatten(1, path.shape[1:3])
 
     def exported(self, replica: int | None = None) -> dict[str, Any]:
@@ -341,16 +324,14 @@ class Model(nn.Module):
         """
         chosen = slice(None)
         if replica is not None:
-            if count("replica", replica, 0) >= len(self.seeds):
-                raise ValueError(f"replica must be below {len(self.seeds)}, but is {replica}")
+            number = len(self.seeds)
+            require(count("replica", replica, 0) < number, f"replica must be below {number}, but is {replica}")
             chosen = slice(replica, replica + 1)
         tensors = {}
         for name, tensor in self.state_dict().items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{name} must be finite to be exported, but holds NaN or infinity")
-            tensors[name] = (tensor[chosen] if tensor.ndim == 3 else tensor).tolist()
-        architecture = self.architecture.plain()
-        return {"kind": KIND, "seeds": self.seeds[chosen], "architecture": architecture, "tensors": tensors}
+            tensors[name] = (finite(name, tensor)[chosen] if tensor.ndim == 3 else finite(name, tensor)).tolist()
+        parts = {"seeds": self.seeds[chosen], "architecture": self.architecture.plain()}
+        return {"kind": KIND, **parts, "tensors": tensors}
 
     @classmethod
     def restored(cls, law: Mapping[str, Any]) -> "Model":
@@ -359,13 +340,12 @@ class Model(nn.Module):
         Raises:
             ValueError: the dictionary holds no law, or tensors of another.
         """
-        if not {"seeds", "architecture", "tensors"} <= law.keys() or law.get("kind") != KIND:
-            raise ValueError(f"law must be what `exported` gave, but holds {sorted(law)}")
+        whole = {"seeds", "architecture", "tensors"} <= law.keys() and law.get("kind") == KIND
+        require(whole, f"law must be what `exported` gave, but holds {sorted(law)}")
         model = cls(law["seeds"], Architecture.of(law["architecture"]))
         state = model.state_dict()
-        if state.keys() != law["tensors"].keys():
-            odd = sorted(state.keys() ^ law["tensors"].keys())
-            raise ValueError(f"law must hold this architecture's tensors, but differs in {odd}")
+        odd = sorted(state.keys() ^ law["tensors"].keys())
+        require(not odd, f"law must hold this architecture's tensors, but differs in {odd}")
         for name, old in state.items():
             new = torch.as_tensor(law["tensors"][name], dtype=old.dtype)
             if new.numel() != old.numel():
@@ -381,13 +361,10 @@ class Model(nn.Module):
         """
         if Path(path).suffix == ".json":
             save_json(path, self.exported())
-            return
-        metadata = {
-            "kind": KIND,
-            "seeds": json.dumps(self.seeds),
-            "architecture": json.dumps(self.architecture.plain()),
-        }
-        save_tensors(path, self.state_dict(), metadata)
+        else:
+            parts = {"seeds": self.seeds, "architecture": self.architecture.plain()}
+            metadata = {"kind": KIND} | {name: json.dumps(part) for name, part in parts.items()}
+            save_tensors(path, self.state_dict(), metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -397,14 +374,12 @@ def load(path: str | os.PathLike[str]) -> Model:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
     """
-    law: Mapping[str, Any]
     if Path(path).suffix == ".json":
         law = load_json(path)
     else:
         tensors, metadata = load_tensors(path)
-        law = {"kind": metadata.get("kind"), "tensors": tensors}
-        if law["kind"] == KIND:
-            law |= {name: json.loads(metadata[name]) for name in ("seeds", "architecture")}
-    if not isinstance(law, dict) or law.get("kind") != KIND:
-        raise ValueError(f"path must name a saved model, but {os.fspath(path)!r} holds none")
+        law = {name: json.loads(metadata.get(name, "0")) for name in ("seeds", "architecture")}
+        law |= {"kind": metadata.get("kind"), "tensors": tensors}
+    known = isinstance(law, dict) and law.get("kind") == KIND
+    require(known, f"path must name a saved model, but {os.fspath(path)!r} holds none")
     return Model.restored(law)

@@ -6,13 +6,15 @@ another.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import expm1, log
 from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ibvonns.validation import count, shaped
+from ibvonns.validation import count, require, shaped
 
 __all__ = ["INN", "MLP", "PICINN", "Affine", "Linear", "PositiveLinear", "copy_replica", "generators", "softplus"]
 
@@ -26,8 +28,7 @@ def generators(seeds: Sequence[int]) -> list[Generator]:
     >>> [g.initial_seed() for g in generators([3, 4])]
     [3, 4]
     """
-    if len(seeds) == 0:
-        raise ValueError("seeds must name at least 1 seed, but is empty")
+    require(len(seeds), "seeds must name at least 1 seed, but is empty")
     return [Generator().manual_seed(count("seed", seed, 0)) for seed in seeds]
 
 
@@ -65,16 +66,12 @@ def softplus(x: Tensor) -> Tensor:
     return functional.softplus(x, threshold=40)
 
 
-def _draw(rngs: Sequence[Generator], rows: int, columns: int, scale: float) -> Tensor:
-    if len(rngs) == 0:
-        raise ValueError("rngs must hold at least 1 generator, but is empty")
+def _draw(rngs: Sequence[Generator], rows: int, columns: int, scale: float | None = None) -> Tensor:
+    """Random matrices, of Glorot's scale if none is given."""
+    require(len(rngs), "rngs must hold at least 1 generator, but is empty")
     rows, columns = count("width", rows), count("width", columns)
     draws = [torch.randn(rows, columns, generator=rng, dtype=torch.float64) for rng in rngs]
-    return scale * torch.stack(draws)
-
-
-def _glorot(rngs: Sequence[Generator], inputs: int, outputs: int) -> Tensor:
-    return _draw(rngs, inputs, outputs, (2 / (inputs + outputs)) ** 0.5)
+    return ((2 / (rows + columns)) ** 0.5 if scale is None else scale) * torch.stack(draws)
 
 
 class Affine(nn.Module):
@@ -95,7 +92,7 @@ class Affine(nn.Module):
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int, *, bias: float = 0.0):
         super().__init__()
-        self.weight = nn.Parameter(_glorot(rngs, inputs, outputs))
+        self.weight = nn.Parameter(_draw(rngs, inputs, outputs))
         self.bias = nn.Parameter(bias + _draw(rngs, 1, outputs, 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +117,7 @@ class Linear(nn.Module):
 
     def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
         super().__init__()
-        self.weight = nn.Parameter(_glorot(rngs, inputs, outputs))
+        self.weight = nn.Parameter(_draw(rngs, inputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """From x of shape (replicas, points, inputs) to (replicas, points, outputs)."""
@@ -148,7 +145,7 @@ class PositiveLinear(nn.Module):
         super().__init__()
         count("width", inputs)
         # softplus(centre) = 1 / inputs: a sum over the inputs starts as an average
-        centre = float(torch.log(torch.expm1(torch.tensor(1.0 / inputs, dtype=torch.float64))))
+        centre = log(expm1(1.0 / inputs))
         self.free = nn.Parameter(centre + _draw(rngs, inputs, outputs, 0.5))
 
     @property
@@ -175,8 +172,7 @@ class MLP(nn.Module):
         super().__init__()
         count("number of sizes", len(sizes), 2)
         self.inputs = sizes[0]
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(Affine(rngs, inputs, outputs) for inputs, outputs in pairs)
+        self.layers = nn.ModuleList(Affine(rngs, inputs, outputs) for inputs, outputs in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """From x of shape (replicas, points, inputs) to (replicas, points, outputs).
@@ -215,10 +211,8 @@ class INN(nn.Module):
     def __init__(self, rngs: Sequence[Generator], inputs: int, hidden: Sequence[int]):
         super().__init__()
         count("number of hidden layers", len(hidden))
-        self.inputs = inputs
-        widths = (inputs, *hidden)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
+        self.inputs, widths = inputs, (inputs, *hidden)
+        self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairwise(widths))
         self.last = Linear(rngs, widths[-1], 1)  # a constant would vanish in Eq. (11)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -308,12 +302,11 @@ class PICINN(nn.Module):
     def _free_path(self, z: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """What depends on z alone: the scales of g, the shifts and the gates of each layer."""
         scales, shifts, gates = [], [], []
-        x = z
         for free, scale, shift, gate in zip(self.free, self.scale, self.shift, self.gate, strict=True):
-            scales.append(scale(x))
-            shifts.append(shift(x))
-            x = softplus(free(x))
-            gates.append(softplus(gate(x)))
+            scales.append(scale(z))
+            shifts.append(shift(z))
+            z = softplus(free(z))
+            gates.append(softplus(gate(z)))
         return scales, shifts, gates
 
     def _convex_path(self, path: tuple[list[Tensor], list[Tensor], list[Tensor]], g: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ibvonns.validation import count, positive, shaped
+from ibvonns.validation import count, positive, require, shaped
 
 __all__ = ["SOAP"]
 
@@ -43,8 +43,7 @@ class SOAP:
 
     def __init__(self, parameters: Sequence[Tensor], memory: float = 0.95, refresh: int = 10):
         self.parameters = list(parameters)
-        if positive("memory", memory) >= 1:
-            raise ValueError(f"memory must lie between 0 and 1, but is {memory}")
+        require(positive("memory", memory) < 1, f"memory must lie between 0 and 1, but is {memory}")
         self.memory, self.refresh, self.count = memory, count("refresh", refresh), 0
         self.state: dict[str, Tensor] = {}
         self.alike: dict[tuple[int, ...], list[int]] = {}  # parameters of one shape step together
@@ -77,9 +76,8 @@ class SOAP:
         Raises:
             ValueError: the tensors are of another optimiser.
         """
-        if tensors.keys() != self.tensors().keys():
-            odd = sorted(tensors.keys() ^ self.tensors().keys())
-            raise ValueError(f"tensors must be named as this optimiser's, but differ in {odd}")
+        odd = sorted(tensors.keys() ^ self.tensors().keys())
+        require(not odd, f"tensors must be named as this optimiser's, but differ in {odd}")
         for name, value in self.state.items():
             shaped(f"tensors[{name!r}]", tensors[name], value.shape)
         for name, value in self.state.items():
@@ -110,10 +108,8 @@ class SOAP:
             ValueError: a gradient is not of its parameter's shape, or the rate is not above 0.
         """
         positive("learning_rate", learning_rate)
-        if len(gradients) != len(self.parameters):
-            raise ValueError(
-                f"gradients must number {len(self.parameters)}, one for each parameter, but number {len(gradients)}"
-            )
+        number, came = len(self.parameters), len(gradients)
+        require(came == number, f"gradients must number {number}, one for each parameter, but number {came}")
         for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             shaped(f"gradients[{index}]", gradient, parameter.shape)
         self.count += 1
