@@ -5,16 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ibvonns.ensemble import Ensemble
+from ibvonns.ensemble import Density, Ensemble
 from ibvonns.layouts import Point, Row
 from ibvonns.metrics import gauge_free_error, relative_error
 from ibvonns.model import Architecture, Model
-from ibvonns.observations import Observations, observe
+from ibvonns.observations import Observations, joined, observe
 from ibvonns.recipe import Recipe
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import VELOCITIES, Trap
@@ -164,14 +164,36 @@ class Study:
         return low + (high - low) * unit
 
     def observed(self, split: str, seed: int = 0, realisations: int | None = None) -> Observations:
-        """What was observed of a split, on its `grid`; a block's realisations are held at a time.
+        """What was observed of a split, on its `grid`.
+
+        A block's realisations are held at a time, and beside the whole one condition's cloud of
+        it: clouds are large.
 
         Args:
             split: a key of `splits`.
             seed: of the data.
             realisations: as for `blocks`.
         """
-        return self.observe(self.blocks(split, seed, realisations), self.grid(split))
+        grid, whole, weights = self.grid(split), list[Observations](), torch.empty(0)
+        blocks: dict[str, list[Tensor]] = {"mean": [], "force": []}
+        for block in self.blocks(split, seed, realisations):
+            shape = block.realisations.shape[:2]
+            blocks["mean"].append(block.mean().reshape(*shape, -1, 1))
+            blocks["force"].append(block.records["external_force"][..., None])
+            if not whole:
+                weights = torch.zeros(*blocks["mean"][0].shape[:3], len(grid), dtype=grid.dtype)
+            for place in range(len(weights)):
+                here = slice(place, place + 1)
+                seen = self.observe(block.select(here), grid)
+                assert isinstance(seen.cloud, Density)
+                weights[here] += seen.cloud.weights / BLOCKS
+                light = replace(seen, cloud=Density(grid[:2], seen.cloud.weights[..., :2].clone()))
+                whole[here] = [joined([*whole[here], light])]
+        parts: dict[str, Any] = {"cloud": Density(grid, weights)}
+        for name in ("field", "mean", "variance", "force", "velocity"):
+            each = [getattr(one, name) for one in whole]
+            parts[name] = None if each[0] is None else torch.cat(each)
+        return replace(whole[0], **parts, blocks={name: torch.stack(kept) for name, kept in blocks.items()})
 
     def data(self, seed: int = 0, realisations: int | None = None) -> dict[str, Observations]:
         """`observed` of every split, by name.
