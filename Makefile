@@ -60,7 +60,7 @@ bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some mi
 	$(BIN)/pip install --quiet -c constraints.txt -e .[bench]
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh" book/bench.json.tmp' EXIT; \
 	export NUMBA_CACHE_DIR=$$fresh TORCHINDUCTOR_CACHE_DIR=$$fresh; \
-	$(BIN)/ibvonns bench --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
+	$(BIN)/python benchmarks/engines.py --json > book/bench.json.tmp && mv book/bench.json.tmp book/bench.json
 	$(BIN)/python book/speed.py
 
 # The chapters from the last on: it takes the longest.

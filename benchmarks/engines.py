@@ -1,16 +1,20 @@
-"""`ibvonns bench`: what the engines cost, as ratios to the reference measured in the same process.
+"""What the engines cost, as ratios to the reference measured in the same process.
 
-The work is that of one training step's heart: the rollout of a law over 300 Euler steps and the
-gradient of the sum of its squares by every weight. Peers are taken where the optional extra `bench`
-is installed. Random weights do: no branch depends on them.
+`python benchmarks/engines.py` prints tables, with `--json` all measurements, and takes `--repeats N`,
+runs of each measurement, of which the shortest counts. The work is that of one training step's heart:
+the rollout of a law over 300 Euler steps and the gradient of the sum of its squares by every weight.
+Peers are taken where the optional extra `bench` is installed. Random weights do: no branch depends on
+them.
 """
 
+import argparse
 import ctypes
 import gc
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -18,21 +22,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from ibvonns.adjoint import fused_weights
+from ibvonns.law import Law
+from ibvonns.layouts import Point, Row
 from ibvonns.networks import generators
-from ibvonns.onsager import ChainPotentials, Potentials
-from ibvonns.rollout import chain_rollout, rollout
+from ibvonns.rollout import rollout
 from ibvonns.systems.chain import Chain
 from ibvonns.validation import count
 
-__all__ = ["bench", "tables"]
+__all__ = ["bench", "main", "tables"]
 
 Work = Callable[[], object]
 EIGHT = "fast, float32, each of 8 seeds"
 STEP = 0.01  # of time, as in the paper's protocols
+#: Of each system: layout, spacing, and the scales of a law: mean and deviation of the field, energy and rate.
+SYSTEMS: dict[str, Any] = {
+    "trap": (Point(), 1.0, (1.0, 0.5), 1.0, 1.0),
+    "chain": (Row(), 0.01, (1.2, 0.6), 0.006 * 0.6 * 0.01, 0.02),
+}
 
 
 @contextmanager
@@ -45,31 +56,43 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _law(system: str, seeds: int = 1, dtype: torch.dtype = torch.float64) -> Any:
-    law: Any
-    if system == "trap":
-        law = Potentials(generators(range(seeds)))
-        law.set_scales((1.0, 0.5), 1.0, 1.0)
-    else:
-        law = ChainPotentials(generators(range(seeds)))
-        law.set_scales((1.2, 0.6), 0.006, 0.02)
+def _law(system: str, seeds: int = 1, dtype: torch.dtype = torch.float64) -> Law:
+    layout, spacing, field, energy, rate = SYSTEMS[system]
+    law = Law(generators(range(seeds)), layout, spacing)
+    law.set_scales(torch.tensor(field, dtype=torch.float64)[:, None], energy, rate)
     return law.to(dtype)
 
 
 def _inputs(
-    system: str, sites: int, steps: int, seeds: int, dtype: torch.dtype, pulls: int = 9
-) -> tuple[Any, ...]:
-    """First states and records: 11 pulls of the trap, or so many of the chain."""
+    system: str, sites: int = 10, steps: int = 300, seeds: int = 1, dtype: torch.dtype = torch.float64, pulls: int = 9
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """First states, steps, and what is given at each of them: 11 pulls of the trap, or so many of the chain."""
     rng = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
 
-    times = STEP * torch.arange(steps + 1, dtype=dtype)
+    lengths = torch.full((steps,), STEP, dtype=dtype)
     if system == "trap":
-        return 1 + 0.3 * draw(11, steps + 1), draw(seeds, 11, 1), times
-    force = 0.006 * draw(pulls, steps)
-    return 1 + 0.3 * draw(pulls, sites), draw(seeds, pulls, sites, 1), force, times.diff()
+        field = 1 + 0.3 * draw(11, steps, 1)
+        first, given = field[:, :1], {"field": field}
+    else:
+        given = {"force": 0.006 * draw(pulls, steps)}
+        first = 1 + 0.3 * draw(pulls, sites, 1)
+    alpha = draw(seeds, *first.shape)
+    return torch.cat([first.expand_as(alpha), alpha], -1), lengths, given
+
+
+def _step(law: Law, z: Tensor, given: dict[str, Tensor], n: int) -> Tensor:
+    """dz/dt at step n, by the reference; the controls of a point do not change by it."""
+    if "field" in given:
+        z = torch.cat([given["field"][:, n, None].expand_as(z[..., :1]), z[..., 1:]], -1)
+        return law.step(z)[0]
+    return law.step(z, given["force"][:, n])[0]
+
+
+def _gradient(loss: Tensor, law: Law) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(law.parameters()), materialize_grads=True))
 
 
 def gradient_work(
@@ -82,69 +105,57 @@ def gradient_work(
     pulls: int = 9,
     device: str = "cpu",
 ) -> Work:
-    """One full gradient by one of our engines; the lengths of the steps stay on the processor."""
+    """One full gradient by one of our engines."""
     law = _law(system, seeds, dtype).to(device)
-    *records, lengths = _inputs(system, sites, steps, seeds, dtype, pulls)
-    inputs = (*(part.to(device) for part in records), lengths)
-    weights = list(law.parameters())
-
-    def work() -> list[Tensor]:
-        if system == "trap":
-            chi, first, times = inputs
-            loss = rollout(law, chi, first, times, backend).square().sum()
-        else:
-            strain, alpha, force, lengths = inputs
-            paths = chain_rollout(law, strain, alpha, force, None, lengths, backend)
-            loss = paths[0].square().sum() + paths[1].square().sum()
-        return list(torch.autograd.grad(loss, weights, materialize_grads=True))
-
-    return work
+    start, lengths, given = _inputs(system, sites, steps, seeds, dtype, pulls)
+    start, lengths = start.to(device), lengths.to(device)
+    given = {name: part.to(device) for name, part in given.items()}
+    return lambda: _gradient(rollout(law, start, lengths, **given, backend=backend)[0].square().sum(), law)
 
 
-def _right_hand_side(np: Any, law: Any, system: str) -> tuple[Any, Callable[..., Any]]:
-    """The law in JAX: its flat weights, and the rate of the scaled state (d, sites)."""
+def _right_hand_side(np: Any, law: Law) -> tuple[Any, Callable[..., Any]]:
+    """The law in JAX: its flat weights, and the rates of scaled states (trajectories, sites, width)."""
     import jax
 
     softplus, sigmoid = jax.nn.softplus, jax.nn.sigmoid
     widths, flat = fused_weights(law)
     weights = np.asarray(flat[0].detach().numpy())
+    driven = law.layout.driven
 
     def convex(net: Any, free: Any, g: Any) -> Any:
+        drive1, mix1, drive2, mix2 = net
         scale1, scale2, shift1, shift2, gate1, gate2 = free
-        drive1, mix1, drive2, mix2 = net[6:]
         u1 = (g * scale1) @ drive1 + shift1
         t2 = sigmoid((g * scale2) @ drive2 + shift2 + (softplus(u1) * gate1) @ mix1)
         e2 = mix2.T * gate2 * t2
         e1 = (e2 @ mix1.T) * gate1 * sigmoid(u1)
         return (e1 @ drive1.T) * scale1 + (e2 @ drive2.T) * scale2
 
-    def rate(flat: Any, state: Any, force: Any) -> Any:
-        (w1, b1, w2, b2, w3), net, mobility = widths.views(flat)
+    def rate(flat: Any, state: Any, given: Any) -> Any:
+        (w1, w2, _, w3), (b1, b2), net, path, mobility = widths.views(flat)
         p1 = state @ w1 + b1
         p2 = softplus(p1) @ w2 + b2
         slope = (((w3.T * sigmoid(p2)) @ w2.T) * sigmoid(p1)) @ w1.T
-        z = state if system == "chain" else state[..., 1:]
-        g = -slope[..., state.shape[-1] - z.shape[-1] :]
-        if system == "chain":
-            above = np.concatenate([slope[:, 1:, 0], force[:, None]], 1)
-            g = g.at[..., 0].add(above)
+        z = state[..., widths.state - widths.known :]
+        g = -slope[..., widths.state - widths.forces :]
+        if driven:
+            g = g.at[..., 0].add(np.concatenate([slope[:, 1:, 0], given[:, None]], 1))
         (m1, m2), c = widths.power, widths.forces
-        free1, scale1, shift1 = np.split(z @ net[0] + net[1], [m1, m1 + c], -1)
+        free1, scale1, shift1 = np.split(z @ path[0] + path[1], [m1, m1 + c], -1)
         cuts = [m1, m1 + m2, m1 + m2 + c]
-        gate1, free2, scale2, shift2 = np.split(softplus(free1) @ net[2] + net[3], cuts, -1)
-        gate2 = softplus(softplus(free2) @ net[4] + net[5])
+        gate1, free2, scale2, shift2 = np.split(softplus(free1) @ path[2] + path[3], cuts, -1)
+        gate2 = softplus(softplus(free2) @ path[4] + path[5])
         free = (scale1, scale2, shift1, shift2, softplus(gate1), gate2)
         r = convex(net, free, g) - convex(net, free, 0 * g) + mobility * g
-        if system == "chain":
-            moved = r[..., 0] - np.pad(r[..., :-1, 0], ((0, 0), (1, 0)))
-            r = r.at[..., 0].set(moved)
+        if driven:
+            r = r.at[..., 0].set(r[..., 0] - np.pad(r[..., :-1, 0], ((0, 0), (1, 0))))
         return r
 
     return weights, rate
 
 
 def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "scan") -> Work:
-    """The same gradient by a jitted scan in JAX, or by diffrax's Euler method.
+    """The same gradient by a jitted scan in JAX, or by diffrax's Euler method; of scaled states.
 
     Raises:
         ImportError: JAX or diffrax is not installed.
@@ -153,43 +164,34 @@ def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "s
     from jax import numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
-    law, inputs = _law(system, 1, dtype), _inputs(system, 10, steps, 1, dtype)
-    weights, rate = _right_hand_side(jnp, law, system)
-    lengths: Any
-    if system == "trap":
-        chi, first, times = inputs
-        mean, deviation = law.control
-        driven = jnp.asarray(((chi - mean) / deviation).T.numpy())
-        start = jnp.asarray(first[0].numpy())
-        lengths, unit = jnp.asarray(times.diff().numpy()), float(law.rate_scale)
-    else:
-        strain, alpha, force, lengths = inputs
-        mean, deviation = law.strain_scale
-        start = jnp.asarray(torch.stack([(strain - mean) / deviation, alpha[0, ..., 0]], -1))
-        driven = jnp.asarray((force / law.force_scale).T.numpy())
-        lengths = jnp.asarray(lengths.numpy())
-        unit = float(law.velocity_scale / law.natural_length / deviation)
+    law, (first, steps_of, given) = _law(system, 1, dtype), _inputs(system, 10, steps, 1, dtype)
+    weights, rate = _right_hand_side(jnp, law)
+    driven, unit, scaled = law.layout.driven, float(law.clock), law.scaled(first)[0]
+    if driven:
+        start, drive = scaled, given["force"] / law.force
+    else:  # alpha alone is a state
+        start, drive = scaled[..., 1:], ((given["field"] - law.field[0]) / law.field[1])[..., 0]
+    start, drive, lengths = (jnp.asarray(part.numpy()) for part in (start, drive.T, steps_of))
 
-    def field(flat: Any, state: Any, drive: Any) -> Any:
-        if system == "trap":
-            return unit * rate(flat, jnp.concatenate([drive[:, None], state], -1), None)
-        return unit * rate(flat, state, drive)
+    def field(flat: Any, state: Any, now: Any) -> Any:
+        whole = state if driven else jnp.concatenate([now[:, None, None], state], -1)
+        return unit * rate(flat, whole, now)
 
     if solver == "scan":
 
         def path(flat: Any) -> Any:
-            def step(state: Any, given: Any) -> tuple[Any, Any]:
-                new = state + given[0] * field(flat, state, given[1])
+            def step(state: Any, here: Any) -> tuple[Any, Any]:
+                new = state + here[0] * field(flat, state, here[1])
                 return new, new
 
-            return jax.lax.scan(step, start, (lengths, driven[: len(lengths)]))[1]
+            return jax.lax.scan(step, start, (lengths, drive))[1]
 
     else:
         import diffrax
 
         def path(flat: Any) -> Any:
             def vector(t: Any, state: Any, _: Any) -> Any:
-                return field(flat, state, driven[jnp.round(t / STEP).astype(int)])
+                return field(flat, state, drive[jnp.round(t / STEP).astype(int)])
 
             return diffrax.diffeqsolve(
                 diffrax.ODETerm(vector),
@@ -214,54 +216,34 @@ def torchdiffeq_work(system: str, steps: int = 300) -> Work:
     """
     from torchdiffeq import odeint
 
-    law, inputs = _law(system), _inputs(system, 10, steps, 1, torch.float64)
-    weights = list(law.parameters())
+    law, (start, lengths, given) = _law(system), _inputs(system, steps=steps)
+    times = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
-    def work() -> list[Tensor]:
-        if system == "trap":
-            chi, first, times = inputs
+    def field(t: Tensor, z: Tensor) -> Tensor:
+        return _step(law, z, given, round(float(t) / STEP))
 
-            def field(t: Tensor, state: Any) -> Any:
-                return law.evolution(chi[:, round(float(t) / STEP)][:, None], state)
-
-            path = odeint(field, first, times, method="euler")
-            loss = path.square().sum()
-        else:
-            strain, alpha, force, lengths = inputs
-            times = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-
-            def field(t: Tensor, state: Any) -> Any:
-                return law.force_given(*state, force[:, round(float(t) / STEP)])[:2]
-
-            paths = odeint(field, (strain[None], alpha), times, method="euler")
-            loss = paths[0].square().sum() + paths[1].square().sum()
-        return list(torch.autograd.grad(loss, weights, materialize_grads=True))
-
-    return work
+    return lambda: _gradient(odeint(field, start, times, method="euler").square().sum(), law)
 
 
 def compiled_work(steps: int = 300, chunk: int = 10) -> Work:
     """The chain's gradient with torch.compile of so many reference steps at a time."""
-    law, inputs = _law("chain"), _inputs("chain", 10, steps, 1, torch.float64)
-    strain, alpha, force, lengths = inputs
-    weights, length = list(law.parameters()), float(lengths[0])
+    law, (start, _, given) = _law("chain"), _inputs("chain", steps=steps)
 
-    def several(now: Tensor, inner: Tensor, pulls: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss = now.new_zeros(())
+    def several(z: Tensor, pulls: Tensor) -> tuple[Tensor, Tensor]:
+        loss = z.new_zeros(())
         for n in range(chunk):
-            rate, change, _ = law.force_given(now, inner, pulls[:, n])
-            now, inner = now + length * rate, inner + length * change
-            loss = loss + now.square().sum() + inner.square().sum()
-        return now, inner, loss
+            z = z + STEP * _step(law, z, {"force": pulls}, n)
+            loss = loss + z.square().sum()
+        return z, loss
 
     fast: Any = torch.compile(several)
 
     def work() -> list[Tensor]:
-        now, inner, total = strain[None], alpha, strain.new_zeros(())
+        z, total = start, start.new_zeros(())
         for at in range(0, steps, chunk):
-            now, inner, loss = fast(now, inner, force[:, at : at + chunk])
+            z, loss = fast(z, given["force"][:, at : at + chunk])
             total = total + loss
-        return list(torch.autograd.grad(total, weights, materialize_grads=True))
+        return _gradient(total, law)
 
     return work
 
@@ -303,9 +285,9 @@ def floor_seconds(system: str, steps: int = 300) -> float:
     law = _law(system, dtype=torch.float32)
     sites = 11 if system == "trap" else 90
     widths, flat = fused_weights(law)
-    energy, power, _ = widths.views(flat[0].detach().numpy())
-    products = 2 * sum(part.size for part in energy[::2]) + sum(power[n].size for n in (0, 2, 4))
-    products += 4 * sum(part.size for part in power[6:])  # driven and at rest, there and back
+    energy, _, power, free, _ = widths.views(flat[0].detach().numpy())
+    products = 2 * sum(part.size for part in energy) + sum(part.size for part in free[::2])
+    products += 4 * sum(part.size for part in power)  # driven and at rest, there and back
     a = torch.randn(1024, 1024)
     with _threads(1):
         rate = 2 * 1024**3 / _best(lambda: a @ a, 5)
@@ -381,7 +363,7 @@ def _captured(work: Work) -> Work:
 def gpu_rows(repeats: int, device: str = "cuda", steps: int = 300) -> list[dict[str, Any]]:
     """The chain's gradient by the reference engine, 1, 8 and 64 seeds in one batch, on a GPU.
 
-    Seconds for each seed, with and without CUDA graphs; no row where there is no GPU.
+    Seconds for each seed, and by CUDA graphs where they can be captured; no row where there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         return []
@@ -391,7 +373,8 @@ def gpu_rows(repeats: int, device: str = "cuda", steps: int = 300) -> list[dict[
         work = gradient_work("chain", "reference", steps=steps, seeds=seeds, device=device)
         works = [("reference", work)]
         if device == "cuda":
-            works.append(("reference, CUDA graph", _captured(work)))
+            with suppress(RuntimeError):  # a check of arguments or a copy from the processor forbids it
+                works.append(("reference, CUDA graph", _captured(work)))
         for engine, one in works:
 
             def whole(one: Work = one) -> None:
@@ -491,9 +474,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
     >>> len(tables({"gradient": [], "gpu": [], "growth": [], "simulation": []}))  # no graphics card
     3
     """
-    engines = Table(
-        "system", "engine", "threads", "ms", "to reference", "first call, s", "peak memory, MiB"
-    )
+    engines = Table("system", "engine", "threads", "ms", "to reference", "first call, s", "peak memory, MiB")
     for row in found["gradient"]:
         if "missing" in row:
             engines.add_row(row["system"], row["engine"], "", row["missing"])
@@ -513,3 +494,25 @@ def tables(found: dict[str, Any]) -> list[Table]:
     for row in found["simulation"]:
         simulation.add_row(row["engine"], f"{row['particle_steps_per_second']:.3g}")
     return [engines, *([gpu] if gpu.rows else []), growth, simulation]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print tables or JSON.
+
+    Args:
+        arguments: of the command line; those of this process if not given.
+    """
+    parser = argparse.ArgumentParser(description="Measure the engines, and other libraries where they are installed.")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each measurement, of which the shortest counts")
+    parser.add_argument("--json", action="store_true", help="print all measurements as JSON instead of tables")
+    wanted = parser.parse_args(arguments)
+    found = bench(wanted.repeats)
+    if wanted.json:
+        print(json.dumps(found, indent=1))
+        return
+    for part in tables(found):
+        Console().print(part)
+
+
+if __name__ == "__main__":
+    main()

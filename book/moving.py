@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibvonns.show.plots import COLOURS, use_style
 from ibvonns.protocols import pulled_length
+from ibvonns.show.plots import COLOURS, use_style
 from ibvonns.systems.trap import Trap, paper_times
 
 TARGET = Path(__file__).resolve().parent / "_static"

@@ -122,10 +122,7 @@ def test_slider_shows_each_frame_with_its_words() -> None:
         (lambda ax: plots.slider_figure([ax.figure], [], ""), "labels must number 1"),
         (lambda ax: plots.shades(0), "number must be"),
         (lambda ax: plots.ladder(ax, [], [], [], []), "number of names must be"),
-        (
-            lambda ax: plots.ladder(ax, ["a"], [1.0, 2.0], torch.ones(1, 3), [1]),
-            "published must have",
-        ),
+        (lambda ax: plots.ladder(ax, ["a"], [1.0, 2.0], torch.ones(1, 3), [1]), "published must have"),
         (lambda ax: plots.ladder(ax, ["a"], [1.0], torch.ones(1, 2), [1]), "ours must have"),
     ],
 )

@@ -138,9 +138,7 @@ def histories(
     time = _array("times", times, ("times",))
     given = {"truth": truth, "prediction": prediction}
     curves = {
-        name: _array(name, values, ("conditions", len(time)))
-        for name, values in given.items()
-        if values is not None
+        name: _array(name, values, ("conditions", len(time))) for name, values in given.items() if values is not None
     }
     conditions = {len(values) for values in curves.values()}
     if len(conditions) > 1:
@@ -226,13 +224,7 @@ def ladder(ax: Axes, names: Sequence[str], published: Values, ours: Values, floo
 
 
 def density_with_histogram(
-    ax: Axes,
-    realisations: Values,
-    positions: Values,
-    density: Values,
-    *,
-    bins: int = 30,
-    label: str | None = None,
+    ax: Axes, realisations: Values, positions: Values, density: Values, *, bins: int = 30, label: str | None = None
 ) -> Axes:
     """A density as a line over the histogram of realisations, scaled to unit area.
 
@@ -264,9 +256,7 @@ def density_with_histogram(
     return ax
 
 
-def log_convergence(
-    ax: Axes, sizes: Values, errors: Values, order: float, *, label: str | None = None
-) -> Axes:
+def log_convergence(ax: Axes, sizes: Values, errors: Values, order: float, *, label: str | None = None) -> Axes:
     """Errors against step sizes on logarithmic axes, and a thin line of slope `order` beside them.
 
     The thin line passes through the error at the smallest size: errors that follow it are of that
@@ -298,9 +288,7 @@ def log_convergence(
     return ax
 
 
-def slider_figure(
-    frames: Sequence[Figure], labels: Sequence[str], description: str, *, dpi: float = 150
-) -> Frames:
+def slider_figure(frames: Sequence[Figure], labels: Sequence[str], description: str, *, dpi: float = 150) -> Frames:
     """A slider over finished pictures, which runs in the browser: no kernel is needed.
 
     Each figure is stored as a PNG of 32 colours, about 20 kB. The figures are closed.
