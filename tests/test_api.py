@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ibvonns.paper.cli import app
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inventory import InventoryFile
 
 import ibvonns
-from ibvonns.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "book" / "api"
 INVENTORY = ROOT / "_build" / "html" / "objects.inv"
-MODULES = [
-    part.name
-    for part in pkgutil.walk_packages(ibvonns.__path__, "ibvonns.")
-    if part.name != "ibvonns.systems"
-]
+MODULES = [part.name for part in pkgutil.walk_packages(ibvonns.__path__, "ibvonns.") if not part.ispkg]
 
 
 def members(module: str) -> dict[str, Any]:
@@ -94,7 +90,7 @@ def test_equations_stand_where_the_table_says() -> None:
 def test_the_command_line_is_told_in_full() -> None:
     from typer.main import get_command
 
-    told = importlib.import_module("ibvonns.cli").__doc__ or ""
+    told = importlib.import_module("ibvonns.paper.cli").__doc__ or ""
     command: Any = get_command(app)
     for name, part in command.commands.items():
         block = told.split(f"\n`ibvonns {name}")[1].split("\n`")[0]
