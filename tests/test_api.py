@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ibvonns.paper.cli import app
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inventory import InventoryFile
 
 import ibvonns
+from ibvonns.paper.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "book" / "api"

@@ -23,8 +23,7 @@ BOOK = ROOT / "book"
 def library() -> Iterator[Any]:
     """Every module of the library."""
     for found in pkgutil.walk_packages(ibvonns.__path__, "ibvonns."):
-        if found.name != "ibvonns.bench":  # its peers are not installed
-            yield importlib.import_module(found.name)
+        yield importlib.import_module(found.name)
 
 
 def named_things() -> list[str]:
