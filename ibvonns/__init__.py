@@ -17,27 +17,12 @@ from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import rollout
 from ibvonns.training import TrainingError, train
 
+# fmt: off
 __all__ = [
-    "Architecture",
-    "Density",
-    "Ensemble",
-    "Fit",
-    "Law",
-    "Model",
-    "Observations",
-    "Phase",
-    "Prediction",
-    "Recipe",
-    "Samples",
-    "Stage",
-    "TrainingError",
-    "fit",
-    "layouts",
-    "load",
-    "observe",
-    "rollout",
-    "train",
+    "Architecture", "Density", "Ensemble", "Fit", "Law", "Model", "Observations", "Phase", "Prediction",
+    "Recipe", "Samples", "Stage", "TrainingError", "fit", "layouts", "load", "observe", "rollout", "train",
 ]
+# fmt: on
 
 try:
     __version__ = version("ibvonns")

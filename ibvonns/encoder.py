@@ -191,12 +191,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: NaN, wrong shape or an empty ensemble.
         """
-        finite("realisations", realisations)
-        if realisations.ndim != 2 or realisations.numel() == 0:
-            raise ValueError(
-                "realisations must have shape (rows, realisations) with at least 1 of each, "
-                f"but has shape {tuple(realisations.shape)}"
-            )
+        shaped("realisations", finite("realisations", realisations), ("rows", "realisations"))
         averages = []
         for rows in realisations.split(count("block", block)):
             values = self.features(rows.reshape(-1, 1))

@@ -63,16 +63,19 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged.
     """
-    _there(path)
-    try:
+    with _reading(path, "JSON"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"path must name a whole JSON file, but {os.fspath(path)!r} is damaged ({error})") from None
 
 
-def _there(path: str | os.PathLike[str]) -> None:
+@contextmanager
+def _reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Turn what a reader says of a missing or damaged file into a sentence."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"path must name an existing file, but {os.fspath(path)!r} is none")
+    try:
+        yield
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"path must name a whole {kind} file, but {os.fspath(path)!r} is damaged ({error})") from None
 
 
 def save_tensors(
@@ -95,13 +98,13 @@ def save_tensors(
     ...     load_tensors(f"{folder}/one.safetensors")
     ({'x': tensor([0., 0.])}, {'kind': 'toy'})
     """
-    plain: dict[str, Tensor] = {}
-    owned: set[int] = set()
-    for name, tensor in tensors.items():
-        part = tensor.detach().cpu().contiguous()
-        # the format refuses two names for the same memory, such as a view beside its base
-        plain[name] = part.clone() if part.untyped_storage().data_ptr() in owned else part
-        owned.add(part.untyped_storage().data_ptr())
+    # the format refuses two names for the same memory, such as a view beside its base
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    memory = [part.untyped_storage().data_ptr() for part in plain.values()]
+    plain = {
+        name: part.clone() if memory.count(at) > 1 else part
+        for (name, part), at in zip(plain.items(), memory, strict=True)
+    }
     with draft(path) as file:
         save_file(plain, file, dict(metadata or {}))
 
@@ -116,11 +119,5 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or is not a safetensors file.
     """
-    _there(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"path must name a whole safetensors file, but {os.fspath(path)!r} is damaged ({error})"
-        ) from None
+    with _reading(path, "safetensors"), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

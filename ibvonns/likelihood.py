@@ -12,6 +12,7 @@ of `decoders`, which is the reference.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from math import log, pi
 from typing import Any
 
@@ -111,12 +112,9 @@ class _Compressed(torch.autograd.Function):
         inputs = (grid.contiguous().numpy(), weights.contiguous().numpy(), together.numpy())
         threads = torch.get_num_threads()
         cuts = [rows * n // threads for n in range(threads + 1)]
-        if threads == 1:
-            kernel(*inputs, value, slopes, 0, rows)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                spans = list(zip(cuts[:-1], cuts[1:], strict=True))
-                list(pool.map(lambda span: kernel(*inputs, value, slopes, *span), spans))
+        with ThreadPoolExecutor(threads) as pool:
+            calls = (lambda span: kernel(*inputs, value, slopes, *span)), pairwise(cuts)
+            list(map(*calls) if threads == 1 else pool.map(*calls))
         ctx.save_for_backward(torch.from_numpy(slopes).unflatten(1, front))
         return torch.from_numpy(value).unflatten(0, front)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,10 +50,8 @@ class Sampling:
     by: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("turns", "compared", "free", "power"):
-            count(name, getattr(self, name))
-        for name in ("fixed", "asked"):
-            count(name, getattr(self, name), 0)
+        for name, least in {"turns": 1, "compared": 1, "free": 1, "power": 1, "fixed": 0, "asked": 0}.items():
+            count(name, getattr(self, name), least)
         at_least("along", self.along, 0.0)
 
     def times(self, number: int, window: int, step: int) -> Tensor:
@@ -126,93 +124,67 @@ def loss_terms(
     >>> loss_terms(model, data, 1, torch.tensor([0]), Sampling()).keys()
     dict_keys(['density', 'shift', 'internal', 'end'])
     """
-    law, number = model.law, len(data.times)
-    layout, device = law.layout, data.mean.device
+    law, number, device = model.law, len(data.times), data.mean.device
+    layout, fields, seeds = law.layout, law.layout.fields, len(model.seeds)
     rows = look.times(number, window, step).to(device)
-    starts = starts.to(device).expand(len(model.seeds), -1)
-    times = starts[..., None] + torch.arange(window + 1, device=device)
+    times = starts.to(device).expand(seeds, -1)[..., None] + torch.arange(window + 1, device=device)
     # alpha's error changes little from one step of a long window to the next
     seen = torch.arange(0, window + 1, max(1, window // look.compared), device=device)
     visited = times[..., seen]
     out: dict[str, Tensor] = {}
     if held is None:
-        wanted = visited.flatten(1) if window else None
-        alpha, inner = model.encoder.standardised(data, rows, wanted)
+        some = data.at(rows)
+        alpha, inner = model.encoder.standardised(data, rows, visited.flatten(1) if window else None)
         if "density" in names:
-            inward = alpha[..., : law.internal]
-            out["density"] = model.nll(data.at(rows), inward)
+            out["density"] = model.nll(some, alpha[..., : law.internal])
         if "shift" in names:
-            cloud = data.cloud.at(rows)
-            spread = model.encoder.raw(cloud).var(1, unbiased=False, keepdim=True)
-            shifted = model.encoder.shift(cloud, look.by).square()
-            out["shift"] = (shifted / spread).mean((1, 2))
+            spread = model.encoder.raw(some.cloud).var(1, unbiased=False, keepdim=True)
+            out["shift"] = (model.encoder.shift(some.cloud, look.by).square() / spread).mean((1, 2))
     else:
-        each = torch.arange(len(held), device=device)[:, None]
-        inner = held.movedim(2, 1)[each, visited.flatten(1)].movedim(2, 1)
-    if window == 0 or inner is None or not _finite(out):  # `train` then says which seed
-        return out
+        replicas = torch.arange(seeds, device=device)[:, None]
+        inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
+    if window == 0 or inner is None or not all(bool(term.isfinite().all()) for term in out.values()):
+        return out  # `train` says which seed is not finite
     inner = inner[..., : law.internal].unflatten(2, visited.shape[1:]).flatten(1, 2)
 
-    def windows(part: Tensor, at: Tensor) -> Tensor:
+    def windows(part: Tensor | None, at: Tensor) -> Tensor:
         """Histories (conditions, times, ...) by replica and window: (replicas, windows, ...)."""
+        assert part is not None  # `Model.matched` has seen to it
         return part[:, at].movedim(1, 0).flatten(1, 2)
 
-    clock = data.times[times].diff(dim=-1)
-    steps = clock[:, None].expand(-1, len(data.field), -1, -1).flatten(1, 2)
+    steps = data.times[times].diff(dim=-1)[:, None].expand(-1, len(data.field), -1, -1).flatten(1, 2)
     field = windows(data.field, times)
     state = torch.cat([field[:, :, seen], inner], -1)
-    free = window >= look.free and step % 2 > 0
-    driven: dict[str, Any] = {}
-    if not layout.directions:
-        driven["field"] = field[:, :, :-1, 0]
+    long, free = window >= look.free, window >= look.free and step % 2 > 0
+    given: dict[str, Any] = {} if layout.directions else {"field": field[:, :, :-1, 0]}
     if layout.driven:
-        assert data.force is not None and data.velocity is not None
-        driven["force"] = windows(data.force[..., 0], times)[:, :, :-1]
         velocity = windows(data.velocity, times)
-        driven["velocity"] = None if free else velocity[:, :, 1:]
-    path, ends = rollout(law, state[:, :, 0], steps, **driven, backend=backend)
+        given = {"force": windows(data.force, times)[:, :, :-1, 0], "velocity": None if free else velocity[:, :, 1:]}
+    path, ends = rollout(law, state[:, :, 0], steps, **given, backend=backend)
     mean_step = (data.times[-1] - data.times[0]) / (number - 1)
-    j = torch.arange(1, window + 1, device=device).to(steps)
-    noise = steps.cumsum(-1) * (j * mean_step) ** (look.power - 1) * mean_step ** (2 - look.power)
-    fields, long = layout.fields, window >= look.free
+    after = torch.arange(1, window + 1, device=device) * mean_step
+    noise = steps.cumsum(-1) * after ** (look.power - 1) * mean_step ** (2 - look.power)
+    if long and layout.directions:
+        noise = noise[..., -1:].expand_as(noise) / 2
     if layout.directions and "field" in names:
-        missed, by = path[..., 0] - field[:, :, 1:, :, 0], noise
-        if long:
-            by = noise[..., -1:] / 2
-        elif layout.driven:
-            missed = missed.cumsum(-1)[..., :-1]
-        scaled = data.spacing / law.rate * missed / by[..., None].sqrt()
-        out["field"] = scaled.square().mean((1, 2, 3))
+        missed = path[..., 0] - field[:, :, 1:, :, 0]
+        missed = missed.cumsum(-1)[..., :-1] if layout.driven and not long else missed
+        out["field"] = (data.spacing / law.rate * missed / noise[..., None].sqrt()).square().mean((1, 2, 3))
     if "internal" in names:
-        by = noise[..., -1:].expand_as(noise) / 2 if long and layout.directions else noise
         astray = path[:, :, seen[1:] - 1, :, fields:] - inner[:, :, 1:]
-        scaled = astray / by[..., seen[1:] - 1, None, None].sqrt() / law.clock
+        scaled = astray / noise[..., seen[1:] - 1, None, None].sqrt() / law.clock
         out["internal"] = scaled.square().sum((1, 2, 3, 4)) / max(1, scaled[0].numel())
-    if layout.ends and "end" in names:
-        out["end"] = _answers(model, data, state, visited, look.asked, backend)
+    if layout.ends and "end" in names:  # the end answers for its own site, at recorded states
+        here = state[:, :, look.asked :, -1:].flatten(1, 2)
+        truth = windows(data.force, visited)[:, :, look.asked :].flatten(1, 2)
+        known = {"force": truth} if layout.driven else {"field": here[..., :fields]}
+        _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend)
+        if layout.driven:
+            unit, truth = law.rate, windows(data.velocity, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
+        else:
+            unit = cast(Tensor, data.force).flatten(0, 1).std(0)
+        out["end"] = ((answer[:, :, 0] - truth) / unit).square().mean((1, 2))
         if layout.driven and long and not free:
             gone = (ends[..., 0] - velocity[:, :, :-1]) / law.rate
             out["end"] = out["end"] + look.along * gone.square().mean((1, 2))
     return {name: out[name] for name in TERMS if name in out}
-
-
-def _answers(model: Model, data: Observations, state: Tensor, visited: Tensor, asked: int, backend: str) -> Tensor:
-    """Mean square error of the end's answer at recorded states: (replicas,)."""
-    law = model.law
-    assert data.force is not None
-    here = data.force[:, visited].movedim(1, 0).flatten(1, 2)[:, :, asked:].flatten(1, 2)
-    last = state[:, :, asked:, -1:].flatten(1, 2)  # the end answers for its own site
-    one = data.times.new_ones(1)
-    if law.layout.driven:
-        assert data.velocity is not None
-        moves = data.velocity[:, visited].movedim(1, 0).flatten(1, 2)[:, :, asked:].flatten(1, 2)
-        _, answer = rollout(law, last, one, force=here, backend=backend)
-        return ((answer[:, :, 0, 0] - moves) / law.rate).square().mean(1)
-    controls = last[:, :, :, : law.layout.fields]
-    _, answer = rollout(law, last, one, controls, backend=backend)
-    unit = data.force.flatten(0, 1).std(0)
-    return ((answer[:, :, 0] - here) / unit).square().mean((1, 2))
-
-
-def _finite(terms: dict[str, Tensor]) -> bool:
-    return all(bool(torch.isfinite(term).all()) for term in terms.values())

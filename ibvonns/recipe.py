@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ibvonns.layouts import Layout
 from ibvonns.losses import TERMS, Sampling
-from ibvonns.validation import at_least, choice, count, positive
+from ibvonns.validation import at_least, choice, count, positive, require
 
 __all__ = ["Phase", "Recipe", "Stage"]
 
@@ -59,16 +59,12 @@ class Phase:
         >>> Phase(window=1, steps=1, starts=3).draw(times=301, seeds=[0], step=0).tolist()
         [[49, 176, 208]]
         """
-        if times <= self.window:
-            raise ValueError(f"window must be below the number of times, {times}, but is {self.window}")
         latest = times - self.window  # one past the last possible start
-        drawn = []
-        for seed in seeds:
-            rng = Generator().manual_seed(seed * 1_000_003 + step)
-            place = torch.rand(self.starts, generator=rng, dtype=torch.float64)
-            place += torch.arange(self.starts)
-            drawn.append((place * latest / self.starts).long().clamp_max(latest - 1))
-        return torch.stack(drawn)
+        require(latest > 0, f"window must be below the number of times, {times}, but is {self.window}")
+        rngs = [Generator().manual_seed(seed * 1_000_003 + step) for seed in seeds]
+        share = torch.stack([torch.rand(self.starts, generator=rng, dtype=torch.float64) for rng in rngs])
+        place = (share + torch.arange(self.starts)) * latest / self.starts
+        return place.long().clamp_max(latest - 1)
 
 
 @dataclass(frozen=True)
@@ -218,43 +214,25 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
 
+# fmt: off
 POINT = Recipe(
-    (
-        Stage(
-            (Phase(0, 150), Phase(1, 1000), Phase(30, 40, 4), Phase(100, 20, 2), Phase(300, 10, 1)),
-            {"density": 0.01, "internal": 1.0, "end": 100.0},
-        ),
-    ),
+    (Stage((Phase(0, 150), Phase(1, 1000), Phase(30, 40, 4), Phase(100, 20, 2), Phase(300, 10, 1)),
+           {"density": 0.01, "internal": 1.0, "end": 100.0}),),
     # all states of a window count; the gauge is measured on the density's times anyway
     Sampling(fixed=10, compared=1_000_000, asked=1, free=1_000_000, power=2),
-    attempts=3,
-    sound=1.75,
-    coarse=8,
+    attempts=3, sound=1.75, coarse=8,
 )
 BONDS = Recipe(
-    (
-        # lower rates end in poorer minima
+    (  # lower rates end in poorer minima
         Stage((Phase(0, 150),), {"density": 1.0, "shift": 0.1}, learning_rate=3e-2),
-        Stage(
-            (Phase(1, 150, 15, hold=True), Phase(1, 250, 15)),
-            {"density": 0.5, "shift": 0.1, "field": 1.0, "internal": 0.3, "end": 30.0},
-            clip=3.0,
-        ),
+        Stage((Phase(1, 150, 15, hold=True), Phase(1, 250, 15)),
+              {"density": 0.5, "shift": 0.1, "field": 1.0, "internal": 0.3, "end": 30.0}, clip=3.0),
         # half of the rate ends with larger errors after as many steps
-        Stage(
-            (
-                Phase(6, 60, 8),
-                Phase(20, 60, 4),
-                Phase(20, 100, 4, stride=3),
-                Phase(50, 300, 2, stride=3),
-                Phase(100, 550, 1, stride=3),
-                Phase(300, 360, 1),
-            ),
-            {"density": 2.0, "shift": 0.6, "field": 5.0, "internal": 2.0, "end": 200.0},
-            learning_rate=2.6e-2,
-            clip=3.0,
-            rescues=4,
-        ),
+        Stage((Phase(6, 60, 8), Phase(20, 60, 4), Phase(20, 100, 4, stride=3), Phase(50, 300, 2, stride=3),
+               Phase(100, 550, 1, stride=3), Phase(300, 360, 1)),
+              {"density": 2.0, "shift": 0.6, "field": 5.0, "internal": 2.0, "end": 200.0},
+              learning_rate=2.6e-2, clip=3.0, rescues=4),
     ),
     candidates=4,
 )
+# fmt: on

@@ -9,14 +9,14 @@ to 1e-10, in single precision to 1e-5.
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ibvonns.adjoint import fused_rollout, fuses
 from ibvonns.layouts import Layout
-from ibvonns.validation import choice, finite, shaped
+from ibvonns.validation import choice, finite, require, shaped
 
 __all__ = ["BACKENDS", "Evolution", "rollout"]
 
@@ -102,40 +102,33 @@ def rollout(
     """
     layout = law.layout
     choice("backend", backend, BACKENDS)
-    axes = ("replicas", "trajectories", "sites", layout.fields + law.internal)
-    shaped("start", finite("start", start), axes)
-    front = (*start.shape[:2], steps.shape[-1])
-
-    def spread(name: str, part: Tensor | None, wanted: bool, *last: int) -> Tensor | None:
-        if part is None:
-            return None
-        if not wanted:
-            raise ValueError(f"{name} must not be given: a {type(layout).__name__} has none")
-        shape = (*front, *last)
-        own = shape[len(shape) - part.ndim :] if part.ndim <= len(shape) else shape
-        return shaped(name, finite(name, part), own).expand(shape)
-
-    if steps.ndim == 1:
-        steps = steps.expand(front[1:])
-    lengths = spread("steps", steps, True)
-    field = spread("field", field, layout.directions == 0, layout.fields)
-    force = spread("force", force, layout.driven)
-    velocity = spread("velocity", velocity, layout.driven)
-    assert lengths is not None
-    if layout.directions == 0 and field is None:
-        raise ValueError("field must be given at a point, whose fields are controls, but is None")
-    if layout.driven and force is None and velocity is None:
-        raise ValueError("force and velocity must not both be None: a driven end needs one")
+    shaped("start", finite("start", start), ("replicas", "trajectories", "sites", layout.fields + law.internal))
+    shape = (*start.shape[:2], steps.shape[-1])
+    parts: dict[str, Any] = {
+        "steps": steps if steps.ndim > 1 else steps[None],
+        "field": field,
+        "force": force,
+        "velocity": velocity,
+    }
+    asked = {"steps": True, "field": not layout.directions, "force": layout.driven, "velocity": layout.driven}
+    for name, part in parts.items():
+        if part is not None:
+            require(asked[name], f"{name} must not be given, because a {type(layout).__name__} has none, but is")
+            whole = (*shape, layout.fields) if name == "field" else shape
+            own = whole[max(0, len(whole) - part.ndim) :]
+            fits = shaped(name, finite(name, part), own if steps.ndim > 1 or name != "steps" else (1, shape[-1]))
+            parts[name] = fits.expand(whole)
+    require(layout.directions or field is not None, "field must be given at a point, whose fields are controls")
+    known = not layout.driven or force is not None or velocity is not None
+    require(known, "force and velocity must not both be None: a driven end needs one")
     weights = law.parameters() if isinstance(law, torch.nn.Module) else ()
-    graded = start.requires_grad or any(part.requires_grad for part in weights)
-    searched = layout.driven and force is None and torch.is_grad_enabled() and graded
-    if _fast(backend, law, start) and not searched:
-        dtype = torch.float32 if backend == "single" else torch.float64
-        path, ends = fused_rollout(law, start, lengths, field, force, velocity, dtype)  # type: ignore[arg-type]
+    graded = torch.is_grad_enabled() and (start.requires_grad or any(part.requires_grad for part in weights))
+    if _fast(backend, law, start) and not (layout.driven and force is None and graded):
+        path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)
     else:
-        path, ends = _reference(law, start, lengths, field, force, velocity)
-    if field is not None:
-        path = torch.cat([field[:, :, :, None], path[..., layout.fields :]], -1)
+        path, ends = _reference(law, start, **parts)
+    if not layout.directions:
+        path = torch.cat([parts["field"][:, :, :, None], path[..., layout.fields :]], -1)
     return path, ends
 
 
@@ -146,8 +139,7 @@ def _reference(
     for n, step in enumerate(steps.unbind(-1)):
         if field is not None:
             z = torch.cat([field[:, :, n, None], z[..., law.layout.fields :]], -1)
-        given = (None if part is None else part[:, :, n] for part in (force, velocity))
-        rate, end = law.step(z, *given)
+        rate, end = law.step(z, *(None if part is None else part[:, :, n] for part in (force, velocity)))
         z = z + step[..., None, None] * rate
         path.append(z)
         ends.append(end)

@@ -17,8 +17,8 @@ from torch import Generator, Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
-from ibvonns.systems.trap import paper_times
-from ibvonns.validation import at_least, count, finite, increasing, positive, shaped
+from ibvonns.systems.trap import paper_times, stable_steps
+from ibvonns.validation import at_least, count, finite, positive, require, shaped
 
 __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
@@ -63,19 +63,12 @@ class Chain:
             positive(f"stiffness[{place}]", value)
         for name in ("natural_length", "barrier_strain", "viscosity", "temperature"):
             positive(name, getattr(self, name))
-        if at_least("well_strain", self.well_strain, 0.0) <= self.barrier_strain:
-            raise ValueError(
-                f"well_strain must be above barrier_strain, {self.barrier_strain}, "
-                f"but is {self.well_strain}"
-            )
+        low, high = self.barrier_strain, at_least("well_strain", self.well_strain, 0.0)
+        require(high > low, f"well_strain must be above barrier_strain, {low}, but is {high}")
         first, second = self.stiffness
-        left = first * self.barrier_strain**2
-        right = second * (self.well_strain - self.barrier_strain) ** 2
-        if abs(left - right) > 1e-9 * left:
-            raise ValueError(
-                "stiffness must make the wells meet, E1 eps_c^2 = E2 (eps_h - eps_c)^2, "
-                f"but the sides are {left:.6g} and {right:.6g}"
-            )
+        left, right = first * low**2, second * (high - low) ** 2
+        sides = f"E1 eps_c^2 = E2 (eps_h - eps_c)^2, but the sides are {left:.6g} and {right:.6g}"
+        require(abs(left - right) <= 1e-9 * left, f"stiffness must make the wells meet, {sides}")
 
     @property
     def barrier(self) -> float:
@@ -122,9 +115,7 @@ class Chain:
 
     # --- equilibrium -------------------------------------------------------------------------
 
-    def equilibrium(
-        self, length: float, realisations: int, generator: Generator, spacing: float = 0.01
-    ) -> Tensor:
+    def equilibrium(self, length: float, realisations: int, generator: Generator, spacing: float = 0.01) -> Tensor:
         r"""Independent draws from the equilibrium of the chain at a fixed total length (chapter 4).
 
         The law is prod_i w(eps_i) delta(sum_i eps_i - S) with w = exp(-V/kBT). Let W_k be the
@@ -156,9 +147,7 @@ class Chain:
         sums = [weight]  # sums[k - 1]: W_k on the grid that starts at k times the first strain
         for _ in range(self.springs - 2):
             sums.append(_convolve(sums[-1], weight) * spacing)
-        levels = torch.rand(
-            realisations, self.springs - 1, generator=generator, dtype=torch.float64
-        )
+        levels = torch.rand(realisations, self.springs - 1, generator=generator, dtype=torch.float64)
         # block by block: the densities of all at once would not fit into the processor's cache
         return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
 
@@ -172,10 +161,7 @@ class Chain:
         for _ in range(200):  # bisection: the mean rises with theta
             theta = (lower + upper) / 2
             weight = torch.softmax(theta * strains - energy, 0)
-            if float((weight * strains).sum()) < mean:
-                lower = theta
-            else:
-                upper = theta
+            lower, upper = (theta, upper) if float((weight * strains).sum()) < mean else (lower, theta)
         seen = (weight > 1e-25 * weight.max()).nonzero()
         kept = slice(int(seen[0]), int(seen[-1]) + 1)  # what no draw reaches only costs time
         return strains[kept], weight[kept] / spacing
@@ -183,12 +169,7 @@ class Chain:
     # --- simulation --------------------------------------------------------------------------
 
     def simulate(
-        self,
-        lengths: Tensor,
-        times: Tensor,
-        realisations: int,
-        generator: Generator,
-        initial: Tensor | None = None,
+        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator, initial: Tensor | None = None
     ) -> Ensemble:
         """Euler-Maruyama realisations of Eq. (36), from equilibrium at the first length or not.
 
@@ -217,28 +198,16 @@ class Chain:
         >>> pulled.realisations.shape
         torch.Size([1, 2, 10, 5])
         """
-        increasing("times", times)
-        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
-        if not bool((lengths > 0).all()):
-            raise ValueError(
-                f"lengths must be above 0, but the smallest is {float(lengths.min()):g}"
-            )
-        steps = torch.diff(times)
-        if float(steps.max()) * self.rate >= 2:
-            raise ValueError(
-                f"times must have steps below {2 / self.rate:.4g}, where the integrator is stable, "
-                f"but the largest is {float(steps.max()):.4g}"
-            )
+        steps, least = stable_steps(lengths, times, self.rate), float(lengths.min())
+        require(least > 0, f"lengths must be above 0, but the smallest is {least:g}")
         shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
         strains = torch.empty(shape, dtype=torch.float64)
         if initial is not None:
             strains[:, 0] = shaped("initial", finite("initial", initial), (shape[0], *shape[2:]))
             missed = strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)
-            if float(missed.abs().max()) > 1e-9 * self.springs:
-                raise ValueError(
-                    "initial must have the first of lengths, but its total strain is off by up to "
-                    f"{float(missed.abs().max()):.3g}"
-                )
+            off = float(missed.abs().max())
+            same = off <= 1e-9 * self.springs
+            require(same, f"initial must have the first of lengths, but its total strain is off by up to {off:.3g}")
         else:
             for condition, first in enumerate(lengths[:, 0].tolist()):
                 strains[condition, 0] = self.equilibrium(first, realisations, generator).T
@@ -256,12 +225,8 @@ class Chain:
             new[:, -1] += stretch[:, n, None]
         velocity = torch.zeros_like(lengths)
         velocity[:, 1:] = torch.diff(lengths, dim=1) / steps
-        tension = self.spring_force(strains[:, :, -1]).mean(-1)
-        records = {
-            "pulled_length": lengths,
-            "velocity": velocity,
-            "external_force": tension + self.viscosity * velocity,
-        }
+        force = self.spring_force(strains[:, :, -1]).mean(-1) + self.viscosity * velocity
+        records = {"pulled_length": lengths, "velocity": velocity, "external_force": force}
         return Ensemble(times, strains, records)
 
     def simulate_paper(

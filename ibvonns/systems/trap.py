@@ -17,9 +17,9 @@ from torch import Generator, Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
-from ibvonns.validation import choice, count, finite, increasing, positive, shaped
+from ibvonns.validation import choice, count, finite, increasing, positive, require, shaped
 
-__all__ = ["Trap", "VELOCITIES", "paper_times"]
+__all__ = ["VELOCITIES", "Trap", "paper_times", "stable_steps"]
 
 #: Pulling velocities of Sec. 3.1, lengths per time: even entries are for training, odd for test.
 VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))
@@ -34,6 +34,25 @@ def paper_times() -> Tensor:
     return torch.arange(301, dtype=torch.float64) / 100
 
 
+def stable_steps(lengths: Tensor, times: Tensor, rate: float) -> Tensor:
+    """Steps between the times, at which an explicit integrator is stable, shape (times - 1,).
+
+    Args:
+        lengths: of the pull, shape (conditions, times); checked here.
+        times: shape (times,), strictly increasing.
+        rate: the fastest of the system.
+
+    Raises:
+        ValueError: NaN, wrong shape, unsorted times, or a step of 2 / rate and more.
+    """
+    steps = increasing("times", times).diff()
+    shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+    limit, largest = 2 / rate, float(steps.max())
+    sentence = f"below {limit:.4g}, where the integrator is stable, but the largest is {largest:.4g}"
+    require(largest < limit, f"times must have steps {sentence}")
+    return steps
+
+
 def _matching(lengths: Tensor, means: Tensor) -> None:
     finite("lengths", lengths)
     finite("means", means)
@@ -41,8 +60,7 @@ def _matching(lengths: Tensor, means: Tensor) -> None:
         torch.broadcast_shapes(lengths.shape, means.shape)
     except RuntimeError:
         raise ValueError(
-            f"means must match the shape of lengths, {tuple(lengths.shape)}, "
-            f"but has shape {tuple(means.shape)}"
+            f"means must match the shape of lengths, {tuple(lengths.shape)}, but has shape {tuple(means.shape)}"
         ) from None
 
 
@@ -90,9 +108,7 @@ class Trap:
 
     # --- microscopic -------------------------------------------------------------------------
 
-    def simulate(
-        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator
-    ) -> Ensemble:
+    def simulate(self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator) -> Ensemble:
         """Euler-Maruyama realisations of Eq. (17) from equilibrium at lambda(0).
 
         Args:
@@ -113,15 +129,8 @@ class Trap:
         >>> Trap().simulate(times[None], times, 5, torch.Generator().manual_seed(0)).count
         5
         """
-        increasing("times", times)
-        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+        steps = stable_steps(lengths, times, self.rate)
         count("realisations", realisations)
-        steps = torch.diff(times)
-        if float(steps.max()) * self.rate >= 2:
-            raise ValueError(
-                f"times must have steps below {2 / self.rate:.4g}, where the integrator is stable, "
-                f"but the largest is {float(steps.max()):.4g}"
-            )
         shape = (len(lengths), len(times), realisations)
         positions = torch.empty(shape, dtype=lengths.dtype, device=lengths.device)
         # one draw for the whole run: the noise is then turned into positions in place
@@ -199,9 +208,7 @@ class Trap:
                 means.append(after / 2 - lag + decay * (mean - before / 2 + lag))
         return torch.stack(means, 1)
 
-    def deviation(
-        self, times: Tensor, initial: float | None = None, *, steps: str = "euler"
-    ) -> Tensor:
+    def deviation(self, times: Tensor, initial: float | None = None, *, steps: str = "euler") -> Tensor:
         """Exact standard deviation sigma(t), Eq. (21), shape (times,).
 
         The equation that the paper prints for a "variance" is that of the standard deviation.
