@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from ibvonns.ensemble import Cloud
+from ibvonns.ensemble import Cloud, Samples
 from ibvonns.networks import MLP
 from ibvonns.observations import Observations
 from ibvonns.validation import count, finite, shaped
@@ -192,11 +192,8 @@ class Encoder(nn.Module):
             ValueError: NaN, wrong shape or an empty ensemble.
         """
         shaped("realisations", finite("realisations", realisations), ("rows", "realisations"))
-        averages = []
-        for rows in realisations.split(count("block", block)):
-            values = self.features(rows.reshape(-1, 1))
-            averages.append(values.unflatten(1, rows.shape).mean(2))
-        return (self._from_reference(torch.cat(averages, 1)) - self.offset) / self.scale
+        rows = realisations[..., None].split(count("block", block))
+        return torch.cat([self(Samples(some)) for some in rows], 1)
 
     def ungauged(self, alpha: Tensor) -> Tensor:
         """alpha in the gauge of `raw`, whose zero is at the reference position.

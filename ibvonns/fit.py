@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, pi
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Recipe
 from ibvonns.training import History, TrainingError, train
 
-__all__ = ["Fit", "Score", "fit", "fitted", "scores"]
+__all__ = ["Fit", "Score", "astray", "disagreement", "fit", "fitted", "scores", "unsound"]
 
+SWELL = 0.5  # share by which an unseen pull swells and fades
 RESTART = 1000  # from one draw of a seed to the next
 
 
@@ -121,7 +123,8 @@ def fitted(
     before the long windows are paid for: every seed is drawn `recipe.candidates` times (from seed,
     seed + 1000, ...), all go through the first stage, and the one with the lowest loss over its
     last 50 steps goes on. A seed whose rollouts miss the training data in the end by over
-    `recipe.sound` times their sampling noise is drawn anew. alpha cannot collapse, because its
+    `recipe.sound` times their sampling noise is drawn anew, and so is one that goes astray on pulls
+    that none has seen (`astray`). alpha cannot collapse, because its
     gauge is fixed (`Encoder`); no exact theory is asked.
 
     Args:
@@ -138,8 +141,10 @@ def fitted(
     model = Model(seeds, architecture)
     history, draws = _trained(model, data, recipe, folder)
     for attempt in range(1, recipe.attempts + 1):
-        poor = unsound(scores(model, data), recipe.sound)
-        if not poor:
+        found = scores(model, data)
+        poor = unsound(found, recipe.sound)
+        odd = sorted({*poor, *astray(model, data, found, recipe.astray)})
+        if not odd or (attempt == recipe.attempts and not poor):
             break
         if attempt == recipe.attempts:
             raise TrainingError(
@@ -147,9 +152,9 @@ def fitted(
                 f"times its sampling noise after {attempt} attempts; try more steps, more candidates or a lower rate"
             )
         jump = RESTART * recipe.candidates * attempt
-        again = Model([model.seeds[index] + jump for index in poor], architecture)
+        again = Model([model.seeds[index] + jump for index in odd], architecture)
         anew, drawn = _trained(again, data, recipe, folder)
-        for place, index in enumerate(poor):
+        for place, index in enumerate(odd):
             copy_replica(model, index, again, place)
             draws[index] = recipe.candidates * attempt + drawn[place]
             for name, terms in anew.items():
@@ -226,3 +231,46 @@ def unsound(found: dict[str, Score], sound: float) -> list[int]:
     """
     each = zip(*([error <= sound * score.floor for error in score.errors] for score in found.values()), strict=True)
     return [index for index, good in enumerate(each) if not all(good)]
+
+
+@torch.no_grad()
+def disagreement(model: Model, data: Observations) -> Tensor:
+    """How far each seed lies from the median of all on pulls that none has seen: percent, (replicas,).
+
+    The recorded pulls swell and fade by half over the record. Nothing is known of what the system
+    would do: a seed that was lucky on its training data, but goes its own way a little off them, is
+    told by the others. Compared are the fields of sites with bonds and F_ex of a point. Where no
+    pull is recorded, all is 0.
+
+    Args:
+        model: trained, with its gauge frozen.
+        data: what it was trained on.
+
+    Reference: Seung, Opper, Sompolinsky, Query by committee, 1992.
+    """
+    layout, times = model.law.layout, data.times
+    swell = 1 + SWELL * torch.sin(2 * pi * (times - times[0]) / (times[-1] - times[0]))
+    if layout.driven and data.velocity is not None:
+        answer = model.predict(replace(data, velocity=data.velocity * swell), "velocity").field
+    elif layout.directions:
+        return data.mean.new_zeros(len(model.seeds))
+    else:
+        moved = data.field.diff(dim=1) * swell[1:, None, None]
+        field = torch.cat([data.field[:, :1], data.field[:, :1] + moved.cumsum(1)], 1)
+        answer = cast(Tensor, model.predict(replace(data, field=field)).force)
+    middle = answer.median(0).values
+    return 100 * (answer - middle).flatten(1).norm(dim=1) / (middle - middle.mean()).norm()
+
+
+def astray(model: Model, data: Observations, found: dict[str, Score], times: float) -> list[int]:
+    """Replicas that lie further from the median than the others, and than the noise, by index.
+
+    Args:
+        model: trained, with its gauge frozen.
+        data: what it was trained on.
+        found: as `scores` gives it.
+        times: by how much further than the median distance; below four seeds none is judged.
+    """
+    apart = disagreement(model, data)
+    least = max(times * float(apart.median()), max(score.floor for score in found.values()))
+    return [] if len(apart) < 4 else (~(apart <= least)).nonzero().flatten().tolist()

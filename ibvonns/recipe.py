@@ -170,6 +170,8 @@ class Recipe:
         attempts: how often a seed is trained before the run is given up; with 0 every seed is taken
             as it comes.
         sound: largest error of a sound seed on its training data, in units of the sampling noise.
+        astray: how many times further than the median distance a seed may lie from the median of all
+            on pulls that none has seen (`fit.astray`).
         coarse: points of the observed grid to one of the grid that training sees.
         checkpoint_every: steps between two checkpoints.
 
@@ -182,6 +184,7 @@ class Recipe:
     candidates: int = 1
     attempts: int = 2
     sound: float = 3.0
+    astray: float = 6.0
     coarse: int = 4
     checkpoint_every: int = 200
 
@@ -191,6 +194,7 @@ class Recipe:
         count("number of stages", len(self.stages))
         count("attempts", self.attempts, 0)
         positive("sound", self.sound)
+        positive("astray", self.astray)
 
     @classmethod
     def of(cls, layout: Layout) -> "Recipe":
