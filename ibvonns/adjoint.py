@@ -5,7 +5,8 @@ networks are so small that nearly all of its time goes into starting operations.
 rollout is one compiled loop, and its gradient another.
 
 **Scaled variables.** With s the standardised strain, kappa = v* / (L0 std(eps)), every g in units
-of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is::
+of its scale and v in units of v*, one step of length h of the chain from the state (s, alpha) is,
+each trajectory having its own h::
 
     G = grad_(s, alpha) of the INN                    tension and -g_alpha
     g_v_i = G_s_{i+1} - G_s_i,  i < n,   g_v_n = F_ex - G_s_n,   g_alpha = -G_alpha
@@ -605,6 +606,7 @@ def _roll(
 
     path: states (steps + 1, d, sites), with the first ones given and, for the trap, every chi.
     slopes: G, (steps, d, sites). ends: the law's own v_n at each step, (steps, trajectories).
+    clock: length of each step of each site, (steps, sites); so for the way back.
     ends_room: memory for the ends of all chains; None where no F_ex is ever searched.
     search: find F_ex from v_n, and write it.
     """
@@ -615,7 +617,6 @@ def _roll(
     skip = d - c
     both, signs = (g, zero), (one, -one)
     for n in range(len(clock)):
-        h = clock[n] * unit
         for at in range(low * per, high * per, lanes):
             number = min(lanes, high * per - at)
             _load(path[n], at, number, z)
@@ -652,7 +653,7 @@ def _roll(
                     path[n + 1, 0, s] -= path[n + 1, 0, s - 1]
         for k in range(skip, d):
             for s in range(low * per, high * per):
-                path[n + 1, k, s] = path[n, k, s] + h * path[n + 1, k, s]
+                path[n + 1, k, s] = path[n, k, s] + clock[n, s] * unit * path[n + 1, k, s]
 
 
 @entry
@@ -686,7 +687,6 @@ def _roll_back(
     both, signs, g_bars = (g, zero), (one, -one), (g_bar, none)
     _clear(new)
     for n in range(len(clock) - 1, -1, -1):
-        h = clock[n] * unit
         for k in range(skip, d):
             for s in range(begin, end):
                 new[k, s] += path_bar[n + 1, k, s]
@@ -700,12 +700,12 @@ def _roll_back(
             _clear(rate)  # from here on its bar; lanes beyond the last site stay 0
             for k in range(c):
                 for j in range(number):
-                    rate[k, j] = h * new[skip + k, at + j]
+                    rate[k, j] = clock[n, at + j] * unit * new[skip + k, at + j]
             if springs:
                 for j in range(number):
                     s = at + j
                     if (s + 1) % springs:
-                        rate[0, j] -= h * new[0, s + 1]
+                        rate[0, j] -= clock[n, s] * unit * new[0, s + 1]
                     else:
                         rate[0, j] = ends_bar[n, s // springs] + (
                             zero[0, 0] if moved else rate[0, j]
@@ -1034,7 +1034,7 @@ def fused_rollout(
         force: F_ex of each step, (steps, trajectories); for the trap chi, (steps + 1, sites). Or
             None: it is found from `velocity`, and nothing is differentiable.
         velocity: v_n of each step, or None where F_ex drives the end.
-        clock: length of each step, shape (steps,).
+        clock: length of each step, shape (steps, trajectories).
         unit: kappa of the module's docstring.
         springs: of a trajectory; 0 for the trap.
         dtype: precision of the loop.
@@ -1048,6 +1048,7 @@ def fused_rollout(
     """
     widths, flat = fused_weights(law)
     flat = flat.to(dtype)
+    clock = clock.repeat_interleave(max(springs, 1), 1)  # of each site
     differentiable = torch.is_grad_enabled() and (flat.requires_grad or start.requires_grad)
     if force is not None and differentiable:
         return _Rollout.apply(flat, start, force, velocity, clock, unit, springs, widths)

@@ -57,7 +57,7 @@ class ChainObservations:
         shaped("density", self.density.weights, (*self.mean.shape, "grid"))
 
     def every(self, stride: int) -> "ChainObservations":
-        """The same at every so many times; v_n is the mean since the time before.
+        """The same at every so many times; v_n is the mean over the time since the one before.
 
         Args:
             stride: from one time to the next.
@@ -68,7 +68,10 @@ class ChainObservations:
         if count("stride", stride) == 1:
             return self
         steps = (len(self.times) - 1) // stride
-        between = self.velocity[:, 1 : steps * stride + 1].unflatten(1, (steps, stride)).mean(2)
+        some = slice(1, steps * stride + 1)
+        moved = (self.velocity * self.times.diff(prepend=self.times[:1]))[:, some]
+        elapsed = self.times[::stride].diff()
+        between = moved.unflatten(1, (steps, stride)).sum(2) / elapsed
         return ChainObservations(
             self.times[::stride],
             torch.cat([self.velocity[:, :1], between], 1),
@@ -169,11 +172,12 @@ class ChainModel(nn.Module):
         position = torch.stack([moments[0], (moments[1] - moments[0] ** 2).sqrt()])
         for module in (self.encoder, self.decoder):
             module.position.copy_(position)
-        moved = data.natural_length * data.mean.cumsum(-1).diff(dim=1)
+        moved, steps = data.natural_length * data.mean.cumsum(-1).diff(dim=1), data.times.diff()
         self.potentials.set_scales(
             (float(data.mean.mean()), float(data.mean.std())),
             float(data.external_force.std()),
-            float((moved / data.times.diff()[:, None]).square().mean().sqrt()),
+            # the squares of moved / steps, weighted by time
+            float(((moved.square() / steps[:, None]).mean() / steps.mean()).sqrt()),
         )
 
     def standardised(self, data: ChainObservations, times: Tensor | None = None) -> Tensor:

@@ -147,7 +147,8 @@ class TrapModel(nn.Module):
         self.potentials.set_scales(
             control=(float(controls.mean()), float(controls.std())),
             energy_scale=float(data.external_force.std() * controls.std()),
-            rate_scale=float(rate.square().mean().sqrt()),
+            # weighted by time: many short steps must not count as many rates
+            rate_scale=float(((rate.square() * step).mean() / step.mean()).sqrt()),
         )
 
     def standardised(self, data: Observations, times: Tensor | None = None) -> Tensor:

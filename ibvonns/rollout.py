@@ -60,7 +60,7 @@ def rollout(
             `evolution` it is.
         controls: chi, shape (trajectories, times).
         initial: alpha at the first time, shape (..., trajectories, internal).
-        times: shape (times,), strictly increasing.
+        times: shape (times,), or (trajectories, times) where each has its own; strictly increasing.
         backend: "fast", "single" or "reference". What the fast ones do not know goes the reference
             way by itself; the logger "ibvonns" says once which engine runs.
 
@@ -76,8 +76,13 @@ def rollout(
     >>> round(path[0, -1, 0].item(), 3)  # exp(-1) = 0.368
     0.366
     """
-    increasing("times", times)
-    shaped("controls", finite("controls", controls), ("trajectories", len(times)))
+    if times.ndim == 2:  # of many clocks, the one with the smallest step tells
+        shaped("times", finite("times", times), (len(controls), "times"))
+        increasing("times", times[times.diff(append=times[:, -1:] + 1).amin(1).argmin()])
+    else:
+        increasing("times", times)
+    shaped("controls", finite("controls", controls), ("trajectories", times.shape[-1]))
+    steps = torch.diff(times).expand(len(controls), -1)
     shaped("initial", finite("initial", initial), ("...", len(controls), "internal"))
     choice("backend", backend, BACKENDS)
     batched = initial.ndim == 3
@@ -89,7 +94,7 @@ def rollout(
             torch.cat([chi[0].expand(len(initial), 1, -1), initial.mT], 1),
             chi,
             None,
-            torch.diff(times),
+            steps.mT,
             float(evolution.rate_scale),
             0,
             torch.float32 if backend == "single" else torch.float64,
@@ -98,7 +103,7 @@ def rollout(
     if isinstance(evolution, Potentials):
         evolution = evolution.evolution
     states = [initial]
-    for chi, step in zip(controls.T[:, :, None], torch.diff(times).tolist(), strict=False):
+    for chi, step in zip(controls.T[:, :, None], steps.mT.to(initial)[:, :, None], strict=False):
         rate = evolution(chi, states[-1])
         if rate.shape != initial.shape:
             raise ValueError(
@@ -128,7 +133,8 @@ def chain_rollout(
             given velocity takes (`ChainPotentials.velocity_given`).
         velocity: v_n of each step, same shape: the end then moves by it
             (`ChainPotentials.both_given`). Or None: it moves as F_ex drives it (`force_given`).
-        steps: length of each step in time, shape (steps,).
+        steps: length of each step in time, shape (steps,), or (trajectories, steps) where each
+            trajectory has its own.
         backend: "fast", "single" for the same in single precision, or "reference" for PyTorch's
             own differentiation. What the fast ones do not know (networks of other than two hidden
             layers, another device than the processor, states that are not float64) goes the
@@ -152,12 +158,13 @@ def chain_rollout(
     """
     shaped("alpha", alpha, ("replicas", "trajectories", "springs", law.internal))
     shaped("strain", strain, alpha.shape[:3] if strain.ndim == 3 else alpha.shape[1:3])
-    shaped("steps", steps, ("steps",))
+    shaped("steps", steps, (alpha.shape[1], "steps") if steps.ndim == 2 else ("steps",))
     for name, part in (("external_force", external_force), ("velocity", velocity)):
         if part is not None:
-            shaped(name, part, (alpha.shape[1], len(steps)))
+            shaped(name, part, (alpha.shape[1], steps.shape[-1]))
     if external_force is None and velocity is None:
         raise ValueError("external_force and velocity must not both be None: nothing is given")
+    steps = steps.expand(alpha.shape[1], -1)
     wanted = alpha.requires_grad or any(part.requires_grad for part in law.parameters())
     differentiable = torch.is_grad_enabled() and wanted
     if not _fast(backend, law, alpha) or (external_force is None and differentiable):
@@ -169,7 +176,7 @@ def chain_rollout(
         torch.cat([scaled[:, None], alpha.movedim(-1, 1)], 1).flatten(2),
         None if external_force is None else (external_force / law.force_scale).mT,
         None if velocity is None else (velocity / law.velocity_scale).mT,
-        steps,
+        steps.mT,
         float(law.velocity_scale / law.natural_length / deviation),
         alpha.shape[2],
         torch.float32 if backend == "single" else torch.float64,
@@ -190,7 +197,7 @@ def _chain_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     now = strain.expand(alpha.shape[:-1])
     strains, alphas, ends = [], [], []
-    for n, step in enumerate(steps.tolist()):
+    for n, step in enumerate(steps.mT.to(alpha)[..., None]):  # (trajectories, 1)
         pulled, moved = (
             None if part is None else part[:, n] for part in (external_force, velocity)
         )
@@ -200,7 +207,7 @@ def _chain_reference(
             rate, change, end = law.force_given(now, alpha, pulled)
         elif moved is not None:
             rate, change, end = law.velocity_given(now, alpha, moved)
-        now, alpha = now + step * rate, alpha + step * change
+        now, alpha = now + step * rate, alpha + step[..., None] * change
         strains.append(now)
         alphas.append(alpha)
         ends.append(end)

@@ -258,7 +258,9 @@ def loss_terms(
     - force, Eq. (33): mean square error of df/dlambda at the encoded states of the windows, divided
       by the variance of the measured force.
     - internal, Eq. (34): mean square over j = 1..window of alpha_NN(t_j) - alpha(t_j), divided by
-      the square of j dt and of the rate scale: the relative error of a rate, whatever the window.
+      t_j j dt and the square of the rate scale: the relative error of a rate, whatever the window.
+      t_j is the time since the window began, dt the record's mean step: where steps are uneven,
+      the noise of a rolled-out mean has a variance that grows as the time, not as the steps.
 
     The chain's are those of Eqs. (51) to (53), and two more:
 
@@ -269,10 +271,10 @@ def loss_terms(
       follows the place, too, goes astray where a pull turns back.
     - strain, Eq. (52), in windows below 20 steps (`FREE`) by the particles' positions, whose
       noise is independent from one to the next: mean square of the rolled-out position less the
-      recorded one after j = 1..window steps, divided by j dt^2 and the square of the velocity
-      scale. The noise of j steps adds up to a variance that grows as j, so that each j counts
-      alike. In longer windows what is left is the law's own error: there the strains are compared,
-      and j is half the window throughout.
+      recorded one after j = 1..window steps, divided by t_j dt (j dt^2 where steps are even) and
+      the square of the velocity scale. The noise of j steps adds up to a variance that grows as
+      t_j, so that each j counts alike. In longer windows what is left is the law's own error: there
+      the strains are compared, and t_j is half the window throughout.
     - internal, Eq. (53): the same for alpha, with the rate of strain in units of its deviation, at
       15 times of a long window.
     - drive: mean square of the v_n that F_ex drives at the recorded states of these times, less the
@@ -306,6 +308,10 @@ def loss_terms(
     raise TypeError(f"model must be a TrapModel or a ChainModel, but is a {type(model).__name__}")
 
 
+def _mean_step(times: Tensor) -> Tensor:
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
 @loss_terms.register
 def _(
     model: TrapModel,
@@ -333,11 +339,12 @@ def _(
     force = model.external_force(controls[..., 1:].flatten(1), target[..., 1:, :].flatten(2, 3))
     error = force - data.external_force[:, times[:, 1:]].flatten(1)
     force_term = error.square().mean((1, 2)) / data.external_force.var()
-    clock = data.times[: window + 1] - data.times[0]
+    clock = (data.times[times] - data.times[starts, None]).repeat(len(data.mean), 1)
     initial = target[..., 0, :].flatten(1, 2)
     path = rollout(model.potentials, controls.flatten(0, 1), initial, clock, "single")
-    drift = (path - target.flatten(1, 2))[:, :, 1:] / clock[1:, None]
-    internal_term = drift.square().mean((1, 2, 3)) / model.potentials.rate_scale**2
+    even = _mean_step(data.times) * torch.arange(1, window + 1, device=starts.device)
+    missed = (path - target.flatten(1, 2))[:, :, 1:].square() / (clock[:, 1:] * even)[..., None]
+    internal_term = missed.mean((1, 2, 3)) / model.potentials.rate_scale**2
     return torch.stack([nll, force_term, internal_term])
 
 
@@ -374,24 +381,24 @@ def _(
     strain, force, velocity = (
         part[:, times].flatten(0, 1) for part in (data.mean, data.external_force, data.velocity)
     )
-    law, steps = model.potentials, torch.diff(data.times[: window + 1])
+    law, steps = model.potentials, data.times[times].diff().repeat(len(data.mean), 1)
     free = window >= FREE and step % 2 > 0
     moves = None if free else velocity[:, 1:]
     strains, states, ends = chain_rollout(
         law, strain[:, 0], inner[:, :, 0], force[:, :-1], moves, steps, "single"
     )
     missed, astray = strains - strain[:, 1:], states[:, :, seen[1:] - 1] - inner[:, :, 1:]
-    clock = (steps.cumsum(0) * steps[0]).sqrt()
+    clock = (steps.cumsum(1) * _mean_step(data.times)).sqrt()  # of each trajectory
     if window < FREE:
         missed = missed.cumsum(-1)[..., :-1]
     else:
-        clock = clock[-1:].expand_as(clock) / math.sqrt(2)
-    missed = data.natural_length / law.velocity_scale * missed / clock[:, None]
+        clock = clock[:, -1:].expand_as(clock) / math.sqrt(2)
+    missed = data.natural_length / law.velocity_scale * missed / clock[..., None]
     unit = law.velocity_scale / data.natural_length / law.strain_scale[1]
-    astray = astray / clock[seen[1:] - 1, None, None] / unit
+    astray = astray / clock[:, seen[1:] - 1, None, None] / unit
     pulled = [part[:, visited].flatten(0, 2) for part in (data.mean, data.external_force)]
     _, _, at_records = chain_rollout(
-        *(law, pulled[0], inner.flatten(1, 2), pulled[1][:, None], None, steps[:1], "single")
+        *(law, pulled[0], inner.flatten(1, 2), pulled[1][:, None], None, steps[0, :1], "single")
     )
     driven = (at_records[..., 0] - data.velocity[:, visited].flatten()) / law.velocity_scale
     drive = driven.square().mean(1)

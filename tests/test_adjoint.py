@@ -225,6 +225,51 @@ def test_the_traps_gradients_are_those_of_the_reference(
             assert (one - other).norm() <= allowed * other.norm().clamp_min(1e-6)
 
 
+@pytest.mark.parametrize("internal", [0, 1, 2])
+@pytest.mark.parametrize("moved", [False, True])
+def test_each_trajectory_of_a_chain_has_its_own_clock(internal: int, moved: bool) -> None:
+    law = made(2, internal)
+    strain, alpha, force, velocity, _ = problem(2, 29, 10, internal, 7, 5)  # more than the lanes
+    steps = 0.02 * torch.rand(29, 7, generator=torch.Generator().manual_seed(1)).double()
+    inputs = (strain, alpha, force, velocity if moved else None, steps)
+    ours, expected = (gradients(law, inputs, backend) for backend in ("fast", "reference"))
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+    with torch.no_grad():
+        for one in (0, 28):
+            some = slice(one, one + 1)
+            parts = (part if part is None else part[some] for part in inputs[2:4])
+            alone = chain_rollout(law, strain[some], alpha[:, some], *parts, steps[one])
+            assert torch.allclose(alone[0][:, 0], ours[0][:, one], rtol=1e-12)
+        pulled = [
+            chain_rollout(law, strain, alpha, None, velocity, steps, backend)[2]
+            for backend in ("fast", "reference")
+        ]
+    assert (pulled[0] - pulled[1]).norm() <= 1e-10 * pulled[1].norm()
+
+
+def test_each_trajectory_of_the_trap_has_its_own_clock() -> None:
+    law = Potentials(generators([0, 1]), internal=2)
+    rng = torch.Generator().manual_seed(0)
+    draw = {"generator": rng, "dtype": torch.float64}
+    chi, first = torch.randn(140, 8, **draw), torch.randn(2, 140, 2, **draw)  # type: ignore[call-overload]
+    times = torch.rand(140, 8, **draw).cumsum(1) / 50  # type: ignore[call-overload]
+    found = []
+    for backend in ("fast", "reference"):
+        start = first.clone().requires_grad_()
+        path = rollout(law, chi, start, times, backend)
+        total = (path * path.detach().cos()).sum()
+        wanted = [start, *law.parameters()]
+        found.append([path, *torch.autograd.grad(total, wanted, materialize_grads=True)])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
+    alone = rollout(law, chi[:1], first[:, :1], times[0])
+    assert torch.allclose(alone[:, 0], found[0][0][:, 0], rtol=1e-12)
+    times[1, 3] = times[1, 2]
+    with pytest.raises(ValueError, match="^times must increase strictly, but entry 3"):
+        rollout(law, chi, first, times)
+
+
 @pytest.mark.parametrize("window", [1, 30, 300])
 @pytest.mark.parametrize("moved", [False, True])
 def test_single_precision_agrees_to_its_own(window: int, moved: bool) -> None:

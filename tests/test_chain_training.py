@@ -75,6 +75,33 @@ def test_a_miss_counts_by_its_window(
     assert values == pytest.approx([unit**2, unit**2 / 4 / 4], rel=1e-6)
 
 
+@pytest.mark.parametrize("window", [4, 25])
+def test_each_window_of_a_chain_has_its_own_clock_and_weight(
+    observed: ChainObservations, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """The same miss weighs as one over the time that the window has run for by then."""
+    data = replace(observed, times=3 * (observed.times / 3) ** 1.5)
+    model, starts = ChainModel([0]), torch.tensor([10, 200])
+    model.set_scales(data)
+    times = starts[:, None] + torch.arange(1, window + 1)
+    clock = data.times[times] - data.times[starts, None]
+
+    def missing(*inputs: Tensor) -> Any:
+        ends = torch.zeros(1, len(inputs[1]), inputs[5].shape[-1])
+        if inputs[3].shape[1] > 1:
+            assert torch.allclose(inputs[5].cumsum(1), clock.repeat(2, 1))
+        strain = data.mean[:, times].flatten(0, 1)[None].clone()
+        strain[:, 1::2, -1, 0] += 0.01  # in the second window of each condition
+        return strain, torch.zeros(1, 4, window, 10, 1).double(), ends
+
+    monkeypatch.setattr(training, "chain_rollout", missing)
+    term = float(loss_terms(model, data, window, starts).detach()[2, 0])
+    # below 20 steps it is a miss of all free particles, in longer windows of one strain of ten
+    share, run = (1.0, clock[1, -1]) if window == 4 else (0.1, clock[1, -1] / 2)
+    unit = 0.01 * 0.01 / float(model.potentials.velocity_scale)
+    assert term == pytest.approx(share * unit**2 / float(run) / 0.01 / window / 2, rel=1e-6)
+
+
 def test_rows_and_the_end_change_from_step_to_step(
     observed: ChainObservations, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ibvonns import training
-from ibvonns.ensemble import load_tensors, save_tensors
-from ibvonns.model import Observations, TrapModel
+from ibvonns.ensemble import Density, load_tensors, save_tensors
+from ibvonns.metrics import relative_error
+from ibvonns.model import Observations, TrapModel, observe
 from ibvonns.optimiser import SOAP
+from ibvonns.protocols import pulled_length
+from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +102,7 @@ def test_internal_term_is_a_relative_error_of_the_rate(
 
     def still(law: object, controls: Tensor, initial: Tensor, times: Tensor, _: str) -> Tensor:
         assert law is model.potentials
-        return initial[:, :, None].expand(-1, -1, len(times), -1)
+        return initial[:, :, None].expand(-1, -1, times.shape[-1], -1)
 
     monkeypatch.setattr(training, "rollout", still)
     with torch.no_grad():
@@ -110,6 +113,37 @@ def test_internal_term_is_a_relative_error_of_the_rate(
             expected = (moved / clock).square().mean() / model.potentials.rate_scale**2
             term = loss_terms(model, seen, window, starts)[2, 0]
             assert float(term) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_uneven_times_are_learnt_as_well_as_even_ones() -> None:
+    """Each window has its own clock: steps of 0.0006 to 0.015 on the same pulls."""
+    even = paper_times()
+    speeds = torch.tensor(VELOCITIES[::4], dtype=torch.float64)
+    recipe = Recipe((Phase(0, 100), Phase(1, 400, 20), Phase(30, 20, 3)))
+    errors = []
+    for times in (even, 3 * (even / 3) ** 1.5):
+        pulls = pulled_length("oscillating", speeds, times)
+        rng = torch.Generator().manual_seed(0)
+        data = observe(Trap().simulate(pulls, times, 1000, rng), points=64)
+        model = TrapModel([0, 1, 2])
+        train(model, data, recipe)
+        with torch.no_grad():
+            force = model.predict(data.controls, model.encode(data)[:, :, 0], data.times)[1]
+        errors.append(sorted(relative_error(each, data.external_force) for each in force)[1])
+    assert errors[0] < 2 and errors[1] < 1.3 * errors[0]
+
+
+def test_scales_do_not_depend_on_how_the_record_is_sampled() -> None:
+    """Ten times as many steps in the first half are not ten times as many rates."""
+    fine, scales = torch.linspace(0, 3, 301, dtype=torch.float64), []
+    for clock in (fine[::10], torch.cat([fine[:150], fine[150::10]])):
+        zero = torch.zeros(1, len(clock), dtype=torch.float64)
+        mean = (clock.clamp_max(1.5) * 2 + clock)[None]  # a fast half and a slow one
+        density = Density(torch.linspace(0, 1, 2).double(), zero[..., None].expand(1, -1, 2) + 0.5)
+        model = TrapModel([0])
+        model.set_scales(Observations(clock, mean, mean, mean, zero + 1, density))
+        scales.append(float(model.potentials.rate_scale) * float(mean.std()))
+    assert scales == pytest.approx([5**0.5, 5**0.5], rel=1e-6)
 
 
 # --- stopping and going on -------------------------------------------------------------------
