@@ -236,11 +236,11 @@ def test_each_trajectory_of_a_chain_has_its_own_clock(internal: int, moved: bool
     for one, other in zip(ours, expected, strict=True):
         assert (one - other).norm() <= 1e-10 * other.norm().clamp_min(1e-6)
     with torch.no_grad():
-        for one in (0, 28):
-            some = slice(one, one + 1)
-            parts = (part if part is None else part[some] for part in inputs[2:4])
-            alone = chain_rollout(law, strain[some], alpha[:, some], *parts, steps[one])
-            assert torch.allclose(alone[0][:, 0], ours[0][:, one], rtol=1e-12)
+        for place in (0, 28):
+            some = slice(place, place + 1)
+            records = force[some], velocity[some] if moved else None
+            alone = chain_rollout(law, strain[some], alpha[:, some], *records, steps[place])
+            assert torch.allclose(alone[0][:, 0], ours[0][:, place], rtol=1e-12)
         pulled = [
             chain_rollout(law, strain, alpha, None, velocity, steps, backend)[2]
             for backend in ("fast", "reference")
