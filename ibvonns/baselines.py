@@ -85,7 +85,7 @@ class NeuralLaw(nn.Module):
         Raises:
             ValueError: a scale of force or velocity that is not above 0.
         """
-        self.strain_scale.copy_(torch.tensor(strain))
+        self.strain_scale.copy_(torch.tensor(strain, dtype=torch.float64))
         self.force_scale.fill_(positive("force_scale", force_scale))
         self.velocity_scale.fill_(positive("velocity_scale", velocity_scale))
 

@@ -306,7 +306,7 @@ def floor_seconds(system: str, steps: int = 300) -> float:
     energy, power, _ = widths.views(flat[0].detach().numpy())
     products = 2 * sum(part.size for part in energy[::2]) + sum(power[n].size for n in (0, 2, 4))
     products += 4 * sum(part.size for part in power[6:])  # driven and at rest, there and back
-    a = torch.randn(1024, 1024)
+    a = torch.randn(1024, 1024, dtype=torch.float32)
     with _threads(1):
         rate = 2 * 1024**3 / _best(lambda: a @ a, 5)
     return 3 * 2 * products * sites * steps / rate

@@ -200,7 +200,7 @@ def chain_floors(
                 for part in (other, ensemble)
             ]
             each = [relative_error(*pair) for pair in zip(*seen, strict=True)]
-            parts["alpha"] = float(torch.tensor(each).median())
+            parts["alpha"] = float(torch.tensor(each, dtype=torch.float64).median())
         for quantity, error in parts.items():
             for boundary in ("force", "velocity"):
                 if (quantity, boundary) != ("force", "force"):

@@ -65,7 +65,9 @@ def floor_of(samples: Tensor) -> Floor:
     """
     number = count("number of ensembles", len(finite("samples", samples)), 2)
     middle = samples.mean(0)
-    errors = torch.tensor([relative_error(sample, middle) for sample in samples])
+    errors = torch.tensor(
+        [relative_error(sample, middle) for sample in samples], dtype=torch.float64
+    )
     errors /= (1 - 1 / number) ** 0.5
     return Floor(float(errors.mean()), float(errors.std()))
 
@@ -149,7 +151,7 @@ def _trap(model: TrapModel, number: int) -> dict[str, Any]:
             totals[split] = _joined(totals[split], seen, index) if index else seen
         for name, value in parts["train"][1].items():
             floors.setdefault(name, []).append(value)
-    spread = {name: torch.tensor(values) for name, values in floors.items()}
+    spread = {name: torch.tensor(values, dtype=torch.float64) for name, values in floors.items()}
     floor = {name: Floor(float(each.mean()), float(each.std())) for name, each in spread.items()}
     return {"trap": (trap_errors(model, totals)[0], floor)}
 

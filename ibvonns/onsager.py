@@ -84,7 +84,8 @@ class Potentials(nn.Module):
         """
         if not math.isfinite(control[0]):
             raise ValueError(f"mean must be a finite number, but is {control[0]}")
-        self.control.copy_(torch.tensor([control[0], positive("deviation", control[1])]))
+        scale = [control[0], positive("deviation", control[1])]
+        self.control.copy_(torch.tensor(scale, dtype=torch.float64))
         self.energy_scale.fill_(positive("energy_scale", energy_scale))
         self.rate_scale.fill_(positive("rate_scale", rate_scale))
 
@@ -276,7 +277,8 @@ class ChainPotentials(nn.Module):
         """
         if not math.isfinite(strain[0]):
             raise ValueError(f"mean must be a finite number, but is {strain[0]}")
-        self.strain_scale.copy_(torch.tensor([strain[0], positive("deviation", strain[1])]))
+        scale = [strain[0], positive("deviation", strain[1])]
+        self.strain_scale.copy_(torch.tensor(scale, dtype=torch.float64))
         self.force_scale.fill_(positive("force_scale", force_scale))
         self.velocity_scale.fill_(positive("velocity_scale", velocity_scale))
 

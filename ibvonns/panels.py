@@ -5,6 +5,7 @@ The JavaScript of `ibvonns/live/panel.js` reads what `exports.exported` writes, 
 """
 
 import base64
+import math
 from typing import Any
 
 import torch
@@ -145,7 +146,7 @@ def chain_content(
         "starts": starts,
         "range": list(RANGE),
         "velocity": VELOCITY,
-        "trained": [0.0, VELOCITY * 3 * (1 - float(torch.exp(torch.tensor(-3.0))))],
+        "trained": [0.0, VELOCITY * 3 * (1 - math.exp(-3.0))],
         "axes": {
             "length": [-0.04, 0.2],
             "strain": _reach(strains),

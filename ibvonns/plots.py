@@ -102,7 +102,7 @@ def shades(number: int) -> list[Any]:
 
 
 def _array(name: str, values: Values, shape: Sequence[int | str]) -> Array:
-    tensor = torch.as_tensor(values).detach().to(dtype=torch.float64)
+    tensor = torch.as_tensor(values, dtype=torch.float64).detach()
     return shaped(name, finite(name, tensor), shape).numpy()
 
 

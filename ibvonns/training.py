@@ -83,7 +83,7 @@ class Phase:
             ValueError: the window does not fit.
 
         >>> Phase(window=1, steps=1, starts=3).draw(times=301, seed=0).tolist()
-        [49, 176, 208]
+        [97, 170, 245]
         """
         if times <= self.window:
             raise ValueError(
@@ -91,7 +91,9 @@ class Phase:
             )
         rng = Generator().manual_seed(seed)
         latest = times - self.window  # one past the last possible start
-        place = torch.arange(self.starts) + torch.rand(self.starts, generator=rng)
+        place = torch.arange(self.starts) + torch.rand(
+            self.starts, generator=rng, dtype=torch.float64
+        )
         return (place * latest / self.starts).long().clamp_max(latest - 1)
 
 
@@ -342,7 +344,7 @@ def _(
     clock = (data.times[times] - data.times[starts, None]).repeat(len(data.mean), 1)
     initial = target[..., 0, :].flatten(1, 2)
     path = rollout(model.potentials, controls.flatten(0, 1), initial, clock, "single")
-    even = _mean_step(data.times) * torch.arange(1, window + 1, device=starts.device)
+    even = _mean_step(data.times) * torch.arange(1, window + 1).to(clock)
     missed = (path - target.flatten(1, 2))[:, :, 1:].square() / (clock[:, 1:] * even)[..., None]
     internal_term = missed.mean((1, 2, 3)) / model.potentials.rate_scale**2
     return torch.stack([nll, force_term, internal_term])
@@ -435,7 +437,7 @@ def _fingerprint(model: Model, data: Observations | ChainObservations, recipe: R
         part = getattr(data, field.name)
         tensors = (part.grid, part.weights) if isinstance(part, Density) else (part,)
         for tensor in tensors:
-            digest.update(torch.as_tensor(tensor).cpu().numpy().tobytes())
+            digest.update(torch.as_tensor(tensor, dtype=torch.float64).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

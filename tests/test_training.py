@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ibvonns import training
+from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.ensemble import Density, load_tensors, save_tensors
 from ibvonns.metrics import relative_error
 from ibvonns.model import Observations, TrapModel, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.protocols import pulled_length
+from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 from ibvonns.training import Phase, Recipe, TrainingError, loss_terms, train
 
@@ -144,6 +146,29 @@ def test_scales_do_not_depend_on_how_the_record_is_sampled() -> None:
         model.set_scales(Observations(clock, mean, mean, mean, zero + 1, density))
         scales.append(float(model.potentials.rate_scale) * float(mean.std()))
     assert scales == pytest.approx([5**0.5, 5**0.5], rel=1e-6)
+
+
+@pytest.mark.parametrize("system", ["trap", "chain"])
+def test_the_global_dtype_changes_nothing(system: str) -> None:
+    """Windows, scales and weights are those of double precision, whatever others have set."""
+    found, before = [], torch.get_default_dtype()
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            if system == "trap":
+                trap = observe(Trap().simulate_paper(velocities=(0.5, 1.0), realisations=50))
+                model: TrapModel | ChainModel = TrapModel([0])
+                terms = train(model, trap, Recipe((Phase(0, 5), Phase(1, 5, 5), Phase(6, 2, 2))))
+            else:
+                chain = observe_chain(Chain().simulate_paper(lengths=(0.2,), realisations=50))
+                model, weights = ChainModel([0]), (1.0, 0.1, 1.0, 0.3, 30.0)
+                terms = train(
+                    model, chain, Recipe((Phase(1, 5, 5), Phase(25, 2, 2)), 0.01, weights)
+                )
+            found.append(weights_of(model) | {"terms": terms})
+    finally:
+        torch.set_default_dtype(before)
+    assert same(*found)
 
 
 # --- stopping and going on -------------------------------------------------------------------
