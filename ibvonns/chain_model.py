@@ -92,7 +92,7 @@ def observe_chain(
 
     Args:
         ensemble: with the records "velocity" and "external_force".
-        natural_length: L0.
+        natural_length: L0 of the chain; the paper's if not given.
         points: size of the grid of strains; `Density` states the error.
         grid: the strains themselves, if given: such as several ensembles share.
 
@@ -132,10 +132,14 @@ class ChainModel(nn.Module):
         sigmoids: d of the flow.
         internal: number of internal variables of a spring; with 0, for a flow, strain alone is the
             state, and the encoder stands idle.
-        law: what makes the law from generators and `internal`; another for a comparison.
+        law: what makes the law from generators, `natural_length` and `internal`; another for a
+            comparison.
+        natural_length: L0 of the chain.
+        well_strain: eps_h of the chain, for a mixture.
 
     Raises:
-        ValueError: no seed, an unknown decoder, no sigmoid, or a mixture with no internal variable.
+        ValueError: no seed, an unknown decoder, no sigmoid, a mixture with no internal variable, or
+            an L0 or eps_h that is not above 0.
 
     >>> sum(weight[0].numel() for weight in ChainModel([0], "flow").parameters())
     3417
@@ -151,8 +155,12 @@ class ChainModel(nn.Module):
         sigmoids: int = 2,
         internal: int = 1,
         law: Callable[..., Any] = ChainPotentials,
+        natural_length: float = 0.01,
+        well_strain: float = 2.0,
     ):
         super().__init__()
+        self.natural_length = positive("natural_length", natural_length)
+        self.well_strain = positive("well_strain", well_strain)
         self.seeds, self.sigmoids = list(seeds), count("sigmoids", sigmoids)
         self.internal = count("internal", internal, 0)
         rngs = generators(self.seeds)
@@ -160,13 +168,24 @@ class ChainModel(nn.Module):
         self.encoder = Encoder(rngs, internal=max(1, internal), reference=0.0)
         self.decoder: MixtureDecoder | FlowDecoder
         if choice("decoder", decoder, DECODERS) == "mixture":
-            self.decoder = MixtureDecoder(rngs, internal=internal)
+            self.decoder = MixtureDecoder(rngs, well_strain, internal=internal)
         else:
             self.decoder = FlowDecoder(rngs, sigmoids, internal=internal)
-        self.potentials: ChainPotentials = law(rngs, internal=internal)
+        self.potentials: ChainPotentials = law(
+            rngs, natural_length=natural_length, internal=internal
+        )
 
     def set_scales(self, data: ChainObservations) -> None:
-        """Take the scales, f* of Eq. (55) among them, from the training `data`."""
+        """Take the scales, f* of Eq. (55) among them, from the training `data`.
+
+        Raises:
+            ValueError: the data are of a chain with another natural length.
+        """
+        if data.natural_length != self.natural_length:
+            raise ValueError(
+                f"data must be of a chain with the model's natural_length, {self.natural_length}, "
+                f"but theirs is {data.natural_length}"
+            )
         grid = data.density.grid
         moments = data.density.expectation(torch.stack([grid, grid**2], 1)).mean(0)
         position = torch.stack([moments[0], (moments[1] - moments[0] ** 2).sqrt()])
@@ -296,6 +315,8 @@ class ChainModel(nn.Module):
             "decoder": "flow" if isinstance(self.decoder, FlowDecoder) else "mixture",
             "sigmoids": str(self.sigmoids),
             "internal": str(self.internal),
+            "natural_length": repr(self.natural_length),
+            "well_strain": repr(self.well_strain),
         }
         save_tensors(path, self.state_dict(), metadata)
 
@@ -314,6 +335,11 @@ class ChainModel(nn.Module):
             )
         seeds = [int(seed) for seed in metadata["seeds"].split(",")]
         sizes = int(metadata["sigmoids"]), int(metadata["internal"])
-        model = cls(seeds, metadata["decoder"], *sizes)
+        of_chain = {
+            name: float(metadata[name])
+            for name in ("natural_length", "well_strain")
+            if name in metadata
+        }
+        model = cls(seeds, metadata["decoder"], *sizes, **of_chain)
         model.load_state_dict(tensors)
         return model

@@ -137,7 +137,7 @@ def chain_errors(
     errors: Errors = {}
     gauge_free: Errors = {}
     for split, part in data.items():
-        length = model.potentials.natural_length
+        length = model.natural_length
         seen = observe_chain(part, length, FINE) if isinstance(part, Ensemble) else part
         alpha = model.encode(seen)
         if split != "sine":
@@ -194,7 +194,7 @@ def chain_floors(
             ),
         }
         if model is not None:
-            length = model.potentials.natural_length
+            length = model.natural_length
             seen = [
                 model.encoder.ungauged(model.encode(observe_chain(part, length)))
                 for part in (other, ensemble)
@@ -322,6 +322,7 @@ def train_chain(
     attempts: int = 2,
     internal: int = 1,
     law: Callable[..., Any] = ChainPotentials,
+    chain: Chain | None = None,
 ) -> tuple[ChainModel, Tensor, list[int]]:
     """Train all seeds at once, each from the best of `CANDIDATES` draws of its first weights.
 
@@ -343,6 +344,7 @@ def train_chain(
             taken as it comes.
         internal: as for `ChainModel`.
         law: as for `ChainModel`.
+        chain: that the ensemble is of; the paper's if not given.
 
     Returns:
         The model, the loss history of all trainings one after the other, as `training.train` gives
@@ -353,13 +355,14 @@ def train_chain(
         TrainingError: a loss term is not finite, or a seed misses its data after all attempts.
     """
     decoder = CHAIN_STUDIES[choice("study", study, CHAIN_STUDIES)][1]
-    data = observe_chain(ensemble)
+    chain = chain or Chain()
+    data = observe_chain(ensemble, chain.natural_length)
 
     def trained(model: ChainModel, by: Recipe, name: str) -> Tensor:
         file = None if folder is None else folder / f"checkpoint-{name}-{seeds[0]}.safetensors"
         return train(model, data, by, file)
 
-    kind = (decoder, sigmoids, internal, law)
+    kind = (decoder, sigmoids, internal, law, chain.natural_length, chain.well_strain)
     many = ChainModel([seed + AGAIN * n for seed in seeds for n in range(CANDIDATES)], *kind)
     first = trained(many, draw, "draw")
     weights = torch.tensor(draw.weights, dtype=first.dtype)
@@ -380,7 +383,7 @@ def train_chain(
         )
     for index in poor:
         anew = [seeds[index] + AGAIN * CANDIDATES]
-        same = (study, recipe, draw, start, folder, sigmoids, attempts - 1, internal, law)
+        same = (study, recipe, draw, start, folder, sigmoids, attempts - 1, internal, law, chain)
         again, found, drawn = train_chain(ensemble, anew, *same)
         copy_replica(model, index, again)
         history[:, :, index] = found[:, :, 0]

@@ -22,7 +22,8 @@ def exported(model: TrapModel | ChainModel, replica: int = 0) -> dict[str, Any]:
 
     Returns:
         A dictionary with "kind", "seed", two constants of the architecture ("reference" of the
-        encoder, "gain" of the dissipation network), and as "tensors" nested lists by the names of
+        encoder, "gain" of the dissipation network), two of a chain ("natural_length" and
+        "well_strain"), and as "tensors" nested lists by the names of
         `state_dict`, without the axis of the replicas. Nothing is rounded.
 
     Raises:
@@ -41,11 +42,17 @@ def exported(model: TrapModel | ChainModel, replica: int = 0) -> dict[str, Any]:
         name: (tensor[replica] if tensor.ndim == 3 else tensor).tolist()
         for name, tensor in state.items()
     }
+    of_chain = (
+        {"natural_length": model.natural_length, "well_strain": model.well_strain}
+        if isinstance(model, ChainModel)
+        else {}
+    )
     return {
         "kind": type(model).__name__,
         "seed": model.seeds[replica],
         "reference": model.encoder.reference,
         "gain": model.potentials.dissipation_network.gain.tolist(),
+        **of_chain,
         "tensors": tensors,
     }
 
@@ -67,7 +74,8 @@ def restored(law: Mapping[str, Any]) -> TrapModel | ChainModel:
     kinds = {"TrapModel": TrapModel, "ChainModel": ChainModel}
     if not {"kind", "seed", "tensors"} <= law.keys() or law["kind"] not in kinds:
         raise ValueError(f"law must be what `exported` gave, but holds {sorted(law)}")
-    model: TrapModel | ChainModel = kinds[law["kind"]]([law["seed"]])
+    of_chain = {name: law[name] for name in ("natural_length", "well_strain") if name in law}
+    model: TrapModel | ChainModel = kinds[law["kind"]]([law["seed"]], **of_chain)
     state = {}
     for name, tensor in model.state_dict().items():
         if name not in law["tensors"]:

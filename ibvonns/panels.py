@@ -129,7 +129,9 @@ def chain_content(
     system = {name: getattr(chain, name) for name in (*shape, "temperature")}
     trials = {"smoothed-linear": (LENGTHS[0], LENGTHS[-1]), "sinusoidal": (0.20,)}
     seen = [
-        observe_chain(chain.simulate_paper(protocol, lengths, PARTICLES, seed))
+        observe_chain(
+            chain.simulate_paper(protocol, lengths, PARTICLES, seed), chain.natural_length
+        )
         for protocol, lengths in trials.items()
     ]
     strains = torch.cat([part.mean.flatten() for part in seen])

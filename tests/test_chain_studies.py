@@ -156,6 +156,32 @@ def test_seed_that_misses_its_data_is_drawn_anew(
             assert torch.equal(one[1], two[0])
 
 
+@pytest.mark.parametrize("study", ["chain-gmm", "chain-cnf"])
+def test_another_chains_constants_reach_its_model(study: str, tmp_path: Path) -> None:
+    """L0 and the wells of the chain that was simulated, in the law, the decoder and the errors."""
+    chain = Chain(natural_length=0.02, barrier_strain=1.5, well_strain=3.0, temperature=2e-5)
+    ensemble = chain.simulate_paper(lengths=(0.3, 0.4), realisations=30)
+    short = {"attempts": 0, "chain": chain}
+    model, *_ = train_chain(ensemble, [0], study, LONG, DRAW, START, **short)  # type: ignore[arg-type]
+    model.save(tmp_path / "model.safetensors")
+    for one in (model, ChainModel.load(tmp_path / "model.safetensors")):
+        assert one.potentials.natural_length == one.natural_length == 0.02
+        assert one.well_strain == 3.0
+        if study == "chain-gmm":
+            assert one.decoder.well_strain == 3.0  # type: ignore[union-attr]
+    seen = observe_chain(ensemble, 0.02)
+    with torch.no_grad():
+        first = model.encode(seen)[:, :, 0]
+        path, *_ = model.predict(seen.mean[:, 0], first, seen.times, seen.velocity, "velocity")
+    total = path[0].sum(-1)  # the end is where it was pulled to
+    assert torch.allclose(total, seen.mean.sum(-1), rtol=1e-9)
+    fine = observe_chain(ensemble, 0.02, points=640)
+    errors = [chain_errors(model, {"train": part}, "x")[0] for part in (ensemble, fine)]
+    assert errors[0] == errors[1]
+    with pytest.raises(ValueError, match="^data must be of a chain with the model's natural_le"):
+        ChainModel([0]).set_scales(seen)
+
+
 def test_the_draw_with_the_lowest_loss_goes_on(
     data: dict[str, Ensemble], lenient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

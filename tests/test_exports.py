@@ -49,6 +49,13 @@ def test_law_is_the_same_after_a_way_through_json(
                 assert torch.equal(again.state_dict()[name], mine), name
 
 
+def test_another_chain_is_restored_with_its_constants() -> None:
+    law = json.loads(json.dumps(exported(ChainModel([0], natural_length=0.02, well_strain=3.0))))
+    again = restored(law)
+    assert isinstance(again, ChainModel) and again.potentials.natural_length == 0.02
+    assert again.decoder.well_strain == 3.0  # type: ignore[union-attr]
+
+
 def test_bad_exports_are_named(trap_model: TrapModel) -> None:
     with pytest.raises(ValueError, match="replica must be below 2, but is 2"):
         exported(trap_model, 2)
