@@ -474,7 +474,7 @@ def train(
     Args:
         model: fresh from its seeds.
         data: the training observations.
-        recipe: `Recipe()` if not given, `CHAIN_RECIPE` for a chain.
+        recipe: `Recipe()` if not given; a chain's must be named, as its third alone learns little.
         checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training
             goes on from it and ends with the very numbers of a run that was never interrupted.
 
@@ -484,8 +484,8 @@ def train(
     Raises:
         TrainingError: a loss term or a gradient became NaN or infinite; the last good checkpoint is
             kept.
-        ValueError: the checkpoint is damaged, or belongs to another run; or the recipe has another
-            number of weights than the loss has terms.
+        ValueError: the checkpoint is damaged, or belongs to another run; the recipe has another
+            number of weights than the loss has terms, or is not named for a chain.
         TypeError: the data are another system's.
 
     >>> from ibvonns.model import observe
@@ -494,7 +494,12 @@ def train(
     >>> train(TrapModel([0, 1]), data, Recipe((Phase(0, 11),))).shape  # steps 0 and 10
     torch.Size([2, 3, 2])
     """
-    recipe = recipe or (CHAIN_RECIPE if isinstance(model, ChainModel) else Recipe())
+    if recipe is None and isinstance(model, ChainModel):
+        raise ValueError(
+            "recipe must be named for a chain, whose training has three: use "
+            "chain_studies.train_chain for all of them"
+        )
+    recipe = recipe or Recipe()
     if len(recipe.weights) != len(model.terms):
         raise ValueError(
             f"weights must number {len(model.terms)}, one for each of {', '.join(model.terms)}, "

@@ -178,6 +178,11 @@ def test_weight_that_is_not_finite_stops_training_with_step_and_term(
         train(model, observed, Recipe((Phase(1, 5, 5),), weights=TINY.weights))
 
 
+def test_a_chain_is_not_trained_by_its_third_recipe_alone(observed: ChainObservations) -> None:
+    with pytest.raises(ValueError, match="^recipe must be named for a chain, .*train_chain"):
+        train(ChainModel([0]), observed)
+
+
 def test_model_of_another_kind_is_refused(observed: ChainObservations) -> None:
     with pytest.raises(TypeError, match="^model must be a TrapModel or a ChainModel, but is a Lin"):
         loss_terms(torch.nn.Linear(1, 1), observed, 1, torch.tensor([0]))
