@@ -300,13 +300,15 @@ def sources(module: Path) -> list[Path]:
     ['protocols.py', 'validation.py']
     """
     found: set[Path] = set()
-    ahead = [module]
+    ahead, root = [module], module.parent
+    while (root.parent / "__init__.py").exists():  # up from a subpackage
+        root = root.parent
     while ahead:
         path = ahead.pop()
         if path not in found:
             found.add(path)
             names = re.findall(r"^from ibvonns\.([\w.]+) import", path.read_text("utf-8"), re.M)
-            ahead += [module.parent / f"{name.replace('.', '/')}.py" for name in names]
+            ahead += [root / f"{name.replace('.', '/')}.py" for name in names]
     return sorted(found)
 
 

@@ -137,6 +137,14 @@ def test_key_changes_with_any_code_of_the_library(
     assert run_key("trap", [0], tiny, 0) == key
 
 
+def test_sources_of_a_subpackages_module_are_found() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in studies.sources(PACKAGE / "systems/trap.py")
+    }
+    assert {"systems/trap.py", "ensemble.py", "protocols.py", "validation.py"} == found
+
+
 def test_nothing_that_is_left_out_of_the_key_can_change_a_result() -> None:
     """Imports are of the one form that `sources` follows, and what it leaves out is downstream."""
     other = re.compile(
