@@ -75,7 +75,8 @@ def restored(law: Mapping[str, Any]) -> TrapModel | ChainModel:
     if not {"kind", "seed", "tensors"} <= law.keys() or law["kind"] not in kinds:
         raise ValueError(f"law must be what `exported` gave, but holds {sorted(law)}")
     of_chain = {name: law[name] for name in ("natural_length", "well_strain") if name in law}
-    model: TrapModel | ChainModel = kinds[law["kind"]]([law["seed"]], **of_chain)
+    internal = len(law["tensors"].get("encoder.offset", [[0.0]])[0])
+    model: TrapModel | ChainModel = kinds[law["kind"]]([law["seed"]], internal=internal, **of_chain)
     state = {}
     for name, tensor in model.state_dict().items():
         if name not in law["tensors"]:

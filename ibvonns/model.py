@@ -116,9 +116,10 @@ class TrapModel(nn.Module):
 
     Args:
         seeds: one for each replica; they draw the initial weights and nothing else.
+        internal: number of internal variables.
 
     Raises:
-        ValueError: no seed, or one below 0.
+        ValueError: no seed, one below 0, or no internal variable.
 
     >>> model = TrapModel([0, 1])
     >>> sum(weight[0].numel() for weight in model.parameters())  # of one replica
@@ -128,13 +129,13 @@ class TrapModel(nn.Module):
     observes = Observations
     terms = ("density", "force", "internal")  # of the loss, in the order of a recipe's weights
 
-    def __init__(self, seeds: Sequence[int]):
+    def __init__(self, seeds: Sequence[int], internal: int = 1):
         super().__init__()
-        self.seeds = list(seeds)
+        self.seeds, self.internal = list(seeds), count("internal", internal)
         rngs = generators(self.seeds)
-        self.encoder = Encoder(rngs)
-        self.decoder = GaussianDecoder(rngs)
-        self.potentials = Potentials(rngs)
+        self.encoder = Encoder(rngs, internal=internal)
+        self.decoder = GaussianDecoder(rngs, internal=internal)
+        self.potentials = Potentials(rngs, internal=internal)
 
     def set_scales(self, data: Observations) -> None:
         """Take the scales of Eqs. (30), (31) from the training `data`."""
@@ -215,7 +216,8 @@ class TrapModel(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, gauge and scales to a safetensors file `path`, whole or not at all."""
         seeds = ",".join(str(seed) for seed in self.seeds)
-        save_tensors(path, self.state_dict(), {"kind": "ibvonns.TrapModel", "seeds": seeds})
+        metadata = {"kind": "ibvonns.TrapModel", "seeds": seeds, "internal": str(self.internal)}
+        save_tensors(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrapModel":
@@ -230,6 +232,7 @@ class TrapModel(nn.Module):
             raise ValueError(
                 f"path must name a saved TrapModel, but {os.fspath(path)!r} holds none"
             )
-        model = cls([int(seed) for seed in metadata["seeds"].split(",")])
+        seeds = [int(seed) for seed in metadata["seeds"].split(",")]
+        model = cls(seeds, int(metadata.get("internal", "1")))
         model.load_state_dict(tensors)
         return model

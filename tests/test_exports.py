@@ -56,6 +56,20 @@ def test_another_chain_is_restored_with_its_constants() -> None:
     assert again.decoder.well_strain == 3.0  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", [TrapModel, ChainModel])
+def test_two_internal_variables_are_saved_and_restored(
+    kind: type[TrapModel] | type[ChainModel], tmp_path: Path
+) -> None:
+    model = kind([0, 1], internal=2)
+    model.save(tmp_path / "model.safetensors")
+    again, alone = kind.load(tmp_path / "model.safetensors"), restored(exported(model, 1))
+    assert again.internal == alone.internal == 2
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+        mine = tensor[1:] if tensor.ndim == 3 else tensor
+        assert torch.equal(alone.state_dict()[name], mine), name
+
+
 def test_bad_exports_are_named(trap_model: TrapModel) -> None:
     with pytest.raises(ValueError, match="replica must be below 2, but is 2"):
         exported(trap_model, 2)
