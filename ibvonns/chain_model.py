@@ -335,11 +335,14 @@ class ChainModel(nn.Module):
             )
         seeds = [int(seed) for seed in metadata["seeds"].split(",")]
         sizes = int(metadata["sigmoids"]), int(metadata["internal"])
-        of_chain = {
-            name: float(metadata[name])
-            for name in ("natural_length", "well_strain")
-            if name in metadata
-        }
-        model = cls(seeds, metadata["decoder"], *sizes, **of_chain)
+        model = cls(
+            seeds,
+            metadata["decoder"],
+            *sizes,
+            natural_length=float(
+                metadata.get("natural_length", "0.01")
+            ),  # older files: the paper's
+            well_strain=float(metadata.get("well_strain", "2.0")),
+        )
         model.load_state_dict(tensors)
         return model

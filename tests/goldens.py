@@ -59,8 +59,10 @@ trajectories:
 An entry of 0 numbers is never stored.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Generator, Tensor
@@ -108,8 +110,8 @@ def trap_entries() -> Entries:
         alpha = 2 * draw(2, 2, 7, internal)
         g = 2 * law.energy_scale * draw(3, 2, 7, internal)
         force, g_state = law.forces(chi, alpha)
-        density = model.decoder(encoded.flatten(1, 2))
-        nll = gaussian_nll(*density, data.mean.flatten(), data.variance.flatten()).mean(1)
+        middle, width = model.decoder(encoded.flatten(1, 2))
+        nll = gaussian_nll(middle, width, data.mean.flatten(), data.variance.flatten()).mean(1)
         path = rollout(law, data.controls, encoded[:, :, 0], data.times, "reference")
         here = {
             "position": model.encoder.position,
@@ -189,7 +191,7 @@ def chain_entries() -> Entries:
 
 def law_entries() -> Entries:
     """Part c."""
-    found = {}
+    found: Entries = {}
     for internal in (0, 1, 2):
         law = ChainPotentials(generators(SEEDS), internal=internal)
         law.set_scales((1.0, 0.8), 0.013, 0.021)
@@ -219,17 +221,22 @@ def law_entries() -> Entries:
     return found
 
 
+def _by_reference(engine: Any) -> Any:
+    """The engine with its last argument, "single", replaced."""
+    return lambda *inputs: engine(*inputs[:-1], "reference")
+
+
 def made() -> Entries:
     """All entries by name."""
-    before, threads = (training.rollout, training.chain_rollout), torch.get_num_threads()
-    training.rollout = lambda *inputs: rollout(*inputs[:-1], "reference")
-    training.chain_rollout = lambda *inputs: chain_rollout(*inputs[:-1], "reference")
+    engines: dict[str, Any] = {"rollout": rollout, "chain_rollout": chain_rollout}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as stack:
+            for name, engine in engines.items():
+                stack.enter_context(mock.patch.object(training, name, _by_reference(engine)))
             found = trap_entries() | chain_entries() | law_entries()
     finally:
-        training.rollout, training.chain_rollout = before
         torch.set_num_threads(threads)
     return {name: value.detach().clone() for name, value in found.items() if value.numel()}
 

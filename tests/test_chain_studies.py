@@ -168,7 +168,7 @@ def test_another_chains_constants_reach_its_model(study: str, tmp_path: Path) ->
         assert one.potentials.natural_length == one.natural_length == 0.02
         assert one.well_strain == 3.0
         if study == "chain-gmm":
-            assert one.decoder.well_strain == 3.0  # type: ignore[union-attr]
+            assert one.decoder.well_strain == 3.0
     seen = observe_chain(ensemble, 0.02)
     with torch.no_grad():
         first = model.encode(seen)[:, :, 0]

@@ -53,7 +53,7 @@ def test_another_chain_is_restored_with_its_constants() -> None:
     law = json.loads(json.dumps(exported(ChainModel([0], natural_length=0.02, well_strain=3.0))))
     again = restored(law)
     assert isinstance(again, ChainModel) and again.potentials.natural_length == 0.02
-    assert again.decoder.well_strain == 3.0  # type: ignore[union-attr]
+    assert again.decoder.well_strain == 3.0
 
 
 @pytest.mark.parametrize("kind", [TrapModel, ChainModel])
