@@ -101,6 +101,11 @@ class Study:
     control: tuple[str, ...] = ()
     seeds: int = 8
 
+    @property
+    def drawn(self) -> tuple[object, ...]:
+        """What decides the data; studies that differ by their models alone share it."""
+        return self.system, dict(self.splits), self.realisations, self.points
+
     def blocks(self, split: str, seed: int = 0, realisations: int | None = None) -> Iterator[Ensemble]:
         """The realisations of a split in `BLOCKS` independent parts, made one or two at a time.
 

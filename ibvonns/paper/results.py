@@ -1,0 +1,207 @@
+"""Results: studies trained, scored and kept, each under a key of all that made it."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ibvonns.cache import cache_folder, cached, key_of
+from ibvonns.files import load_json, load_tensors, save_json, save_tensors
+from ibvonns.fit import fitted
+from ibvonns.model import Model, load
+from ibvonns.paper.limits import limits
+from ibvonns.paper.studies import Study, errors, study_of
+from ibvonns.recipe import Phase, Recipe, Stage
+from ibvonns.training import History, train
+from ibvonns.validation import count, require
+
+__all__ = ["flow_likelihoods", "load_metrics", "plain", "reproduce", "result", "run_key", "study_folder"]
+
+FLOW_DRAWS = 3  # first weights of each flow in `flow_likelihoods`
+AGAIN = 1000  # from one of them to the next
+DENSITY = Stage((Phase(0, 1000),), {"density": 1.0}, learning_rate=0.06)
+METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
+
+
+def plain(values: Any) -> Any:
+    """Values for JSON, which knows no infinity: the error of a rollout that ran away becomes None.
+
+    >>> plain({"a": [1.0, inf]})
+    {'a': [1.0, None]}
+    """
+    if isinstance(values, Mapping):
+        return {name: plain(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [plain(value) for value in values]
+    return None if isinstance(values, float) and not isfinite(values) else values
+
+
+def restored_errors(stored: Mapping[str, list[float | None]]) -> dict[str, list[float]]:
+    """Errors that `plain` made fit for JSON."""
+    return {name: [inf if value is None else value for value in each] for name, each in stored.items()}
+
+
+def run_key(study: str | Study, seeds: Sequence[int], data_seed: int = 0) -> str:
+    """A digest that identifies a result: study, seeds, data, the library's code, versions.
+
+    Args:
+        study: one, or the name of one.
+        seeds: of the replicas.
+        data_seed: of the data.
+
+    Raises:
+        ValueError: unknown study.
+    """
+    return key_of(Path(__file__), replace(study_of(study), seeds=1), list(seeds), data_seed)
+
+
+def study_folder(study: str | Study, seeds: int | None = None, data_seed: int = 0) -> Path:
+    """Folder in the cache for the results of a study; its name holds the key.
+
+    Args:
+        study: one, or the name of one.
+        seeds: how many, from 0; as many as the book trains if not given.
+        data_seed: of the data.
+
+    Raises:
+        ValueError: unknown study or no seeds.
+
+    >>> study_folder("trap", 8).name[:5]
+    'trap-'
+    """
+    one = study_of(study)
+    key = run_key(one, range(count("seeds", one.seeds if seeds is None else seeds)), data_seed)
+    return cache_folder() / f"{one.name}-{key[:16]}"
+
+
+def load_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a `metrics.json` that `reproduce` wrote to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    content = load_json(path)
+    whole = isinstance(content, dict) and content.keys() >= METRICS
+    require(whole, f"path must name a metrics.json, but {os.fspath(path)!r} holds none")
+    return content | {name: restored_errors(content[name]) for name in ("errors", "gauge_free")}
+
+
+def reproduce(
+    study: str | Study, seeds: int | None = None, out: str | os.PathLike[str] | None = None, data_seed: int = 0
+) -> dict[str, Any]:
+    """Simulate, train and score a study; write `metrics.json`, `model` and `history.safetensors`.
+
+    A run that was interrupted goes on from its last checkpoint and ends with the same numbers.
+
+    Args:
+        study: one, or the name of one.
+        seeds: how many seeds, from 0; as many as the book trains if not given.
+        out: folder for the results; `study_folder` if not given.
+        data_seed: of the data.
+
+    Returns:
+        The content of `metrics.json`. It has "errors", "gauge_free", "floor" and "limit" by the id
+        of `published.csv`, in percent or nats, with the seeds, the draws of first weights that went
+        on, and the seconds of training.
+
+    Raises:
+        ValueError: unknown study or no seeds.
+        TrainingError: as `fit.fitted`.
+    """
+    one = study_of(study)
+    numbers = range(count("seeds", one.seeds if seeds is None else seeds))
+    folder = Path(out) if out is not None else study_folder(one, len(numbers), data_seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = one.data(data_seed)
+    started = time.perf_counter()
+    fit = fitted(one.architecture, data["train"], numbers, one.recipe, folder)
+    seconds = round(time.perf_counter() - started, 1)
+    found, gauge_free = errors(one, fit.model, data)
+    metrics = {
+        "study": one.name,
+        "key": run_key(one, numbers, data_seed),
+        "seeds": list(numbers),
+        "data_seed": data_seed,
+        "draws": fit.draws,
+        "training_seconds": seconds,
+        "position_deviation": float(fit.model.encoder.position[1, 0]),
+        "errors": found,
+        "gauge_free": gauge_free,
+        **limits(one, data, fit.model, data_seed),
+    }
+    fit.model.save(folder / "model.safetensors")
+    save_tensors(folder / "history.safetensors", fit.history)
+    save_json(folder / "metrics.json", plain(metrics))
+    return metrics
+
+
+def result(study: str | Study, seeds: int | None = None) -> tuple[Model, History, dict[str, Any]]:
+    """Model, loss history and metrics: from the cache, or trained now and cached.
+
+    What is in the folder was made by this very code, for its name holds the key (`run_key`). What
+    is missing or damaged is made anew.
+
+    Args:
+        study: one, or the name of one.
+        seeds: how many, from 0; as many as the book trains if not given.
+
+    Raises:
+        ValueError: unknown study or no seeds.
+        TrainingError: as `reproduce`.
+    """
+    folder = study_folder(study, seeds)
+
+    def stored() -> tuple[Model, History, dict[str, Any]]:
+        history = load_tensors(folder / "history.safetensors")[0]
+        return load(folder / "model.safetensors"), history, load_metrics(folder / "metrics.json")
+
+    try:
+        return stored()
+    except (FileNotFoundError, ValueError):
+        reproduce(study, seeds)
+    return stored()
+
+
+def flow_likelihoods(
+    study: str | Study = "chain-cnf", sigmoids: Sequence[int] = (1, 2, 4, 8), data_seed: int = 0
+) -> dict[int, dict[str, list[float]]]:
+    """NLL of flows of several sizes, encoder and decoder trained alone; kept in the cache.
+
+    Some first weights lead to a poor minimum: `FLOW_DRAWS` are tried for each size.
+
+    Args:
+        study: one with a flow, or the name of one.
+        sigmoids: d of each flow.
+        data_seed: of the data.
+
+    Returns:
+        For each d the NLL of every draw on "train" and "test", in nats per site. The draw with the
+        lowest on "train" comes first.
+
+    Raises:
+        ValueError: a d below 1.
+    """
+    one = study_of(study)
+    kinds = {number: replace(one.architecture, sigmoids=number) for number in sigmoids}
+    recipe = Recipe((DENSITY,), one.recipe.look, coarse=one.recipe.coarse)
+
+    def compute() -> dict[str, Any]:
+        data = {split: one.observed(split, data_seed) for split in ("train", "test")}
+        found: dict[str, Any] = {}
+        for number, kind in kinds.items():
+            model = Model([AGAIN * n for n in range(FLOW_DRAWS)], kind)
+            train(model, data["train"], recipe)
+            with torch.no_grad():
+                nll = {split: model.nll(seen, model.encode(seen)) for split, seen in data.items()}
+            order = nll["train"].argsort()
+            found[str(number)] = {split: each[order].tolist() for split, each in nll.items()}
+        return found
+
+    stored = cached("flow-likelihoods", [one, list(kinds), recipe, data_seed], compute, Path(__file__))
+    return {int(number): values for number, values in stored.items()}
