@@ -435,7 +435,7 @@ def _pull(weights: Any, room: Any, state: Any, slope: Any, velocity: Any, low: i
     r = v lies within |r - v| / m of any guess, on a known side. Secants, which halve the bracket
     where they would leave it.
     """
-    (_, _, power, linear, mobility), (z, g, zero, _, rate, _, _, _, free, path, mems), search = weights, *room
+    (_, _, power, linear, mobility), (z, g, zero, _, rate, _, _, free, path, mems), search = weights, *room
     root, error, steep, left, right, base = search
     one, none, half = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5)
     per, m = state.shape[1] // len(force), mobility[0, 0]
@@ -488,7 +488,7 @@ def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, span: An
     """
     (path, slopes, ends, flux), (force, velocity, clock), (head, tail, per) = record, given, bonds
     net, _, power, linear, mobility = weights
-    z, g, zero, slope, rate, cond, mem, _, free, gated, mems = room
+    z, g, zero, slope, rate, cond, mem, free, gated, mems = room
     (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
     skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
     _spread(weights[1][0], cond[1])
@@ -552,7 +552,7 @@ def _roll_back(
     (path, slopes, path_bar, ends_bar, (new, all_z_bar, all_g_bar)) = record
     (force, _, clock), (head, tail, per) = given, bonds
     (net, _, power, linear, mobility), (net_bar, biases_bar, power_bar, linear_bar, mobility_bar) = weights, weights_bar
-    z, g, zero, slope, rate, cond, mem, _, free, gated, mems = room
+    z, g, zero, slope, rate, cond, mem, free, gated, mems = room
     z_bar, g_bar, unused, cond_bar, tmp, free_bar, gated_bar, power_tmp = room_bar
     (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
     skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
@@ -661,33 +661,22 @@ class Widths(NamedTuple):
             at = ends[-1]
         return *parts[:-1], parts[-1][0]
 
-    def room(self, lanes: int, real: Any) -> Arrays:
-        """Memory for one step of the loop, so many sites side by side, of so many bits a number."""
+    def room(self, lanes: int, real: Any) -> tuple[Arrays, Arrays]:
+        """Memory for one step of the loop and for its way back, for so many sites side by side."""
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
 
         def make(*heights: int) -> Arrays:
             return tuple(np.zeros((height, lanes), real) for height in heights)
 
-        one = np.ones((max(d, e1, e2), lanes), real)
-        cond = (one[:d], *make(e1), one[:e1], one[:d], *make(e2), one[:e2])
-        free = make(2 * m1 + c, m1 + 2 * m2 + c, m2, m1, m1, m1 + m2, m1 + m2, m2, m2)
-        gated = _gated(free[0], free[1], free[5], free[7], c)
-        energy_mem, *mems = (
-            make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in ((d, e1, e2), (c, m1, m2), (c, m1, m2))
-        )
-        return *make(d, c, c, d, c), cond, energy_mem, (), free, gated, tuple(mems)
-
-    def room_bar(self, lanes: int, real: Any) -> Arrays:
-        """Memory for the way back through a step."""
-        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
-
-        def make(*heights: int) -> Arrays:
-            return tuple(np.zeros((height, lanes), real) for height in heights)
-
-        free_bar = make(2 * m1 + c, m1 + 2 * m2 + c, m2)
-        gated_bar = _gated(*free_bar[:2], free_bar[1], free_bar[2], c)
-        tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in ((d, e1, e2), (c, m1, m2)))
-        return *make(d, c, c), make(d, e1, e1, d, e2, e2), tmp, free_bar, gated_bar, power_tmp
+        nets, one = ((d, e1, e2), (c, m1, m2)), np.ones((max(d, e1, e2), lanes), real)
+        cond = one[:d], *make(e1), one[:e1], one[:d], *make(e2), one[:e2]
+        free, bar = (make(2 * m1 + c, m1 + 2 * m2 + c, m2) for _ in range(2))
+        free = (*free, *make(m1, m1, m1 + m2, m1 + m2, m2, m2))
+        mem, *mems = (make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in (*nets, nets[1]))
+        tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in nets)
+        forth = *make(d, c, c, d, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)
+        back = *make(d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp
+        return forth, back
 
 
 def _gated(lin1: Any, lin2: Any, mid: Any, gate: Any, c: int) -> Arrays:
@@ -718,71 +707,26 @@ class Run(NamedTuple):
     moved: bool
     search: bool
 
-    def tasks(self, work: Callable[[int, int, tuple[int, int]], None]) -> None:
-        """Call work(replica, block, its trajectories) for all, on as many threads as pay."""
+    def blocks(self, real: Any, work: Callable[[int, int, tuple[int, int], Arrays], None]) -> int:
+        """Call work for each replica and block of as many sites as are stepped together.
+
+        With the number of the block, its trajectories and memory, on as many threads as pay; how
+        many blocks there are is returned.
+        """
         (replicas, steps, sites), per = self.given[2].shape, self.bonds[2]
         threads = 1 if replicas * steps * sites < LITTLE else torch.get_num_threads()
-        number = self.blocks
+        number = min(max(-(-sites // LANES), -(-threads // replicas)), sites // per)
         cuts = [sites // per * n // number for n in range(number + 1)]
-        calls = [(r, n, (cuts[n], cuts[n + 1])) for n in range(number) for r in range(replicas)]
+
+        def call(task: tuple[int, int]) -> None:
+            r, n = task
+            span = cuts[n], cuts[n + 1]
+            work(r, n, span, self.widths.room(_lanes((span[1] - span[0]) * per), real))
+
+        tasks = [(r, n) for n in range(number) for r in range(replicas)]
         with ThreadPoolExecutor(threads) as pool:
-            list((map if threads == 1 else pool.map)(lambda call: work(*call), calls))
-
-    @property
-    def blocks(self) -> int:
-        """Into how many the trajectories are cut: of as many sites as are stepped together."""
-        replicas, _, sites = self.given[2].shape
-        return min(max(-(-sites // LANES), -(-torch.get_num_threads() // replicas)), sites // self.bonds[2])
-
-    def room(self, span: tuple[int, int], real: Any, per: int) -> Arrays:
-        """Memory for a block."""
-        return self.widths.room(_lanes((span[1] - span[0]) * per), real)
-
-    def forward(self, weights: Any, first: Any) -> tuple[Any, Any, Any]:
-        """All replicas forward: states, G, and the end's answers (replicas, steps, ends, ...)."""
-        real, (replicas, steps, sites), per = weights.dtype.type, self.given[2].shape, self.bonds[2]
-        path = np.empty((replicas, steps + 1, first.shape[1], sites), real)
-        path[:, 0] = first
-        point = len(self.bonds[0]) == 0
-        if point:
-            path[:, :-1, : self.field.shape[2]] = self.field
-        slopes = np.empty((replicas, steps, *first.shape[1:]), real)
-        ends = np.zeros((replicas, steps, sites // per), real)
-        force, velocity, clock = self.given
-        force = np.zeros_like(ends) if self.search else force
-
-        def work(r: int, _: int, span: tuple[int, int]) -> None:
-            search = None
-            if self.search:
-                lanes = _lanes(span[1] - span[0])
-                rows = tuple(np.zeros((n, lanes), real) for n in (1, 1, 1, 1, 1, self.widths.forces))
-                search = self.widths.room(lanes, real), rows
-            record = path[r], slopes[r], ends[r], np.empty((self.widths.forces, sites), real)
-            given = force[r], velocity[r], clock[r]
-            views, room = self.widths.views(weights[r]), self.room(span, real, per)
-            _roll(views, room, record, given, self.bonds, span, self.moved, search)
-
-        self.tasks(work)
-        if point:
-            return path, slopes, slopes[:, :, : self.field.shape[2]]
-        return path, slopes, (force if self.search else ends)[:, :, None]
-
-    def backward(self, weights: Any, path: Any, slopes: Any, path_bar: Any, ends_bar: Any) -> tuple[Any, Any]:
-        """Bars of weights and first states from those of the path and of the end's answers."""
-        real, (replicas, _, d, sites), per = path.dtype, path.shape, self.bonds[2]
-        weights_bar = np.zeros((replicas, self.blocks, weights.shape[1]), real)
-        start_bar = np.zeros_like(path[:, 0])
-
-        def work(r: int, block: int, span: tuple[int, int]) -> None:
-            room_bar = self.widths.room_bar(_lanes((span[1] - span[0]) * per), real)
-            full = start_bar[r], *(np.zeros((n, sites), real) for n in (d, self.widths.forces))
-            record = path[r], slopes[r], path_bar[r], ends_bar[r], full
-            views = self.widths.views(weights[r]), self.widths.views(weights_bar[r, block])
-            given = tuple(part[r] for part in self.given)
-            _roll_back(*views, self.room(span, real, per), room_bar, record, given, self.bonds, span, self.moved)
-
-        self.tasks(work)
-        return weights_bar.sum(1), start_bar
+            list(map(call, tasks) if threads == 1 else pool.map(call, tasks))
+        return number
 
 
 def _lanes(sites: int) -> int:
@@ -793,24 +737,52 @@ def _lanes(sites: int) -> int:
 class _Rollout(torch.autograd.Function):
     """`fused_rollout`, differentiable by the weights and the first state.
 
-    In the precision of `flat` throughout; the results come back in that of `start`.
+    In the precision of `flat` throughout; the results, states, G and the end's answers, come back
+    in that of `start`.
     """
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
         weights, first = _arrays(flat.dtype, flat, start)
-        path, slopes, ends = run.forward(weights, first)
-        ctx.kept = (weights, path, slopes, run, start.dtype)
-        return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
+        real, (replicas, steps, sites), d = weights.dtype.type, run.given[2].shape, first.shape[1]
+        path, slopes = np.empty((replicas, steps + 1, d, sites), real), np.empty((replicas, steps, d, sites), real)
+        ends, (force, velocity, clock) = np.zeros((replicas, steps, sites // run.bonds[2]), real), run.given
+        path[:, 0] = first
+        if len(run.bonds[0]) == 0:
+            path[:, :-1, : run.field.shape[2]] = run.field
+        force = np.zeros_like(ends) if run.search else force
+
+        def work(r: int, _: int, span: tuple[int, int], room: Arrays) -> None:
+            search, lanes = None, _lanes(span[1] - span[0])
+            if run.search:
+                rows = tuple(np.zeros((n, lanes), real) for n in (1, 1, 1, 1, 1, run.widths.forces))
+                search = run.widths.room(lanes, real)[0], rows
+            record = path[r], slopes[r], ends[r], np.empty((run.widths.forces, sites), real)
+            given = force[r], velocity[r], clock[r]
+            _roll(run.widths.views(weights[r]), room[0], record, given, run.bonds, span, run.moved, search)
+
+        number = run.blocks(real, work)
+        ctx.kept = weights, path, slopes, run, start.dtype, number
+        point = len(run.bonds[0]) == 0
+        answers = slopes[:, :, : run.field.shape[2]] if point else (force if run.search else ends)[:, :, None]
+        return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(answers).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        weights, path, slopes, run, dtype = ctx.kept
-        path_bar = np.zeros_like(path)
+        weights, path, slopes, run, dtype, number = ctx.kept
+        path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
         path_bar[:, 1:] = bars[0].numpy()
-        ends_bar = np.ascontiguousarray(bars[1].numpy(), path.dtype)
-        by_weights, by_start = run.backward(weights, path, slopes, path_bar, ends_bar)
-        return torch.from_numpy(by_weights), torch.from_numpy(by_start).to(dtype), None
+        weights_bar = np.zeros((len(weights), number, weights.shape[1]), path.dtype)
+        start_bar, sizes = np.zeros_like(path[:, 0]), (path.shape[2], run.widths.forces)
+
+        def work(r: int, block: int, span: tuple[int, int], room: Arrays) -> None:
+            full = start_bar[r], *(np.zeros((n, path.shape[3]), path.dtype) for n in sizes)
+            record = path[r], slopes[r], path_bar[r], ends_bar[r], full
+            views = run.widths.views(weights[r]), run.widths.views(weights_bar[r, block])
+            _roll_back(*views, *room, record, tuple(part[r] for part in run.given), run.bonds, span, run.moved)
+
+        run.blocks(path.dtype, work)
+        return torch.from_numpy(weights_bar.sum(1)), torch.from_numpy(start_bar).to(dtype), None
 
 
 def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
