@@ -10,6 +10,7 @@ consistent set; the paper's numbers, Eq. (38), come without units.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -143,10 +144,7 @@ class Chain:
         """
         total = positive("length", length) / self.natural_length - self.springs
         count("realisations", realisations)
-        strains, weight = self._tilted(total / self.springs, positive("spacing", spacing))
-        sums = [weight]  # sums[k - 1]: W_k on the grid that starts at k times the first strain
-        for _ in range(self.springs - 2):
-            sums.append(_convolve(sums[-1], weight) * spacing)
+        strains, sums = _sums(self, total / self.springs, positive("spacing", spacing))
         levels = torch.rand(realisations, self.springs - 1, generator=generator, dtype=torch.float64)
         # block by block: the densities of all at once would not fit into the processor's cache
         return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
@@ -255,6 +253,16 @@ class Chain:
         pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
         generator = Generator().manual_seed(seed)
         return self.simulate(starts[:, None] + pull, times, realisations, generator)
+
+
+@lru_cache(maxsize=len(LENGTHS) + 1)  # blocks of one condition ask for the same again
+def _sums(chain: Chain, mean: float, spacing: float) -> tuple[Tensor, list[Tensor]]:
+    """Grid of strains with the wanted mean, and W_k on the grid that starts at k times the first."""
+    strains, weight = chain._tilted(mean, spacing)
+    sums = [weight]
+    for _ in range(chain.springs - 2):
+        sums.append(_convolve(sums[-1], weight) * spacing)
+    return strains, sums
 
 
 def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:
