@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from ibvonns.validation import finite, shaped
+from ibvonns.validation import finite
 
-__all__ = ["gauge_free_error", "relative_error", "spacing_entropy", "summary"]
-
-
-EULER = 0.5772156649015329
+__all__ = ["gauge_free_error", "relative_error"]
 
 
 def _pair(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -69,56 +66,3 @@ def gauge_free_error(prediction: Tensor, truth: Tensor) -> float:
     if spread <= 4 * torch.finfo(truth.dtype).eps * float(truth.norm()):  # rounding alone
         raise ValueError("truth must vary: an error in units of its deviation needs one")
     return 100 * float(difference.norm()) / spread
-
-
-def spacing_entropy(samples: Tensor) -> Tensor:
-    r"""Differential entropy of a density of one variable from samples of it, in nats.
-
-    Between neighbours in sorted order, (n + 1) times the spacing is near an exponential variable of
-    mean 1/q, whose logarithm has the mean -log q - gamma with Euler's constant gamma. So::
-
-        H = mean log[(n + 1)(x_(i+1) - x_(i))] + gamma,
-
-    with no bins to choose. What bias is left, from the tails, is below 0.004 nats at n = 2000 and
-    below 0.001 at 20 000 for a Gaussian or two; a histogram's is 0.01 at 2000 (chapter 4).
-
-    Args:
-        samples: independent draws in the last axis, shape (..., samples), no two of them equal.
-
-    Returns:
-        Shape (...), float64.
-
-    Raises:
-        ValueError: NaN, fewer than two samples, or two that are equal (as in single precision).
-
-    Reference: Vasicek, A test for normality based on sample entropy, 1976, with spacings of one.
-
-    >>> rng = torch.Generator().manual_seed(0)
-    >>> draws = torch.randn(20000, generator=rng, dtype=torch.float64)
-    >>> abs(float(spacing_entropy(draws)) - 1.4189) < 0.02  # half the log of 2 pi e
-    True
-    """
-    finite("samples", samples)
-    number = shaped("samples", samples, ("...", "samples")).shape[-1]
-    if number < 2:
-        raise ValueError(f"samples must number at least 2, but number {number}")
-    spacings = samples.sort(-1).values.diff(dim=-1).double()
-    if not bool((spacings > 0).all()):
-        raise ValueError("samples must all differ: a density has no two equal draws")
-    return ((number + 1) * spacings).log().mean(-1) + EULER
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest of `values`, one for each seed.
-
-    Raises:
-        ValueError: NaN, or no values.
-
-    >>> summary([3.0, 1.0, 2.0])
-    {'median': 2.0, 'min': 1.0, 'max': 3.0}
-    """
-    ordered = torch.tensor(values, dtype=torch.float64)
-    finite("values", ordered)
-    if not values:
-        raise ValueError("values must hold at least 1 number, but is empty")
-    return {"median": float(ordered.quantile(0.5)), "min": float(ordered.min()), "max": float(ordered.max())}

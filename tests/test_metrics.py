@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibvonns.metrics import gauge_free_error, relative_error, summary
+from ibvonns.metrics import gauge_free_error, relative_error
+from ibvonns.paper.scoreboard import summary
 from ibvonns.protocols import pulled_length
 from ibvonns.rollout import rollout
 from ibvonns.systems.trap import Trap, paper_times

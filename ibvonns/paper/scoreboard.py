@@ -3,18 +3,21 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import log
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ibvonns.floors import truth_scores
-from ibvonns.metrics import summary
-from ibvonns.studies import SEEDS, load_metrics, reproduce, study_folder
-from ibvonns.validation import choice
+from ibvonns.paper.floors import truth_scores
+from ibvonns.paper.results import load_metrics, result
+from ibvonns.paper.studies import STUDIES
+from ibvonns.validation import choice, require
 
 __all__ = [
     "VERDICTS",
@@ -28,6 +31,7 @@ __all__ = [
     "score_errors",
     "scored_rows",
     "stored",
+    "summary",
     "table",
     "verdict",
     "worsened",
@@ -52,7 +56,7 @@ def published(study: str | None = None) -> list[dict[str, str]]:
     >>> published("trap")[0]["printed_as"]
     'mean log-likelihood of -1.23'
     """
-    with files("ibvonns").joinpath("published.csv").open(encoding="utf-8") as file:
+    with files("ibvonns.paper").joinpath("published.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if study is None:
         return rows
@@ -70,10 +74,10 @@ def score_errors(
 
     Args:
         study: whose rows.
-        errors: by id, one entry for each seed, as `studies.trap_errors` returns them.
+        errors: by id, one entry for each seed, as `studies.errors` returns them.
         gauge_free: the second of what it returns.
-        exact: "floor" and "limit" by id, as `studies.exact_trap_errors` returns them, and for a
-            chain "strain_deviation", the unit of the flow's published likelihoods.
+        exact: "floor" and "limit" by id, as `limits.limits` returns them, and for a
+            chain "position_deviation", the unit of the flow's published likelihoods.
 
     Returns:
         A row for each published number, with "id", "quantity", "split", "boundary", "unit",
@@ -86,7 +90,7 @@ def score_errors(
         ValueError: unknown study.
     """
     rows = []
-    shift = log(exact.get("strain_deviation", 1.0))
+    shift = log(exact.get("position_deviation", 1.0))
     for row in published(study):
         name = row["id"]
         entry: dict[str, Any] = {
@@ -115,12 +119,12 @@ def scored_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of a scoreboard, as from `score_errors`, from a `metrics.json`.
 
     Args:
-        metrics: its content, as `studies.load_metrics` reads it.
+        metrics: its content, as `results.load_metrics` reads it.
     """
     return score_errors(metrics["study"], metrics["errors"], metrics["gauge_free"], metrics)
 
 
-def score(study: str, seeds: int | None = None, out: str | None = None) -> list[dict[str, Any]]:
+def score(study: str, seeds: int | None = None, out: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
     """Scored rows of a study, from stored results if they are of this very code, else trained now.
 
     Args:
@@ -132,13 +136,23 @@ def score(study: str, seeds: int | None = None, out: str | None = None) -> list[
         FileNotFoundError: there are no metrics in that folder.
         ValueError: unknown study, or metrics that are damaged.
     """
-    if out is not None:
-        return scored_rows(load_metrics(f"{out}/metrics.json"))
-    seeds = SEEDS[choice("study", study, SEEDS)] if seeds is None else seeds
-    path = study_folder(study, seeds) / "metrics.json"
-    # the folder's name holds the key of recipe, seeds and source: what is there is not stale
-    metrics = load_metrics(path) if path.exists() else reproduce(study, seeds)
-    return scored_rows(metrics)
+    return scored_rows(result(study, seeds)[2] if out is None else load_metrics(Path(out) / "metrics.json"))
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of `values`, one for each seed.
+
+    Raises:
+        ValueError: NaN, or no values.
+
+    >>> summary([3.0, 1.0, 2.0])
+    {'median': 2.0, 'min': 1.0, 'max': 3.0}
+    """
+    require(len(values) > 0, "values must hold at least 1 number, but is empty")
+    ordered = torch.tensor(values, dtype=torch.float64)
+    require(not bool(ordered.isnan().any()), "values must be numbers, but hold NaN")
+    middle = sorted(values)[(len(values) - 1) // 2 : len(values) // 2 + 1]
+    return {"median": sum(middle) / len(middle), "min": min(values), "max": max(values)}
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -188,7 +202,7 @@ def board(study: str | None = None) -> list[dict[str, Any]]:
         ValueError: unknown study.
     """
     rows = []
-    for name in SEEDS if study is None else (choice("study", study, SEEDS),):
+    for name in STUDIES if study is None else (choice("study", study, STUDIES),):
         truth = truth_scores(name)
         for row in score(name):
             if row["unit"] == "%":
@@ -204,7 +218,7 @@ def stored() -> dict[str, dict[str, Any]]:
     >>> len(stored())
     46
     """
-    with files("ibvonns").joinpath("scoreboard.json").open(encoding="utf-8") as file:
+    with files("ibvonns.paper").joinpath("scoreboard.json").open(encoding="utf-8") as file:
         return {row["id"]: row for row in json.load(file)}
 
 

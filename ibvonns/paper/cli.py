@@ -1,0 +1,152 @@
+"""The command line: `ibvonns reproduce`, `scoreboard` and `export`.
+
+`ibvonns reproduce STUDY` simulates, trains from scratch and scores a study.
+
+- `--seeds N`: how many seeds, from 0; as many as the book trains if not given.
+- `--out FOLDER`: for the results; a cache if not given.
+
+`ibvonns scoreboard` shows the published numbers beside ours, and trains first what is missing.
+
+- `--study STUDY`: one study; all if not given.
+- `--seeds N`: how many seeds, from 0.
+- `--out FOLDER`: read what `reproduce --out` wrote.
+- `--json`, `--csv`: print these instead of a table.
+- `--check`: exit with 1 if a row is worse than the one that the library keeps.
+
+`ibvonns export STUDY FILE` writes a trained model as JSON.
+
+- `--replica N`: which of the trained seeds.
+
+`ibvonns --version` prints the version. STUDY is one of trap, chain-gmm and chain-cnf. What is wrong
+with an argument is said in one sentence, with exit status 2; `--help` tells of each command.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ibvonns import __version__
+from ibvonns.files import save_json
+from ibvonns.paper import scoreboard as boards
+from ibvonns.paper.results import load_metrics, plain, result, study_folder
+from ibvonns.paper.results import reproduce as run_study
+from ibvonns.paper.studies import STUDIES
+from ibvonns.training import TrainingError
+from ibvonns.validation import choice
+
+__all__ = ["app"]
+
+#: The program behind the command `ibvonns`.
+#:
+#: :meta hide-value:
+app = typer.Typer(
+    help="Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given."),
+]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong is said in one sentence."""
+    try:
+        yield
+    except (ValueError, OSError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("ibvonns").setLevel(logging.INFO)  # which engine runs
+
+
+@app.command()
+def reproduce(
+    study: Name,
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; a cache if not given.")] = None,
+) -> None:
+    """Simulate, train from scratch and score a study; write metrics.json and the model.
+
+    A run that was interrupted goes on from its last checkpoint in the same folder.
+    """
+    with _told():
+        metrics = run_study(study, seeds, out)
+    number = len(metrics["seeds"])
+    Console().print(boards.table(boards.scored_rows(metrics)))
+    print(f"trained {number} seeds in {metrics['training_seconds']} s")
+    print(f"draw of first weights that went on: {metrics['draws']}")
+    print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
+
+
+@app.command()
+def scoreboard(
+    study: Annotated[str | None, typer.Option(help="One study; all that can be trained if not given.")] = None,
+    seeds: Seeds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a row is worse than the stored one.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Read a folder that `reproduce --out` wrote.")] = None,
+) -> None:
+    """Show published numbers beside ours; what has not been trained yet is trained first.
+
+    With the book's own seeds each row has a verdict, and a noise floor with its scatter.
+    """
+    if check and (seeds is not None or out is not None):
+        raise typer.BadParameter("--check is for the book's own seeds: leave --seeds and --out out")
+    with _told():
+        wanted = list(STUDIES) if study is None else [choice("study", study, STUDIES)]
+        if out is not None:
+            wanted = [load_metrics(out / "metrics.json")["study"]]
+        own = seeds is None and out is None
+        rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
+    if check:
+        worse = boards.worsened(rows, boards.stored())
+        print("\n".join(worse) or f"none of {len(rows)} rows is worse than the stored one")
+        raise typer.Exit(1 if worse else 0)
+    if as_json:
+        print(json.dumps(plain(rows), indent=1, allow_nan=False))
+    elif as_csv:
+        print(boards.comma_separated(rows), end="")
+    else:
+        Console().print(boards.table(rows))
+
+
+@app.command()
+def export(
+    study: Name,
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    replica: Annotated[int, typer.Option(min=0, help="Which of the trained seeds.")] = 0,
+) -> None:
+    """Write a trained model as JSON, whole digits, for a page or another language."""
+    with _told():
+        save_json(out, result(study)[0].exported(replica))
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    app()
