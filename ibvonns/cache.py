@@ -57,9 +57,7 @@ def _imported(node: ast.AST, above: Path) -> list[Path]:
         place = above / name.replace(".", "/")
         # a module, a package, or a name in one of both
         options = [
-            candidate
-            for base in (place, place.parent)
-            for candidate in (base.with_suffix(".py"), base / "__init__.py")
+            candidate for base in (place, place.parent) for candidate in (base.with_suffix(".py"), base / "__init__.py")
         ]
         ours = name.split(".")[0] == PACKAGE
         files += [option for option in options if ours and option.is_file()][:1]

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.law import Law
 from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
-from ibvonns.neural import NeuralLaw
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
 from ibvonns.validation import choice, count, finite, positive, require, shaped
@@ -25,8 +25,15 @@ __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
 DECODERS = ("gaussian", "mixture", "flow")  #: Of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4.
 #: Potentials with a second law, or rates by plain networks without one.
-LAWS: dict[str, Any] = {"potentials": Law, "rates": NeuralLaw}
+LAWS: dict[str, Any] = {"potentials": Law}
 KIND = "ibvonns.Model"
+
+
+def _law(name: str) -> Any:
+    """The class of a law; plain rates are one of the paper's baselines, of which a file may tell."""
+    if name == "rates":
+        import_module("ibvonns.paper.baselines")  # it adds them to LAWS
+    return LAWS[choice("law", name, LAWS)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Architecture:
         positive("wells", self.wells)
         count("sigmoids", self.sigmoids)
         count("components", self.components)
-        choice("law", self.law, LAWS)
+        _law(self.law)
         choice("decoder", self.decoder, DECODERS)
         count("internal", self.internal, 0 if self.decoder == "flow" and self.bonds else 1)
         fits = self.decoder == "gaussian" or self.components == 1
@@ -147,7 +154,7 @@ class Model(nn.Module):
             self.decoder = MixtureDecoder(rngs, a.wells, **inner)
         else:
             self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=a.layout.fields)
-        self.law: Law = LAWS[a.law](rngs, a.layout, a.spacing, **inner)
+        self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, **inner)
 
     @torch.no_grad()
     def set_scales(self, data: Observations) -> None:

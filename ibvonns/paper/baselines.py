@@ -1,185 +1,121 @@
 """Laws to compare with: no internal variable, and no potentials; `stiv` has a third.
 
-All are trained on the same data by the same recipe (`chain_studies.train_chain`).
+All are trained on the same data by the same recipe as the chain with a flow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from ibvonns.chain_model import ChainModel
-from ibvonns.chain_studies import chain_data, train_chain
+from ibvonns.cache import cached
+from ibvonns.fit import fitted
+from ibvonns.law import Scales
+from ibvonns.layouts import Layout
+from ibvonns.model import LAWS, Model
 from ibvonns.networks import MLP, softplus
-from ibvonns.studies import cached
-from ibvonns.validation import choice, count, positive, shaped
+from ibvonns.paper.studies import STUDIES
+from ibvonns.validation import choice, count
 
 __all__ = ["BASELINES", "NeuralLaw", "trained_baseline"]
 
-#: Potentials of the strain alone, and plain networks for rates.
-BASELINES = ("strain-only", "neural-ode")
+#: By name in what an architecture differs from ours: potentials of the strain alone, plain rates.
+BASELINES: Mapping[str, Mapping[str, Any]] = {"strain-only": {"internal": 0}, "neural-ode": {"law": "rates"}}
 SEEDS = 3
 
 
-class NeuralLaw(nn.Module):
-    """Rates of strain and alpha by plain networks of the state: no energy, no dissipation.
+class NeuralLaw(Scales):
+    """Velocities of the bonds and rates of alpha by plain networks of the states: a neural ODE.
 
-    The velocity of a particle and the rate of alpha follow from the states of the springs on either
-    side of it; for the pulled end from its spring's state and, as an affine function with a slope
-    above 0, from F_ex, so that F_ex can be had from v_n. Nothing else is asked of them: there is no
-    second law.
-
-    It stands where `onsager.ChainPotentials` stands, with the same scales and end conditions.
+    They follow from the state of a site and of those ahead of it; at a driven end from its site's
+    state and, as an affine function with a slope above 0, from F_ex, so that F_ex can be had from
+    v_n; at a point from its state, and so does F_ex. It stands where `law.Law` stands, with the
+    same units and end conditions.
 
     Args:
         rngs: one generator for each replica.
-        natural_length: L0.
+        layout: of the sites.
+        spacing: as for `Scales`.
+        internal: number of internal variables of a site.
         hidden: widths of the hidden layers; these make it as large as the potentials.
-        internal: number of internal variables of a spring.
 
     Raises:
-        ValueError: no generator, a width below 1, or an L0 that is not above 0.
+        ValueError: no generator, a width below 1, or as `Scales`.
 
+    >>> from ibvonns.layouts import Row
     >>> from ibvonns.networks import generators
-    >>> law, strain = NeuralLaw(generators([0])), torch.ones(1, 1, 10, dtype=torch.float64)
-    >>> alpha, pull = 0 * strain[..., None], torch.ones(1, 1, dtype=torch.float64)
-    >>> _, _, v_n = law.force_given(strain, alpha, pull)
-    >>> _, _, force = law.velocity_given(strain, alpha, v_n)
-    >>> bool((force - pull).abs().max() < 1e-12)
+    >>> law, z = NeuralLaw(generators([0]), Row()), torch.ones(1, 1, 10, 2, dtype=torch.float64)
+    >>> pull = torch.ones(1, 1, dtype=torch.float64)
+    >>> _, v_n = law.step(z, force=pull)
+    >>> bool((law.step(z, velocity=v_n[..., 0])[1] - pull).abs().max() < 1e-12)
     True
     """
-
-    strain_scale: Tensor
-    force_scale: Tensor
-    velocity_scale: Tensor
 
     def __init__(
         self,
         rngs: Sequence[Generator],
-        natural_length: float = 0.01,
-        hidden: Sequence[int] = (34, 34),
+        layout: Layout,
+        spacing: float = 1.0,
         internal: int = 1,
+        hidden: Sequence[int] = (34, 34),
     ):
-        super().__init__()
-        self.natural_length = positive("natural_length", natural_length)
-        self.internal = count("internal", internal, 0)
-        each = 1 + internal
-        self.between = MLP(rngs, (2 * each, *hidden, each))
-        self.end = MLP(rngs, (each, *hidden, 2 * each))  # offsets and slopes in F_ex
-        self.register_buffer("strain_scale", torch.tensor([0.0, 1.0], dtype=torch.float64))
-        self.register_buffer("force_scale", torch.tensor(1.0, dtype=torch.float64))
-        self.register_buffer("velocity_scale", torch.tensor(1.0, dtype=torch.float64))
+        super().__init__(layout, spacing, internal)
+        width, out = layout.fields + internal, layout.directions + internal
+        self.between = MLP(rngs, ((1 + layout.directions) * width, *hidden, out))
+        if layout.ends:  # of a driven end offsets and slopes in F_ex; of a point F_ex
+            self.end = MLP(rngs, (width, *hidden, 2 * out if layout.driven else layout.ends))
 
-    def set_scales(
-        self, strain: tuple[float, float], force_scale: float, velocity_scale: float
-    ) -> None:
-        """Fix the scales.
+    def step(self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """dz/dt, and what an end answers, as `law.Law.step`.
 
         Args:
-            strain: mean and deviation of the mean strain.
-            force_scale: deviation of F_ex, a force.
-            velocity_scale: of the particles, a velocity.
+            z: shape (replicas, trajectories, sites, fields + internal).
+            force: F_ex, shape (replicas, trajectories) or (trajectories,).
+            velocity: v_n, same shapes.
 
         Raises:
-            ValueError: a scale of force or velocity that is not above 0.
+            ValueError: a driven end of which nothing is known.
         """
-        self.strain_scale.copy_(torch.tensor(strain))
-        self.force_scale.fill_(positive("force_scale", force_scale))
-        self.velocity_scale.fill_(positive("velocity_scale", velocity_scale))
-
-    def _parts(self, strain: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled rates (v, alpha) of all springs but the last; offsets and slopes of the last."""
-        axes = ("replicas", "trajectories", "springs")
-        shaped("alpha", alpha, (*axes, self.internal))
-        shaped("strain", strain, alpha.shape[:-1])
-        mean, deviation = self.strain_scale
-        state = torch.cat([((strain - mean) / deviation)[..., None], alpha], -1)
-        pairs = torch.cat([state[:, :, :-1], state[:, :, 1:]], -1)
-        between = self.between(pairs.flatten(1, 2)).unflatten(1, pairs.shape[1:3])
-        offset, slope = self.end(state[:, :, -1]).chunk(2, -1)
-        first = softplus(slope[..., :1] + 2)  # of v_n: above 0
-        return between, offset, torch.cat([first, slope[..., 1:]], -1)
-
-    def _rates(self, between: Tensor, last: Tensor, moved: Tensor | None) -> Any:
-        """Rates of strain and alpha in their units, and v_n, which may be prescribed."""
-        rates = torch.cat([between, last[:, :, None]], 2)
-        v = self.velocity_scale * rates[..., 0]
-        own = v[..., -1]
-        if moved is not None:
-            v = torch.cat([v[..., :-1], moved.expand(own.shape)[..., None]], -1)
-        wall = torch.zeros_like(v[..., :1])
-        stretch = torch.cat([wall, v], -1).diff(dim=-1) / self.natural_length
-        unit = self.velocity_scale / self.natural_length / self.strain_scale[1]
-        return stretch, unit * rates[..., 1:], own
-
-    def force_given(
-        self, strain: Tensor, alpha: Tensor, external_force: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and v_n, when F_ex is known.
-
-        Args:
-            strain: shape (replicas, trajectories, springs).
-            alpha: with one more axis, internal.
-            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
-
-        Returns:
-            As `onsager.ChainPotentials.force_given`.
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        between, offset, slope = self._parts(strain, alpha)
-        pull = (external_force / self.force_scale).expand(offset.shape[:2])[..., None]
-        return self._rates(between, offset + slope * pull, None)
-
-    def both_given(
-        self, strain: Tensor, alpha: Tensor, external_force: Tensor, velocity: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and the law's own v_n, when both are recorded.
-
-        Args:
-            strain: shape (replicas, trajectories, springs).
-            alpha: with one more axis, internal.
-            external_force: F_ex, shape (trajectories,) or (replicas, trajectories).
-            velocity: v_n, same shape.
-
-        Returns:
-            As `onsager.ChainPotentials.both_given`.
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        between, offset, slope = self._parts(strain, alpha)
-        pull = (external_force / self.force_scale).expand(offset.shape[:2])[..., None]
-        return self._rates(between, offset + slope * pull, velocity)
-
-    def velocity_given(
-        self, strain: Tensor, alpha: Tensor, velocity: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates of strain and of alpha, and F_ex, when v_n is known.
-
-        Args:
-            strain: shape (replicas, trajectories, springs).
-            alpha: with one more axis, internal.
-            velocity: v_n, shape (trajectories,) or (replicas, trajectories).
-
-        Returns:
-            As `onsager.ChainPotentials.velocity_given`.
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        between, offset, slope = self._parts(strain, alpha)
-        wanted = (velocity / self.velocity_scale).expand(offset.shape[:2])
-        pull = (wanted - offset[..., 0]) / slope[..., 0]
-        last = offset + slope * pull[..., None]
-        stretch, change, _ = self._rates(between, last, velocity)
-        return stretch, change, self.force_scale * pull
+        layout, state = self.layout, self.scaled(z)
+        head, _ = layout.bonds(z.shape[2])
+        if layout.driven:
+            head = head[:, :-1]
+        here = state[:, :, : head.shape[1]]
+        ahead = [state[:, :, bond] for bond in head.to(z.device)]
+        pairs = torch.cat([here, *ahead], -1)
+        rates = self.between(pairs.flatten(1, 2)).unflatten(1, pairs.shape[1:3])
+        answer: Tensor | None = None
+        if layout.driven:
+            offset, slope = self.end(state[:, :, -1]).chunk(2, -1)
+            slope = torch.cat([softplus(slope[..., :1] + 2), slope[..., 1:]], -1)  # v_n rises
+            if force is not None:
+                pull = (force / self.force).expand(z.shape[:2])
+            elif velocity is not None:
+                wanted = (velocity / self.rate).expand(z.shape[:2])
+                pull = (wanted - offset[..., 0]) / slope[..., 0]
+                answer = (self.force * pull)[..., None]
+            else:
+                raise ValueError("force and velocity must not both be None at a driven end")
+            last = offset + slope * pull[..., None]
+            rates = torch.cat([rates, last[:, :, None]], 2)
+        elif layout.ends:
+            answer = self.force * self.end(state[:, :, 0])
+        bonds = layout.directions
+        v, inner = self.rate * rates[..., :bonds], self.clock * rates[..., bonds:]
+        velocity = None if velocity is None else velocity.expand(z.shape[:2])
+        change, own = self.changed(v, inner, velocity)
+        if answer is None:
+            answer = own if layout.driven else own[..., :0]
+        return change, answer
 
 
-def trained_baseline(kind: str, seeds: int = SEEDS) -> ChainModel:
+LAWS["rates"] = NeuralLaw
+
+
+def trained_baseline(kind: str, seeds: int = SEEDS) -> Model:
     """A baseline with a flow for a decoder, trained on the chain's data by the chain's recipe.
 
     From the cache, if this very code has trained it before. A seed is taken as it comes: whether
@@ -192,21 +128,13 @@ def trained_baseline(kind: str, seeds: int = SEEDS) -> ChainModel:
     Raises:
         ValueError: another kind, or no seed.
     """
-    differs: Any = {"internal": 0} if choice("kind", kind, BASELINES) == "strain-only" else {}
-    differs |= {"law": NeuralLaw} if kind == "neural-ode" else {}
+    study = STUDIES["chain-cnf"]
+    architecture = replace(study.architecture, **BASELINES[choice("kind", kind, BASELINES)])
+    recipe = replace(study.recipe, attempts=0)
     numbers = range(count("seeds", seeds))
 
     def compute() -> dict[str, Any]:
-        ensemble = chain_data()["train"]
-        trained, *_ = train_chain(ensemble, numbers, "chain-cnf", attempts=0, **differs)
-        return {name: value.tolist() for name, value in trained.state_dict().items()}
+        return fitted(architecture, study.observed("train"), numbers, recipe).model.exported()
 
-    weights = cached("chain-baseline", [kind, seeds], compute, Path(__file__))
-    model = ChainModel(numbers, "flow", **differs)
-    model.load_state_dict(
-        {
-            name: torch.tensor(weights[name], dtype=value.dtype).view_as(value)
-            for name, value in model.state_dict().items()
-        }
-    )
-    return model
+    parts = [study.drawn, architecture, recipe, seeds]
+    return Model.restored(cached(f"baseline-{kind}", parts, compute, Path(__file__)))

@@ -53,8 +53,7 @@ app = typer.Typer(
 )
 Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
 Seeds = Annotated[
-    int | None,
-    typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given."),
+    int | None, typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given.")
 ]
 
 

@@ -65,10 +65,7 @@ def published(study: str | None = None) -> list[dict[str, str]]:
 
 
 def score_errors(
-    study: str,
-    errors: Mapping[str, list[float]],
-    gauge_free: Mapping[str, list[float]],
-    exact: Mapping[str, Any],
+    study: str, errors: Mapping[str, list[float]], gauge_free: Mapping[str, list[float]], exact: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Rows of a scoreboard from the errors of each seed.
 
@@ -222,9 +219,7 @@ def stored() -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in json.load(file)}
 
 
-def worsened(
-    rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def worsened(rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is worse than it was: a sentence for each row with a worse verdict or a worse median.
 
     A median is worse when it lies beyond the largest of the stored seeds by more than half of their
@@ -247,8 +242,7 @@ def worsened(
             said.append(f"{row['id']}: {row['verdict']!r}, but was {old['verdict']!r}")
         elif not row["median"] <= allowed:
             said.append(
-                f"{row['id']}: median {row['median']:.4g}, but was {old['median']:.4g} and may be "
-                f"up to {allowed:.4g}"
+                f"{row['id']}: median {row['median']:.4g}, but was {old['median']:.4g} and may be up to {allowed:.4g}"
             )
     return said
 

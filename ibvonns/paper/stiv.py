@@ -245,9 +245,7 @@ def _variances(covariance: Tensor) -> Tensor:
     return spread - 2 * torch.cat([none, neighbours, none], -1)
 
 
-def _averages(
-    springs: Springs, mean: Tensor, covariance: Tensor, length: Tensor
-) -> tuple[Tensor, Tensor]:
+def _averages(springs: Springs, mean: Tensor, covariance: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """M of every spring, and A = B^T diag(w) B of the free particles."""
     middle = _elongations(mean, length) - springs.barrier
     force, stiffness = springs.pull(middle, _variances(covariance).sqrt())

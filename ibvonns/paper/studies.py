@@ -31,9 +31,7 @@ Errors = dict[str, list[float]]  #: By the id of `published.csv`, one for each r
 class System(Protocol):
     """What a study asks of a system: realisations under a protocol, from several values."""
 
-    def simulate_paper(
-        self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /
-    ) -> Ensemble: ...
+    def simulate_paper(self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /) -> Ensemble: ...
 
 
 @runtime_checkable

@@ -1,23 +1,23 @@
 """Trials of a law beyond its data: far pulls, cycles that may yield no work, longer chains."""
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
 from torch import Tensor
 
-from ibvonns.chain_model import ChainModel, observe_chain
 from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
+from ibvonns.model import Model
+from ibvonns.observations import observe
+from ibvonns.paper.stiv import Gaussians, chain_springs, first_state
 from ibvonns.protocols import pulled_length
-from ibvonns.stiv import Gaussians, chain_springs, first_state
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
-from ibvonns.validation import count, positive, shaped
+from ibvonns.validation import count, positive
 
 __all__ = [
     "FAR",
@@ -31,7 +31,7 @@ __all__ = [
     "long_chain",
 ]
 
-FINE = 640  # grid points for the first states, as for the studies' errors
+FINE = 641  # grid points for the first states, as for the studies' errors
 #: First length and factor of the paper's pulling speed by name; the training data know no push.
 FAR = {"faster": (0.2, 1.5), "fast": (0.28, 3.0), "push": (0.2, -0.5)}
 
@@ -60,13 +60,13 @@ def far_data(realisations: int = 2000, seed: int = 30_000) -> dict[str, Ensemble
 
 
 @torch.no_grad()
-def gaussian_errors(data: Mapping[str, Ensemble]) -> dict[str, float]:
+def gaussian_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str, float]:
     """Errors of the Gaussian ansatz of `stiv`, by the ids of the flow's rows.
 
     It starts from each ensemble's own mean and covariance, and fits nothing.
 
     Args:
-        data: as `chain_studies.chain_data` gives it, or `far_data`.
+        data: by split, an ensemble of the chain or its blocks, as `Study.blocks` gives them.
 
     Returns:
         Percent, or nats per strain for likelihoods.
@@ -77,32 +77,43 @@ def gaussian_errors(data: Mapping[str, Ensemble]) -> dict[str, float]:
     """
     springs, unit = chain_springs(Chain()), Chain().natural_length
     errors = {}
-    for split, part in data.items():
-        length, velocity = part.records["pulled_length"], part.records["velocity"]
-        force, strain = part.records["external_force"], part.mean()
-        begin = (springs, *first_state(part, unit), part.times, length)
+    for split, given_parts in data.items():
+        firsts: list[Ensemble] = []
+
+        def watched(parts: Iterable[Ensemble], firsts: list[Ensemble] = firsts) -> Iterator[Ensemble]:
+            for part in parts:
+                records = {name: record[:, :2] for name, record in part.records.items()}
+                firsts.append(Ensemble(part.times[:2], part.realisations[:, :2].clone(), records))
+                yield part
+
+        parts = [given_parts] if isinstance(given_parts, Ensemble) else given_parts
+        seen = observe(watched(parts), spacing=unit, points=4)  # moments alone are asked
+        assert seen.force is not None and seen.velocity is not None
+        force, strain = seen.force[..., 0], seen.field[..., 0]
+        first = replace(firsts[0], realisations=torch.cat([part.realisations for part in firsts], -1))
+        moved_by = (seen.velocity[:, 1:] * seen.times.diff()).cumsum(1)
+        start = firsts[0].records["pulled_length"][:, :1]
+        length = torch.cat([start, start + moved_by], 1)
+        begin = (springs, *first_state(first, unit), seen.times, length)
         moved = Gaussians.rolled(*begin)
         for given, path in (("velocity", moved), ("force", Gaussians.rolled(*begin, force))):
-            middle = path.elongation / unit - 1
-            errors[f"cnf-strain-{split}-{given}"] = relative_error(middle, strain)
-        pulled = moved.external_force(velocity)
+            errors[f"cnf-strain-{split}-{given}"] = relative_error(path.elongation / unit - 1, strain)
+        pulled = moved.external_force(seen.velocity)
         errors[f"cnf-force-{split}-velocity"] = relative_error(pulled, force)
-        spread = part.realisations.var(-1, unbiased=False)
         middle, deviation = moved.elongation / unit - 1, moved.deviation / unit
-        nll = gaussian_nll(middle, deviation, strain, spread).mean()
+        nll = gaussian_nll(middle, deviation, strain, seen.variance[..., 0]).mean()
         errors[f"cnf-nll-{split}"] = float(nll)
     return errors
 
 
 @torch.no_grad()
-def dissipated(model: ChainModel, strain: Tensor, alpha: Tensor, external_force: Tensor) -> Tensor:
+def dissipated(model: Model, states: Tensor, force: Tensor) -> Tensor:
     """Dissipation of a whole chain, g_v . v + g_alpha . dalpha/dt, summed over its springs.
 
     Args:
         model: with potentials for a law.
-        strain: shape (replicas, states, springs).
-        alpha: shape (replicas, states, springs, internal).
-        external_force: F_ex, shape (states,) or (replicas, states).
+        states: shape (replicas, states, springs, 1 + internal), strain first.
+        force: F_ex, shape (states,) or (replicas, states).
 
     Returns:
         An energy per time, shape (replicas, states).
@@ -110,22 +121,16 @@ def dissipated(model: ChainModel, strain: Tensor, alpha: Tensor, external_force:
     Raises:
         ValueError: wrong shape.
 
-    >>> model, strain = ChainModel([0]), torch.linspace(0, 2, 10, dtype=torch.float64)[None, None]
-    >>> float(dissipated(model, strain, strain[..., None], torch.ones(1).double())) > 0
+    >>> from ibvonns.model import Architecture
+    >>> model, states = Model([0], Architecture()), torch.ones(1, 1, 10, 2, dtype=torch.float64)
+    >>> float(dissipated(model, states, torch.ones(1).double())) > 0
     True
     """
-    law = model.potentials
-    tension, g_alpha = law.slopes(strain, alpha)
-    shaped("external_force", external_force, ("...", strain.shape[1]))
-    last = external_force.expand(strain.shape[:2])[..., None] - tension[..., -1:]
-    g_v = torch.cat([tension.diff(dim=-1), last], -1)
-    return law.dissipation(strain, alpha, g_v, g_alpha).sum(-1)
+    return model.law.dissipation(states, model.law.driving(states, force)).sum(-1)
 
 
 @torch.no_grad()
-def decoded_energy(
-    model: ChainModel, strain: Tensor, alpha: Tensor, points: int = 801
-) -> tuple[Tensor, Tensor]:
+def decoded_energy(model: Model, states: Tensor, points: int = 801) -> tuple[Tensor, Tensor]:
     """Free energy of the decoded densities, sum over springs of <V> + kBT <log q>.
 
     It asks the decoder and not the law, so that it serves for a law with no potentials, too. The
@@ -133,8 +138,7 @@ def decoded_energy(
 
     Args:
         model: whose decoder is asked.
-        strain: shape (replicas, states, springs).
-        alpha: shape (replicas, states, springs, internal).
+        states: shape (replicas, states, springs, 1 + internal), strain first.
         points: of the grid of strains from -3 to 7, how many.
 
     Returns:
@@ -144,34 +148,29 @@ def decoded_energy(
     Raises:
         ValueError: wrong shape, or fewer than two points.
 
-    >>> model, strain = ChainModel([0]), torch.ones(1, 2, 10, dtype=torch.float64)
-    >>> decoded_energy(model, strain, 0 * strain[..., None])[0].shape
+    >>> from ibvonns.model import Architecture
+    >>> model, states = Model([0], Architecture()), torch.ones(1, 2, 10, 2, dtype=torch.float64)
+    >>> decoded_energy(model, states)[0].shape
     torch.Size([1, 2])
     """
     chain = Chain()
     grid = torch.linspace(-3, 7, count("points", points, 2), dtype=torch.float64)
-    logs = model.decoder.log_density(
-        grid.expand(len(alpha), strain.shape[1] * strain.shape[2], -1),
-        strain.flatten(-2),
-        alpha.flatten(1, 2),
-    )
+    rows = states.flatten(1, 2)
+    logs = model.decoder.log_density(grid.expand(*rows.shape[:2], -1), rows)
     density = logs.exp() * (grid[1] - grid[0])
     inside = chain.potential(grid) + chain.temperature * logs.clamp_min(-700)
-    energy = (density * inside).sum(-1).unflatten(1, strain.shape[1:]).sum(-1)
-    missing = (density.sum(-1) - 1).abs().unflatten(1, strain.shape[1:])
+    energy = (density * inside).sum(-1).unflatten(1, states.shape[1:3]).sum(-1)
+    missing = (density.sum(-1) - 1).abs().unflatten(1, states.shape[1:3])
     return energy, missing.amax(-1)
 
 
 @torch.no_grad()
-def held_rate(
-    model: ChainModel, strain: Tensor, alpha: Tensor, step: float = 1e-4
-) -> tuple[Tensor, Tensor]:
+def held_rate(model: Model, states: Tensor, step: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Rate of `decoded_energy` while the pulled end is held: by the second law never above 0.
 
     Args:
         model: whose law and decoder are asked.
-        strain: as for `decoded_energy`.
-        alpha: as for `decoded_energy`.
+        states: as for `decoded_energy`.
         step: of time, for the difference.
 
     Returns:
@@ -180,22 +179,15 @@ def held_rate(
     Raises:
         ValueError: wrong shape, or a step that is not above 0.
     """
-    still = torch.zeros(strain.shape[1], dtype=strain.dtype)
-    stretch, change, _ = model.potentials.velocity_given(strain, alpha, still)
-    before, missing = decoded_energy(model, strain, alpha)
-    moved = strain + positive("step", step) * stretch, alpha + step * change
-    return (decoded_energy(model, *moved)[0] - before) / step, missing
+    rate, _ = model.law.step(states, velocity=states.new_zeros(states.shape[1]))
+    before, missing = decoded_energy(model, states)
+    after, _ = decoded_energy(model, states + positive("step", step) * rate)
+    return (after - before) / step, missing
 
 
 @torch.no_grad()
 def cycle_work(
-    model: ChainModel,
-    strain: Tensor,
-    alpha: Tensor,
-    amplitude: Tensor,
-    period: float,
-    periods: int = 4,
-    step: float = 0.01,
+    model: Model, start: Tensor, amplitude: Tensor, period: float, periods: int = 4, step: float = 0.01
 ) -> Tensor:
     """Work that the pulled end does in the last of several equal cycles, by the law's own force.
 
@@ -205,8 +197,7 @@ def cycle_work(
 
     Args:
         model: whose law is asked.
-        strain: first states, shape (conditions, springs).
-        alpha: shape (replicas, conditions, springs, internal).
+        start: first states, shape (replicas, conditions, springs, 1 + internal).
         amplitude: of each condition, a length, shape (conditions,).
         period: of the cycle, a time.
         periods: how many; the earlier ones lead to the periodic state.
@@ -223,8 +214,8 @@ def cycle_work(
     times = torch.arange(total + 1, dtype=torch.float64) * (period / each)
     wave = (1 - torch.cos(2 * torch.pi * times / period)) / 2
     velocity = _backward(amplitude[:, None] * wave, times)
-    _, _, force = model.predict(strain, alpha, times, velocity, "velocity")
-    return (force * velocity)[..., -each:].sum(-1) * (period / each)
+    _, force = model.rolled(start, times, None, velocity, "velocity")
+    return (force[..., 0] * velocity)[..., -each:].sum(-1) * (period / each)
 
 
 def _backward(length: Tensor, times: Tensor) -> Tensor:
@@ -263,13 +254,13 @@ class LongChain:
 
 @torch.no_grad()
 def long_chain(
-    model: ChainModel,
+    model: Model,
     springs: int,
     lengths: Sequence[float] = (0.13, 0.17, 0.21, 0.25),
     realisations: int = 20_000,
     faster: float = 1.0,
     seed: int = 40_000,
-    block: int = 2000,
+    block: int = 200,
 ) -> LongChain:
     """Direct simulation of a chain and the law's prediction of it.
 
@@ -284,7 +275,7 @@ def long_chain(
         realisations: chains for each length, a multiple of `block`.
         faster: factor of the paper's pulling speed.
         seed: of the first block; the next ones count up.
-        block: chains that each thread simulates at a time, to bound memory.
+        block: chains that are simulated at a time, to bound memory.
 
     Raises:
         ValueError: fewer than two springs, or fewer realisations than a block.
@@ -295,30 +286,28 @@ def long_chain(
     starts = factor * torch.tensor(lengths, dtype=torch.float64)
     length = starts[:, None] + positive("faster", faster) * pull
     number = count("number of blocks", realisations // count("block", block))
-
-    def simulated_block(index: int) -> tuple[Tensor, Tensor, Tensor]:
-        part = chain.simulate(length, times, block, torch.Generator().manual_seed(seed + index))
-        return part.mean(), part.records["external_force"], part.realisations[:, :2].clone()
-
     begun = time.perf_counter()
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        means, forces, begins = zip(*threads.map(simulated_block, range(number)), strict=True)
+    means, forces, firsts = [], [], []
+    for index in range(number):
+        part = chain.simulate(length, times, block, torch.Generator().manual_seed(seed + index))
+        means.append(part.mean())
+        forces.append(part.records["external_force"])
+        firsts.append(part.realisations[:, :2].clone())
     simulated = time.perf_counter() - begun
     strain, force = (torch.stack(parts).mean(0) for parts in (means, forces))
     begun = time.perf_counter()
-    velocity = _backward(length, times)
-    records = {"velocity": velocity[:, :2], "external_force": force[:, :2]}
-    first = Ensemble(times[:2], torch.cat(begins, -1), records)
-    alpha = model.encode(observe_chain(first, chain.natural_length, FINE))[:, :, 0]
-    path, _, pulled = model.predict(strain[:, 0], alpha, times, velocity, "velocity")
+    first = Ensemble(times[:2], torch.cat(firsts, -1))
+    alpha = model.encode(observe(first, spacing=chain.natural_length, points=FINE))[:, :, 0]
+    start = torch.cat([strain[:, 0, :, None].expand(*alpha.shape[:-1], 1), alpha], -1)
+    path, pulled = model.rolled(start, times, None, _backward(length, times), "velocity")
     predicted = time.perf_counter() - begun
-    errors = _errors(path, strain)
-    middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2]]
+    errors = _errors(path[..., 0], strain)
+    middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2], ..., 0]
     norm = strain.square().sum((0, 1)).sqrt()
     return LongChain(
         springs,
         errors,
-        _errors(pulled, force),
+        _errors(pulled[..., 0], force),
         100 * (middle - strain).square().sum((0, 1)).sqrt() / norm,
         strain.amax((0, 1)),
         simulated,
