@@ -41,7 +41,7 @@ def made(layout: Layout, internal: int = 1, wild: bool = False, seeds: Sequence[
             if name == "mobility":
                 parameter.fill_(-3.0)  # softplus of it: 1 / 20
             else:
-                parameter.mul_(-0.4 if "mix" in name else 4.0)  # that of the mixes: 1 and more
+                parameter.mul_(0.3 if "mix" in name else 2.0)  # that of the mixes: 1 / 4 and more
     return law
 
 
