@@ -149,7 +149,7 @@ def test_runaway_or_nan_is_no_sound_one() -> None:
     with torch.no_grad():
         next(model.law.dissipation_network.parameters())[1] = 1e6
         next(model.law.energy_network.parameters())[1] = 1e6
-    assert unsound(scores(model, seen_of("row")), 1e300) in ([], [1])  # told, and no exception
+    assert unsound(scores(model, seen_of("row")), 1e300) == [1]  # told, and no exception
 
 
 # --- draws and restarts ----------------------------------------------------------------------
@@ -244,7 +244,8 @@ def test_a_seed_is_chosen_from_its_own_draws_alone() -> None:
     found = fitted(architecture_of("row"), seen_of("row"), [4, 5], DRAWN)
     assert all(0 <= draw < 4 for draw in found.draws)
     density = found.history["density"]
-    assert density.shape == (3, 2) and density.isfinite().all()
+    assert density.shape == (3, 2) and density[[0, 2]].isfinite().all()
+    assert density[1].isnan().all()  # encoder and decoder are held at first
     assert found.history["field"].shape == (3, 2) and found.history["field"][:1].isnan().all()
     again = fitted(architecture_of("row"), seen_of("row"), [4, 5], DRAWN)
     assert same(weights_of(again.model), weights_of(found.model)) and again.draws == found.draws

@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 
 from ibvonns.metrics import gauge_free_error, relative_error
 from ibvonns.paper.scoreboard import summary
-from ibvonns.protocols import pulled_length
-from ibvonns.rollout import rollout
-from ibvonns.systems.trap import Trap, paper_times
 
 VALUES = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=12)
 
@@ -50,3 +47,11 @@ def test_relative_error_depends_on_the_gauge() -> None:
     truth = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     assert relative_error(truth + 11, truth + 10) < relative_error(truth + 1, truth) / 5
     assert gauge_free_error(truth + 11, truth + 10) == pytest.approx(100 * sqrt(3 / 2))
+
+
+@given(st.lists(st.floats(-9, 9), min_size=1, max_size=9))
+def test_summary_is_the_same_in_any_order(values: list[float]) -> None:
+    ordered, found = sorted(values), summary(values)
+    assert found == summary(ordered) == summary(ordered[::-1])
+    assert found["min"] == ordered[0] and found["max"] == ordered[-1]
+    assert found["min"] <= found["median"] <= found["max"]
