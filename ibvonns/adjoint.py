@@ -33,8 +33,9 @@ step to the first, with a bar for the derivative of the loss::
 and for a point G-bar_s is the bar of F_ex.
 
 Only the states and G are kept on the way forward; what else happened within a step is computed once
-more on the way back. Lanes, the sites of a few trajectories or a tile of a large one, stand in the
-last axis of every array, so that each inner loop runs over contiguous numbers and is vectorised.
+more on the way back. Lanes, the sites of a block of trajectories, stand in the last axis of every
+array, so that each inner loop runs over contiguous numbers and is vectorised. What is left of the
+lanes, and of the last block, is filled with sites of which nothing is asked.
 """
 
 import math
@@ -48,6 +49,7 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ibvonns.law import Law
 from ibvonns.layouts import Layout
@@ -58,7 +60,7 @@ __all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 LITTLE = 8000  # steps of a site, some milliseconds, for which no second thread is started
-LANES = 128  # sites that are stepped together, about: their numbers fit into the nearest memory
+LANES = 128  # sites of a block, about: their numbers fit into the nearest memory
 PAD = 8  # lanes are filled up to a multiple, which leaves no remainder to the vectorised loops
 
 
@@ -399,62 +401,44 @@ def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_ba
 
 
 @inner
-def _load(full: Any, first: int, count: int, part: Any) -> None:
-    """A tile of sites into lanes."""
-    for k in range(part.shape[0]):
-        for j in range(count):
-            part[k, j] = full[k, first + j]
-
-
-@inner
-def _store(part: Any, first: int, count: int, full: Any) -> None:
-    """Lanes back into their sites."""
-    for k in range(part.shape[0]):
-        for j in range(count):
-            full[k, first + j] = part[k, j]
-
-
-@inner
-def _forces(slope: Any, force: Any, head: Any, first: int, count: int, g: Any) -> None:
-    """g of a tile from G of all sites and from F_ex at driven ends, where head is -1 - trajectory."""
+def _forces(slope: Any, force: Any, head: Any, g: Any) -> None:
+    """g from G and from F_ex at driven ends, where head is -1 - trajectory."""
     bonds, skip = head.shape[0], slope.shape[0] - g.shape[0]
-    for k in range(bonds, g.shape[0]):
-        for j in range(count):
-            g[k, j] = -slope[skip + k, first + j]
-    for k in range(bonds):
-        for j in range(count):
-            to = head[k, first + j]
-            g[k, j] = (slope[0, to] if to >= 0 else force[-1 - to]) - slope[0, first + j]
+    for k in range(g.shape[0]):
+        for j in range(g.shape[1]):
+            if k >= bonds:
+                g[k, j] = -slope[skip + k, j]
+            else:
+                to = head[k, j]
+                g[k, j] = (slope[0, to] if to >= 0 else force[-1 - to]) - slope[0, j]
 
 
 @numeric
-def _pull(weights: Any, room: Any, state: Any, slope: Any, velocity: Any, low: int, high: int, force: Any) -> None:
-    """F_ex of trajectories low to high, for which their ends move as given; a guess is replaced.
+def _pull(weights: Any, search: Any, state: Any, slope: Any, velocity: Any, force: Any) -> None:
+    """F_ex of all trajectories, for which their ends move as given; a guess is replaced.
 
     r of the last bond rises with its g by a slope of at least its mobility m, so that the root of
     r = v lies within |r - v| / m of any guess, on a known side. Secants, which halve the bracket
     where they would leave it.
     """
-    (_, _, power, linear, mobility), (z, g, zero, _, rate, _, _, free, path, mems), search = weights, *room
-    root, error, steep, left, right, base = search
-    one, none, half = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5)
-    per, m = state.shape[1] // len(force), mobility[0, 0]
+    (_, _, power, linear, mobility), (room, lasts, rows, base) = weights, search
+    (z, g, zero, rate, _, _, free, path, mems), (root, error, steep, left, right) = room, rows
+    one, none, half, m = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5), mobility[0, 0]
     _clear(base)
-    for j in range(high - low):
-        last = (low + j + 1) * per - 1
+    for j, last in enumerate(lasts):
         for k in range(z.shape[0]):
             z[k, j] = state[k, last]
             g[k, j] = -slope[k, last]
-        g[0, j] += force[low + j]
+        g[0, j] += force[j]
     _free(linear, z, free)
     _slope(power, path, zero, mems[1], -one, base)
     for turn in range(100):
         _copy(base, rate)
         _slope(power, path, g, mems[0], one, rate)
         largest = none
-        for j in range(high - low):
+        for j in range(len(lasts)):
             x = g[0, j]
-            wrong = rate[0, j] + m * x - velocity[low + j]
+            wrong = rate[0, j] + m * x - velocity[j]
             if turn == 0:
                 reach = abs(wrong) / m + abs(x) * g.dtype.type(1e-6)
                 steep[0, j], left[0, j], right[0, j] = m, x - reach, x + reach
@@ -472,150 +456,121 @@ def _pull(weights: Any, room: Any, state: Any, slope: Any, velocity: Any, low: i
             largest = max(largest, abs(x - root[0, j]) / (one + abs(x)))
         if not largest > g.dtype.type(1e-15):
             break
-    for j in range(high - low):
-        force[low + j] = g[0, j] + slope[0, (low + j + 1) * per - 1]
+    for j, last in enumerate(lasts):
+        force[j] = g[0, j] + slope[0, last]
 
 
 @entry
-def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, span: Any, moved: bool, search: Any) -> None:
-    """Fill in the trajectories of a span, low to high, of one replica.
+def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, moved: bool, search: Any) -> None:
+    """Fill in a block of one replica.
 
-    record: states (steps + 1, d, sites), with the first ones given and, at a point, every field; G,
-    (steps, d, sites); the law's own v_n at each step, (steps, trajectories); memory for the rates.
-    given: F_ex, v_n, (steps, trajectories) each, and the length of each step, (steps, sites).
-    bonds: head and tail of each, and the sites of a trajectory.
+    record: states (steps + 1, d, lanes), with the first ones given and, at a point, every field; G,
+    (steps, d, lanes); the law's own v_n at each step, (steps, trajectories).
+    given: F_ex, v_n, (steps, trajectories) each, and the length of each step, (steps, lanes).
+    bonds: head and tail of each.
     search: memory to find F_ex from v_n, which then is written; None where it is given.
     """
-    (path, slopes, ends, flux), (force, velocity, clock), (head, tail, per) = record, given, bonds
-    net, _, power, linear, mobility = weights
-    z, g, zero, slope, rate, cond, mem, free, gated, mems = room
-    (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
-    skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
-    _spread(weights[1][0], cond[1])
-    _spread(weights[1][1], cond[4])
+    (path, slopes, ends), (force, velocity, clock), (head, tail) = record, given, bonds
+    (net, biases, power, linear, mobility), (_, g, zero, rate, cond, mem, free, gated, mems) = weights, room
+    (_, d, lanes), c, one, none = path.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
+    skip, known = d - c, d - linear[0].shape[0]
+    _spread(biases[0], cond[1])
+    _spread(biases[1], cond[4])
     for n in range(len(clock)):
-        for at in range(begin, end, lanes):
-            number = min(lanes, end - at)
-            _load(path[n], at, number, z)
-            _clear(slope)
-            _slope(net, cond, z, mem, one, slope)
-            _store(slope, at, number, slopes[n])
+        state, new, slope = path[n], path[n + 1], slopes[n]
+        _clear(slope)
+        _slope(net, cond, state, mem, one, slope)
         if search is not None:  # of the type of the argument: costs nothing where it is None
-            for b in range(span[0], span[1]):  # a guess: that of the step before
+            for b in range(force.shape[1]):  # a guess: that of the step before
                 force[n, b] = force[max(n - 1, 0), b]
-            _pull(weights, search, path[n], slopes[n], velocity[n], span[0], span[1], force[n])
-        for at in range(begin, end, lanes):
-            number = min(lanes, end - at)
-            _load(path[n], at, number, z)
-            _forces(slopes[n], force[n], head, at, number, g)
-            for k in range(c):
-                for j in range(lanes):
-                    rate[k, j] = mobility[0, k] * g[k, j]
-            _free(linear, z[known:], free)
-            _slope(power, gated, g, mems[0], one, rate)
-            _slope(power, gated, zero, mems[1], -one, rate)
-            _store(rate, at, number, flux)
+            _pull(weights, search, state, slope, velocity[n], force[n])
+        _forces(slope, force[n], head, g)
+        for k in range(c):
+            for j in range(lanes):
+                rate[k, j] = mobility[0, k] * g[k, j]
+        _free(linear, state[known:], free)
+        _slope(power, gated, g, mems[0], one, rate)
+        _slope(power, gated, zero, mems[1], -one, rate)
         for k in range(head.shape[0], c):
-            for s in range(begin, end):
-                path[n + 1, skip + k, s] = path[n, skip + k, s] + clock[n, s] * flux[k, s]
+            for j in range(lanes):
+                new[skip + k, j] = state[skip + k, j] + clock[n, j] * rate[k, j]
         if head.shape[0]:
-            for b in range(span[0], span[1]):
-                last = (b + 1) * per - 1
-                if head[0, last] < 0:
-                    ends[n, b] = flux[0, last]
+            for j in range(lanes):
+                if head[0, j] < 0:
+                    ends[n, -1 - head[0, j]] = rate[0, j]
                     if moved:
-                        flux[0, last] = velocity[n, b]
-            for s in range(begin, end):
+                        rate[0, j] = velocity[n, -1 - head[0, j]]
+            for j in range(lanes):
                 brought = none
                 for k in range(head.shape[0]):
-                    brought += flux[k, s] - (flux[k, tail[k, s]] if tail[k, s] >= 0 else none)
-                path[n + 1, 0, s] = path[n, 0, s] + clock[n, s] * brought
+                    brought += rate[k, j] - (rate[k, tail[k, j]] if tail[k, j] >= 0 else none)
+                new[0, j] = state[0, j] + clock[n, j] * brought
 
 
 @entry
 def _roll_back(
-    weights: Any,
-    weights_bar: Any,
-    room: Any,
-    room_bar: Any,
-    record: Any,
-    given: Any,
-    bonds: Any,
-    span: Any,
-    moved: bool,
+    weights: Any, weights_bar: Any, room: Any, room_bar: Any, record: Any, given: Any, bonds: Any, moved: bool
 ) -> None:
-    """Add to the bars of the weights; leave those of the first states in the first of the full bars.
+    """Add to the bars of the weights; leave those of the first states in the last of record.
 
     record: as in `_roll`, with the bars of the states, those of the end's answers (of the law's own
-    v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields, sites)), and full bars.
+    v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields, lanes)).
     """
-    (path, slopes, path_bar, ends_bar, (new, all_z_bar, all_g_bar)) = record
-    (force, _, clock), (head, tail, per) = given, bonds
-    (net, _, power, linear, mobility), (net_bar, biases_bar, power_bar, linear_bar, mobility_bar) = weights, weights_bar
-    z, g, zero, slope, rate, cond, mem, free, gated, mems = room
-    z_bar, g_bar, unused, cond_bar, tmp, free_bar, gated_bar, power_tmp = room_bar
-    (d, lanes), c, one, none = z.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
-    skip, known, begin, end = d - c, d - linear[0].shape[0], span[0] * per, span[1] * per
-    directions = head.shape[0]
+    (path, slopes, path_bar, ends_bar, new), (force, _, clock), (head, tail) = record, given, bonds
+    (net, biases, power, linear, mobility), (net_bar, biases_bar, power_bar, linear_bar, mobility_bar) = (
+        weights,
+        weights_bar,
+    )
+    _, g, zero, rate, cond, mem, free, gated, mems = room
+    z_bar, slope, g_bar, unused, cond_bar, tmp, free_bar, gated_bar, power_tmp = room_bar
+    (_, d, lanes), c, one, none = path.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
+    skip, known, directions = d - c, d - linear[0].shape[0], head.shape[0]
     first = 0 if directions else skip  # of the state's parts that evolve
-    _spread(weights[1][0], cond[1])
-    _spread(weights[1][1], cond[4])
+    _spread(biases[0], cond[1])
+    _spread(biases[1], cond[4])
     for n in range(len(clock) - 1, -1, -1):
+        state = path[n]
         for k in range(first, d):
-            for s in range(begin, end):
-                new[k, s] += path_bar[n + 1, k, s]
-        for at in range(begin, end, lanes):
-            number = min(lanes, end - at)
-            _load(path[n], at, number, z)
-            _forces(slopes[n], force[n], head, at, number, g)
-            _free(linear, z[known:], free)
-            _slope(power, gated, g, mems[0], one, rate)
-            _slope(power, gated, zero, mems[1], one, rate)
-            _clear(rate)  # from here on its bar; lanes beyond the last site stay 0
-            for k in range(directions, c):
-                for j in range(number):
-                    rate[k, j] = clock[n, at + j] * new[skip + k, at + j]
-            for k in range(directions):
-                for s in range(at, at + number):
-                    to = head[k, s]
+            for j in range(lanes):
+                new[k, j] += path_bar[n + 1, k, j]
+        _forces(slopes[n], force[n], head, g)
+        _free(linear, state[known:], free)
+        _slope(power, gated, g, mems[0], one, rate)
+        _slope(power, gated, zero, mems[1], one, rate)
+        for k in range(c):  # from here on its bar
+            total = none
+            for j in range(lanes):
+                if k >= directions:
+                    rate[k, j] = clock[n, j] * new[skip + k, j]
+                else:
+                    to = head[k, j]
                     if to >= 0:
-                        rate[k, s - at] = clock[n, s] * (new[0, s] - new[0, to])
+                        rate[k, j] = clock[n, j] * (new[0, j] - new[0, to])
                     else:
-                        rate[k, s - at] = ends_bar[n, 0, -1 - to] + (none if moved else clock[n, s] * new[0, s])
-            for k in range(c):
-                total = none
-                for j in range(lanes):
-                    total += rate[k, j] * g[k, j]
-                    g_bar[k, j] = mobility[0, k] * rate[k, j]
-                mobility_bar[0, k] += total
-            for part in free_bar:
-                _clear(part)
-            _slope_adjoint(power, power_bar, gated, gated_bar, g, mems[0], power_tmp, one, rate, g_bar)
-            _slope_adjoint(power, power_bar, gated, gated_bar, zero, mems[1], power_tmp, -one, rate, unused)
-            _clear(z_bar)
-            _free_adjoint(linear, linear_bar, free, free_bar, z[known:], z_bar[known:])
-            _store(z_bar, at, number, all_z_bar)
-            _store(g_bar, at, number, all_g_bar)
-        for at in range(begin, end, lanes):
-            number = min(lanes, end - at)
-            _load(path[n], at, number, z)
-            _load(all_z_bar, at, number, z_bar)
-            _slope(net, cond, z, mem, one, slope)
-            _clear(slope)  # from here on its bar
-            for k in range(directions, c):
-                for j in range(number):
-                    slope[skip + k, j] = -all_g_bar[k, at + j]
-            for k in range(directions):
-                for s in range(at, at + number):
-                    slope[0, s - at] += (all_g_bar[k, tail[k, s]] if tail[k, s] >= 0 else none) - all_g_bar[k, s]
-            if directions == 0:
-                for k in range(skip):
-                    for j in range(number):
-                        slope[k, j] = ends_bar[n, k, at + j]
-            _slope_adjoint(net, net_bar, cond, cond_bar, z, mem, tmp, one, slope, z_bar)
-            for k in range(first, d):
-                for j in range(number):
-                    new[k, at + j] += z_bar[k, j]
+                        rate[k, j] = ends_bar[n, 0, -1 - to] + (none if moved else clock[n, j] * new[0, j])
+                total += rate[k, j] * g[k, j]
+                g_bar[k, j] = mobility[0, k] * rate[k, j]
+            mobility_bar[0, k] += total
+        for part in free_bar:
+            _clear(part)
+        _slope_adjoint(power, power_bar, gated, gated_bar, g, mems[0], power_tmp, one, rate, g_bar)
+        _slope_adjoint(power, power_bar, gated, gated_bar, zero, mems[1], power_tmp, -one, rate, unused)
+        _clear(z_bar)
+        _free_adjoint(linear, linear_bar, free, free_bar, state[known:], z_bar[known:])
+        _slope(net, cond, state, mem, one, slope)
+        _clear(slope)  # from here on its bar
+        for k in range(directions, c):
+            for j in range(lanes):
+                slope[skip + k, j] = -g_bar[k, j]
+        for k in range(directions):
+            for j in range(lanes):
+                slope[0, j] += (g_bar[k, tail[k, j]] if tail[k, j] >= 0 else none) - g_bar[k, j]
+        if directions == 0:
+            _copy(ends_bar[n], slope)
+        _slope_adjoint(net, net_bar, cond, cond_bar, state, mem, tmp, one, slope, z_bar)
+        for k in range(first, d):
+            for j in range(lanes):
+                new[k, j] += z_bar[k, j]
     _total(cond_bar[1], biases_bar[0])
     _total(cond_bar[4], biases_bar[1])
 
@@ -674,8 +629,8 @@ class Widths(NamedTuple):
         free = (*free, *make(m1, m1, m1 + m2, m1 + m2, m2, m2))
         mem, *mems = (make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in (*nets, nets[1]))
         tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in nets)
-        forth = *make(d, c, c, d, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)
-        back = *make(d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp
+        forth = *make(d, c, c, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)
+        back = *make(d, d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp
         return forth, back
 
 
@@ -687,15 +642,15 @@ def _gated(lin1: Any, lin2: Any, mid: Any, gate: Any, c: int) -> Arrays:
 
 
 class Run(NamedTuple):
-    """What a rollout in scaled variables needs beside weights and first states.
+    """What a rollout in scaled variables needs beside weights and first states; blocks in front.
 
     Attributes:
         widths: sizes of the law's networks.
-        given: F_ex and v_n of each step, (replicas, steps, trajectories), 0 where there is none, and
-            the length of each step, (replicas, steps, sites).
-        field: of a point, (replicas, steps, fields, trajectories).
-        bonds: head and tail of all sites, (directions, sites), a driven end being -1 - trajectory;
-            and the sites of a trajectory.
+        given: F_ex and v_n of each step, (replicas, blocks, steps, trajectories), 0 where there is
+            none, and the length of each step, (replicas, blocks, steps, lanes).
+        field: of a point, (replicas, blocks, steps, fields, lanes).
+        bonds: head and tail of the sites of a block, (directions, lanes), a driven end being -1 -
+            trajectory.
         moved: an end moves at the velocity that is given.
         search: F_ex is found from it.
     """
@@ -703,91 +658,72 @@ class Run(NamedTuple):
     widths: Widths
     given: Arrays
     field: Any
-    bonds: tuple[Any, Any, int]
+    bonds: tuple[Any, Any]
     moved: bool
     search: bool
 
-    def blocks(self, real: Any, work: Callable[[int, int, tuple[int, int], Arrays], None]) -> int:
-        """Call work for each replica and block of as many sites as are stepped together.
-
-        With the number of the block, its trajectories and memory, on as many threads as pay; how
-        many blocks there are is returned.
-        """
-        (replicas, steps, sites), per = self.given[2].shape, self.bonds[2]
-        threads = 1 if replicas * steps * sites < LITTLE else torch.get_num_threads()
-        number = min(max(-(-sites // LANES), -(-threads // replicas)), sites // per)
-        cuts = [sites // per * n // number for n in range(number + 1)]
-
-        def call(task: tuple[int, int]) -> None:
-            r, n = task
-            span = cuts[n], cuts[n + 1]
-            work(r, n, span, self.widths.room(_lanes((span[1] - span[0]) * per), real))
-
+    def blocks(self, work: Callable[[tuple[int, int]], None]) -> None:
+        """Call work((replica, block)) for all, on as many threads as pay."""
+        replicas, number, steps, lanes = self.given[2].shape
         tasks = [(r, n) for n in range(number) for r in range(replicas)]
+        threads = 1 if len(tasks) * steps * lanes < LITTLE else torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
-            list(map(call, tasks) if threads == 1 else pool.map(call, tasks))
-        return number
-
-
-def _lanes(sites: int) -> int:
-    """Lanes that a block of so many sites needs at once."""
-    return PAD * -(-min(sites, LANES) // PAD)
+            list(map(work, tasks) if threads == 1 else pool.map(work, tasks))
 
 
 class _Rollout(torch.autograd.Function):
-    """`fused_rollout`, differentiable by the weights and the first state.
+    """Of each block the states, G and the end's answers, differentiable by weights and first states.
 
-    In the precision of `flat` throughout; the results, states, G and the end's answers, come back
-    in that of `start`.
+    In the precision of `flat` throughout; the results come back in that of `start`.
     """
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
         weights, first = _arrays(flat.dtype, flat, start)
-        real, (replicas, steps, sites), d = weights.dtype.type, run.given[2].shape, first.shape[1]
-        path, slopes = np.empty((replicas, steps + 1, d, sites), real), np.empty((replicas, steps, d, sites), real)
-        ends, (force, velocity, clock) = np.zeros((replicas, steps, sites // run.bonds[2]), real), run.given
-        path[:, 0] = first
-        if len(run.bonds[0]) == 0:
-            path[:, :-1, : run.field.shape[2]] = run.field
+        (*front, d, lanes), steps, point = first.shape, run.given[2].shape[2], len(run.bonds[0]) == 0
+        path, slopes = (np.empty((*front, steps + more, d, lanes), weights.dtype) for more in (1, 0))
+        ends, (force, velocity, clock) = np.zeros_like(run.given[0]), run.given
+        path[:, :, 0] = first
+        if point:
+            path[:, :, :-1, : run.field.shape[3]] = run.field
         force = np.zeros_like(ends) if run.search else force
 
-        def work(r: int, _: int, span: tuple[int, int], room: Arrays) -> None:
-            search, lanes = None, _lanes(span[1] - span[0])
+        def work(at: tuple[int, int]) -> None:
+            search, lasts = None, np.flatnonzero(run.bonds[0][:1] < 0)
             if run.search:
-                rows = tuple(np.zeros((n, lanes), real) for n in (1, 1, 1, 1, 1, run.widths.forces))
-                search = run.widths.room(lanes, real)[0], rows
-            record = path[r], slopes[r], ends[r], np.empty((run.widths.forces, sites), real)
-            given = force[r], velocity[r], clock[r]
-            _roll(run.widths.views(weights[r]), room[0], record, given, run.bonds, span, run.moved, search)
+                wide = PAD * -(-len(lasts) // PAD)
+                rows = tuple(np.zeros((n, wide), weights.dtype) for n in (1, 1, 1, 1, 1, run.widths.forces))
+                search = run.widths.room(wide, weights.dtype)[0], lasts, rows[:5], rows[5]
+            room, record = run.widths.room(lanes, weights.dtype)[0], (path[at], slopes[at], ends[at])
+            given = force[at], velocity[at], clock[at]
+            _roll(run.widths.views(weights[at[0]]), room, record, given, run.bonds, run.moved, search)
 
-        number = run.blocks(real, work)
-        ctx.kept = weights, path, slopes, run, start.dtype, number
-        point = len(run.bonds[0]) == 0
-        answers = slopes[:, :, : run.field.shape[2]] if point else (force if run.search else ends)[:, :, None]
-        return torch.from_numpy(path[:, 1:]).to(start.dtype), torch.from_numpy(answers).to(start.dtype)
+        run.blocks(work)
+        ctx.kept = weights, path, slopes, run, start.dtype
+        answers = slopes[:, :, :, : run.field.shape[3]] if point else (force if run.search else ends)[:, :, :, None]
+        return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(answers).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        weights, path, slopes, run, dtype, number = ctx.kept
+        weights, path, slopes, run, dtype = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
-        path_bar[:, 1:] = bars[0].numpy()
-        weights_bar = np.zeros((len(weights), number, weights.shape[1]), path.dtype)
-        start_bar, sizes = np.zeros_like(path[:, 0]), (path.shape[2], run.widths.forces)
+        path_bar[:, :, 1:] = bars[0].numpy()
+        weights_bar = np.zeros((*path.shape[:2], weights.shape[1]), path.dtype)
+        start_bar = np.zeros_like(path[:, :, 0])
 
-        def work(r: int, block: int, span: tuple[int, int], room: Arrays) -> None:
-            full = start_bar[r], *(np.zeros((n, path.shape[3]), path.dtype) for n in sizes)
-            record = path[r], slopes[r], path_bar[r], ends_bar[r], full
-            views = run.widths.views(weights[r]), run.widths.views(weights_bar[r, block])
-            _roll_back(*views, *room, record, tuple(part[r] for part in run.given), run.bonds, span, run.moved)
+        def work(at: tuple[int, int]) -> None:
+            record = path[at], slopes[at], path_bar[at], ends_bar[at], start_bar[at]
+            views = run.widths.views(weights[at[0]]), run.widths.views(weights_bar[at])
+            room = run.widths.room(path.shape[4], path.dtype)
+            _roll_back(*views, *room, record, tuple(part[at] for part in run.given), run.bonds, run.moved)
 
-        run.blocks(path.dtype, work)
+        run.blocks(work)
         return torch.from_numpy(weights_bar.sum(1)), torch.from_numpy(start_bar).to(dtype), None
 
 
 def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
-    """All of them as arrays in one precision; axes of stride 0 in front stay so."""
-    return [part.detach().to(dtype).numpy() for part in parts]
+    """All of them as arrays in one precision."""
+    return [part.detach().to(dtype).contiguous().numpy() for part in parts]
 
 
 def fused_weights(law: Law) -> tuple[Widths, Tensor]:
@@ -868,30 +804,45 @@ def fused_rollout(
         States after each step, (replicas, trajectories, steps, sites, fields + internal), and what
         the end answers at the beginning of each, (replicas, trajectories, steps, ends).
     """
-    layout, (replicas, trajectories, sites, _) = law.layout, start.shape
+    layout, (replicas, trajectories, sites, _), fields = law.layout, start.shape, law.layout.fields
     widths, flat = fused_weights(law)
-    flat = flat.to(dtype)
-    mean, deviation = law.field
-    nothing = steps.new_zeros(1, steps.shape[2], trajectories).expand(replicas, -1, -1)
-    pull = nothing if force is None else (force / law.force).mT.contiguous()
-    speed = nothing if velocity is None else (velocity / law.rate).mT.contiguous()
-    field = nothing if field is None else ((field - mean) / deviation).permute(0, 2, 3, 1)
-    *given, controls = _arrays(dtype, pull, speed, (law.clock * steps).mT.repeat_interleave(sites, 2), field)
+    flat, (mean, deviation) = flat.to(dtype), law.field
+    some = max(1, min(LANES // sites, -(-trajectories * replicas // torch.get_num_threads())))
+    number, spare = -(-trajectories // some), -some * sites % PAD
+
+    def packed(part: Tensor, wide: bool = True) -> Tensor:
+        """From (replicas, trajectories, ..., last) to blocks of lanes: (replicas, blocks, ..., lanes)."""
+        part = part.movedim(1, -2) if wide else part.movedim(1, -1)[..., None]  # (..., trajectories, sites)
+        part = pad(part, (0, 0, 0, some * number - trajectories)).unflatten(-2, (number, some))
+        return pad(part.flatten(-2), (0, spare if wide else 0)).movedim(-2, 1)
+
+    nothing = steps.new_zeros(steps.shape)
+    pull = nothing if force is None else force / law.force
+    speed = nothing if velocity is None else velocity / law.rate
+    controls = nothing[..., None] if field is None else (field - mean) / deviation
+    clock = packed((law.clock * steps)[..., None].expand(*steps.shape, sites))
+    parts = packed(pull, False), packed(speed, False), clock, packed(controls, False)
+    *given, controls = _arrays(dtype, *parts[:3], pad(parts[3], (0, spare)))
     search = layout.driven and force is None
-    bonds = *_bonds(layout, trajectories, sites), sites
-    run = Run(widths, tuple(given), controls, bonds, velocity is not None, search)
-    scaled = law.scaled(start).permute(0, 3, 1, 2).flatten(2)
-    path, ends = _Rollout.apply(flat, scaled, run)
-    path = path.unflatten(3, (trajectories, sites)).permute(0, 3, 1, 4, 2)
-    fields = layout.fields
+    run = Run(widths, tuple(given), controls, _bonds(layout, some, sites), velocity is not None, search)
+    path, ends = _Rollout.apply(flat, packed(law.scaled(start).movedim(-1, 2)), run)
+
+    def unpacked(part: Tensor, each: int) -> Tensor:
+        """From blocks to trajectories: (replicas, trajectories, ..., last)."""
+        part = part[..., : some * each].unflatten(-1, (some, each)).movedim(-2, 2)
+        return part.flatten(1, 2)[:, :trajectories]
+
+    path = unpacked(path, sites).movedim(3, -1)
     path = torch.cat([mean + deviation * path[..., :fields], path[..., fields:]], -1)
     unit = law.rate if layout.driven and not search else law.force
-    return path, unit * ends.permute(0, 3, 1, 2)[..., : layout.ends]
+    return path, unit * unpacked(ends, 1)[..., 0][..., : layout.ends]
 
 
 def _bonds(layout: Layout, trajectories: int, sites: int) -> tuple[Any, Any]:
-    """Head and tail of the bonds of all trajectories side by side; ends are -1 - trajectory."""
+    """Head and tail of the sites of a block; ends are -1 - trajectory, spare lanes lead to themselves."""
     head, tail = (part[:, None] for part in layout.bonds(sites))
     each = torch.arange(trajectories)[:, None]
-    head = torch.where(head < 0, -1 - each, head + sites * each)
-    return head.flatten(1).numpy(), torch.where(tail < 0, tail, tail + sites * each).flatten(1).numpy()
+    head = torch.where(head < 0, -1 - each, head + sites * each).flatten(1)
+    tail = torch.where(tail < 0, tail, tail + sites * each).flatten(1)
+    spare = (sites * trajectories + torch.arange(-sites * trajectories % PAD)).expand(len(head), -1)
+    return torch.cat([head, spare], 1).numpy(), torch.cat([tail, spare], 1).numpy()
