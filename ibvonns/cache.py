@@ -47,20 +47,14 @@ def sources(module: Path) -> list[Path]:
 
 def _imported(node: ast.AST, above: Path) -> list[Path]:
     """Files of the library that a statement imports; what a package itself holds is in its init."""
-    names: list[str] = []
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-    elif isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    files = []
-    for name in names:
-        place = above / name.replace(".", "/")
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{name}" for name in names]
+    files: list[Path] = []
+    for place in (above / name.replace(".", "/") for name in names if name.split(".")[0] == PACKAGE):
+        ends = [(base.with_suffix(".py"), base / "__init__.py") for base in (place, place.parent)]
         # a module, a package, or a name in one of both
-        options = [
-            candidate for base in (place, place.parent) for candidate in (base.with_suffix(".py"), base / "__init__.py")
-        ]
-        ours = name.split(".")[0] == PACKAGE
-        files += [option for option in options if ours and option.is_file()][:1]
+        files += [option for pair in ends for option in pair if option.is_file()][:1]
     return files
 
 
@@ -90,9 +84,8 @@ def key_of(module: Path, *parts: object) -> str:
     >>> key_of(Path(__file__), "one") == key_of(Path(__file__), "other")
     False
     """
-    python = platform.python_version()
-    digest = hashlib.sha256(repr((parts, torch.__version__, numba.__version__, python)).encode())
-    digest.update(numpy.__version__.encode())
+    versions = torch.__version__, numba.__version__, numpy.__version__, platform.python_version()
+    digest = hashlib.sha256(repr((parts, versions)).encode())
     for path in sources(module):
         digest.update(path.name.encode() + _code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()

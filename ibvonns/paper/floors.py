@@ -19,7 +19,7 @@ from ibvonns.model import Model
 from ibvonns.observations import Observations, joined
 from ibvonns.paper.limits import exact_limits
 from ibvonns.paper.results import plain, restored_errors, result
-from ibvonns.paper.studies import STUDIES, Exact, Study, errors, study_of
+from ibvonns.paper.studies import STUDIES, Study, errors, study_of
 from ibvonns.validation import count, finite
 
 __all__ = ["Floor", "floor_of", "truth_scores"]
@@ -90,7 +90,7 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
             seen = study.observed(split, FIRST + index)
             light[index][split] = replace(seen.coarser(study.points), blocks={})
             for name, model in models.items():
-                if not isinstance(study.system, Exact):
+                if study.exact is None:
                     encoded[name].append(model.encoder.ungauged(model.encode(seen)).float())
             total = seen if total is None else joined([total, seen])
         assert total is not None
@@ -101,13 +101,13 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
         }
         for name, own in studies.items():
             found[name][0].update(errors(own, models[name], {split: total})[0])
-            if not isinstance(study.system, Exact):
+            if study.exact is None:
                 floors = {quantity: floor_of(each) for quantity, each in samples.items()}
                 floors["alpha"] = _middle(torch.stack(encoded[name]))
                 for quantity, floor in floors.items():
                     found[name][1].update(dict.fromkeys(own.ids(quantity, split), floor))
-    if isinstance(study.system, Exact):
-        each = [exact_limits(study.system, one, study.prefix)["floor"] for one in light]
+    if study.exact is not None:
+        each = [exact_limits(study.exact, one, study.prefix)["floor"] for one in light]
         for name in studies:
             rows = {key: torch.tensor([one[key] for one in each], dtype=torch.float64) for key in each[0]}
             found[name][1].update({key: _floor(values) for key, values in rows.items()})

@@ -6,6 +6,7 @@ from math import hypot, sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from ibvonns.decoders import gaussian_nll
 from ibvonns.metrics import relative_error
 from ibvonns.model import Model
 from ibvonns.observations import Observations
-from ibvonns.paper.studies import Exact, Study, exact_potentials
+from ibvonns.paper.studies import Study, exact_potentials
+from ibvonns.systems.trap import Trap
 from ibvonns.validation import count, finite, require, shaped
 
 __all__ = [
@@ -35,7 +37,7 @@ def _standardised(values: Tensor, training: Tensor) -> Tensor:
     return (values - training.mean()) / training.std(unbiased=False)
 
 
-def exact_limits(system: Exact, data: Mapping[str, Observations], prefix: str = "trap") -> dict[str, Any]:
+def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "trap") -> dict[str, Any]:
     """How good can any model look on these data? The exact theory, scored as a model would be.
 
     Args:
@@ -51,7 +53,7 @@ def exact_limits(system: Exact, data: Mapping[str, Observations], prefix: str = 
         alpha stands for the standardised mean.
 
     >>> from ibvonns.paper.studies import STUDIES
-    >>> data = STUDIES["trap"].data(realisations=10)
+    >>> data = STUDIES["trap"].data(realisations=20)
     >>> sorted(exact_limits(STUDIES["trap"].system, data))
     ['floor', 'limit']
     """
@@ -190,15 +192,9 @@ def entropy_limit(
             times = torch.cat([dense, torch.arange(every, steps, every)]).unique()
             parts.append(block.realisations[:, times])
         kept.append(torch.cat(parts, -1))
-    # weight of each time kept: its hat function summed over all times
-    share = torch.zeros(len(times), dtype=torch.float64)
-    for step in range(steps):
-        right = int(torch.searchsorted(times, step))
-        left = max(right - 1, 0)
-        far = 1.0 if right == left else float((step - times[left]) / (times[right] - times[left]))
-        share[right] += far
-        share[left] += 1 - far
-    share /= steps
+    # weight of each time kept: its hat function averaged over all times
+    hats = [numpy.interp(range(steps), times, hat).mean() for hat in numpy.eye(len(times))]
+    share = torch.tensor(hats, dtype=torch.float64)
 
     def mean(several: list[Tensor]) -> float:  # condition by condition, to bound memory
         rows = [spacing_entropy(torch.cat(each, -1)) for each in zip(*several, strict=True)]
@@ -238,8 +234,8 @@ def limits(study: Study, data: Mapping[str, Observations], model: Model, data_se
     Returns:
         "floor" and "limit" by id, as `exact_limits` says, and "limit_error" where it is known.
     """
-    if isinstance(study.system, Exact):
-        return exact_limits(study.system, data, study.prefix)
+    if (exact := study.exact) is not None:
+        return exact_limits(exact, data, study.prefix)
     entropies = entropy_limits(study, data_seed)
     limit, error = (
         {f"{study.prefix}-nll-{split}": getattr(entry, name) for split, entry in entropies.items()}

@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from math import log
+from math import isnan, log
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -20,22 +20,9 @@ from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice, require
 
 __all__ = [
-    "VERDICTS",
-    "board",
-    "comma_separated",
-    "judged",
-    "markdown",
-    "published",
-    "rounded",
-    "score",
-    "score_errors",
-    "scored_rows",
-    "stored",
-    "summary",
-    "table",
-    "verdict",
-    "worsened",
-]
+    "VERDICTS", "board", "comma_separated", "judged", "markdown", "published", "rounded", "score", "score_errors",
+    "scored_rows", "stored", "summary", "table", "verdict", "worsened"
+]  # fmt: skip
 
 #: The four verdicts, the best first.
 VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs")
@@ -146,10 +133,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     {'median': 2.0, 'min': 1.0, 'max': 3.0}
     """
     require(len(values) > 0, "values must hold at least 1 number, but is empty")
-    ordered = torch.tensor(values, dtype=torch.float64)
-    require(not bool(ordered.isnan().any()), "values must be numbers, but hold NaN")
-    middle = sorted(values)[(len(values) - 1) // 2 : len(values) // 2 + 1]
-    return {"median": sum(middle) / len(middle), "min": min(values), "max": max(values)}
+    require(not any(map(isnan, values)), "values must be numbers, but hold NaN")
+    return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -170,19 +155,19 @@ def verdict(row: Mapping[str, Any]) -> str:
     >>> verdict(nats), verdict({**nats, "median": 0.501})
     ('reproduced', 'at the noise floor')
     """
-    median, goal = row["median"], row["comparable"]
+    ours, goal = row["median"], row["comparable"]
     if row["unit"] == "nats":
-        if row["limit"] is not None and abs(median - row["limit"]) <= NATS:
+        if row["limit"] is not None and abs(ours - row["limit"]) <= NATS:
             return VERDICTS[0]
-        if median < goal - NATS:
+        if ours < goal - NATS:
             return VERDICTS[1]
-        return VERDICTS[2] if median <= goal + NATS else VERDICTS[3]
+        return VERDICTS[2] if ours <= goal + NATS else VERDICTS[3]
     if row["model"]["median"] <= row["floor"]:
         return VERDICTS[0]
-    if median < (1 - CLOSE / 2) * goal:
+    if ours < (1 - CLOSE / 2) * goal:
         return VERDICTS[1]
     known = max(goal, row["authors_code"] or 0.0)
-    return VERDICTS[2] if median <= (1 + CLOSE) * known else VERDICTS[3]
+    return VERDICTS[2] if ours <= (1 + CLOSE) * known else VERDICTS[3]
 
 
 def board(study: str | None = None) -> list[dict[str, Any]]:
@@ -307,6 +292,23 @@ def _sign(row: Mapping[str, Any]) -> str:
     return "" if row["id"].startswith("trap-nll") else "≈"
 
 
+def _ours(row: Mapping[str, Any], sign: str = "") -> str:
+    """Median and range over the seeds."""
+    median, low, high = (rounded(row[name], row["unit"]) for name in ("median", "min", "max"))
+    return f"{sign}{median} [{low}, {high}]"
+
+
+def _piped(heads: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
+    """A Markdown table whose first and, so many, last columns hold words."""
+    rule = ["---"] + ["---:"] * (len(heads) - 1 - words) + ["---"] * words
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
+
+
+def _by_encoder(row: Mapping[str, Any]) -> bool:
+    """Whether the floor is one that a trained encoder sees."""
+    return not row["id"].startswith("trap") and row["quantity"] == "alpha"
+
+
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Scored rows as a Markdown table, for a chapter.
 
@@ -320,16 +322,14 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     | row | published | ours [min, max] | in deviations | noise floor | limit |
     """
     heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
-    lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[1:]))]
+    lines = []
     for row in rows:
-        unit, chain, sign = row["unit"], not row["id"].startswith("trap"), _sign(row)
-        taken = sign if chain and row["quantity"] == "alpha" else ""  # a floor seen by the encoder
-        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
-        free = f"{sign}{rounded(row['gauge_free']['median'], unit)}" if "gauge_free" in row else ""
-        floor, limit = (rounded(row[name], unit) for name in ("floor", "limit"))
-        ours = f"{sign}{median} [{low}, {high}]"
-        lines.append((row["id"], f"{row['published']:g} {unit}", ours, free, taken + floor, limit))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        unit, sign = row["unit"], _sign(row)
+        free = sign + rounded(row["gauge_free"]["median"], unit) if "gauge_free" in row else ""
+        floor = sign * _by_encoder(row) + rounded(row["floor"], unit)
+        goal = f"{row['published']:g} {unit}"
+        lines.append((row["id"], goal, _ours(row, sign), free, floor, rounded(row["limit"], unit)))
+    return _piped(heads, lines, 0)
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -344,19 +344,14 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
     | row | published | their notebook | ours [min, max] | floor | limit | verdict |
     """
     heads = ("row", "published", "their notebook", "ours [min, max]", "floor", "limit", "verdict")
-    lines: list[tuple[str, ...]] = [heads, ("---", *("---:" for _ in heads[2:]), "---")]
+    lines = []
     for row in rows:
-        unit, chain, sign = row["unit"], not row["id"].startswith("trap"), _sign(row)
-        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
-        floor = rounded(row["floor"], unit) if unit == "%" else ""
-        if floor:
-            seen = "≈" if chain and row["quantity"] == "alpha" else ""  # by a trained encoder
-            floor = f"{seen}{floor} ± {seen}{rounded(row['floor_error'], unit)}"
+        unit, sign, seen = row["unit"], _sign(row), "≈" * _by_encoder(row)
+        floor = " ± ".join(seen + rounded(row[name], unit) for name in ("floor", "floor_error") if unit == "%")
         known = "" if row["authors_code"] is None else f"{row['authors_code']:g}"
-        ours, limit = f"{sign}{median} [{low}, {high}]", rounded(row["limit"], unit)
-        goal = f"{row['comparable']:#.3g} {unit}"
-        lines.append((row["id"], goal, known, ours, floor, limit, sign + row["verdict"]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        goal, limit = f"{row['comparable']:#.3g} {unit}", rounded(row["limit"], unit)
+        lines.append((row["id"], goal, known, _ours(row, sign), floor, limit, sign + row["verdict"]))
+    return _piped(heads, lines, 1)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -377,12 +372,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     if judged:
         drawn.add_column("verdict", min_width=12)
     for row in rows:
-        unit = row["unit"]
-        median, low, high = (rounded(row[name], unit) for name in ("median", "min", "max"))
-        floor = rounded(row["limit" if unit == "nats" else "floor"], unit)
+        floor = rounded(row["limit" if row["unit"] == "nats" else "floor"], row["unit"])
         words = (row["verdict"],) if judged else ()
-        ours = f"{median} [{low}, {high}]"
-        drawn.add_row(row["id"], f"{row['comparable']:.3g}", ours, floor, *words)
+        drawn.add_row(row["id"], f"{row['comparable']:.3g}", _ours(row), floor, *words)
     drawn.caption = (
         f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats, its floor the "
         "entropy limit; others: relative L2 error in %, the floor what the samples' noise leaves "

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import VELOCITIES, Trap
 from ibvonns.validation import choice, count
 
-__all__ = ["BLOCKS", "STUDIES", "Errors", "Exact", "Split", "Study", "errors", "exact_potentials", "study_of"]
+__all__ = ["BLOCKS", "STUDIES", "Errors", "Split", "Study", "errors", "exact_potentials", "study_of"]
 
 BLOCKS = 10  #: Independent parts in which the realisations of a study are simulated.
 MARGIN = 0.1  # by which the grid outreaches the first block, of its range
@@ -32,26 +32,6 @@ class System(Protocol):
     """What a study asks of a system: realisations under a protocol, from several values."""
 
     def simulate_paper(self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /) -> Ensemble: ...
-
-
-@runtime_checkable
-class Exact(Protocol):
-    """A system whose moments and potentials are known exactly (`systems.trap.Trap` says what each is)."""
-
-    @property
-    def rate(self) -> float: ...
-
-    def mean(self, lengths: Tensor, times: Tensor, /) -> Tensor: ...
-
-    def deviation(self, times: Tensor, /) -> Tensor: ...
-
-    def free_energy(self, lengths: Tensor, means: Tensor, /) -> Tensor: ...
-
-    def dual_dissipation(self, forces: Tensor, /) -> Tensor: ...
-
-    def thermodynamic_force(self, lengths: Tensor, means: Tensor, /) -> Tensor: ...
-
-    def external_force(self, lengths: Tensor, means: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -98,6 +78,11 @@ class Study:
     points: int
     control: tuple[str, ...] = ()
     seeds: int = 8
+
+    @property
+    def exact(self) -> Trap | None:
+        """The system, if its moments and potentials are known exactly, as those of a trap are."""
+        return cast(Trap, self.system) if hasattr(self.system, "dual_dissipation") else None
 
     @property
     def drawn(self) -> tuple[object, ...]:
@@ -177,26 +162,25 @@ class Study:
             seed: of the data.
             realisations: as for `blocks`.
         """
-        grid, whole, weights = self.grid(split), list[Observations](), torch.empty(0)
-        blocks: dict[str, list[Tensor]] = {"mean": [], "force": []}
+        grid, number = self.grid(split), len(self.splits[split].values)
+        weights, whole = torch.empty(0), list[Observations]()
+        means, forces = list[Tensor](), list[Tensor]()
         for block in self.blocks(split, seed, realisations):
-            shape = block.realisations.shape[:2]
-            blocks["mean"].append(block.mean().reshape(*shape, -1, 1))
-            blocks["force"].append(block.records["external_force"][..., None])
-            if not whole:
-                weights = torch.zeros(*blocks["mean"][0].shape[:3], len(grid), dtype=grid.dtype)
-            for place in range(len(weights)):
-                here = slice(place, place + 1)
+            means.append(block.mean().reshape(*block.realisations.shape[:2], -1, 1))
+            forces.append(block.records["external_force"][..., None])
+            weights = weights if whole else means[0].new_zeros(*means[0].shape[:3], len(grid))
+            for here in (slice(place, place + 1) for place in range(number)):
                 seen = self.observe(block.select(here), grid)
-                assert isinstance(seen.cloud, Density)
-                weights[here] += seen.cloud.weights / BLOCKS
-                light = replace(seen, cloud=Density(grid[:2], seen.cloud.weights[..., :2].clone()))
+                cloud = cast(Density, seen.cloud)
+                weights[here] += cloud.weights / BLOCKS
+                light = replace(seen, cloud=Density(grid[:2], cloud.weights[..., :2].clone()))
                 whole[here] = [joined([*whole[here], light])]
-        parts: dict[str, Any] = {"cloud": Density(grid, weights)}
-        for name in ("field", "mean", "variance", "force", "velocity"):
-            each = [getattr(one, name) for one in whole]
-            parts[name] = None if each[0] is None else torch.cat(each)
-        return replace(whole[0], **parts, blocks={name: torch.stack(kept) for name, kept in blocks.items()})
+        each = {
+            name: [getattr(one, name) for one in whole] for name in ("field", "mean", "variance", "force", "velocity")
+        }
+        parts: dict[str, Any] = {name: None if own[0] is None else torch.cat(own) for name, own in each.items()}
+        blocks = {"mean": torch.stack(means), "force": torch.stack(forces)}
+        return replace(whole[0], cloud=Density(grid, weights), blocks=blocks, **parts)
 
     def data(self, seed: int = 0, realisations: int | None = None) -> dict[str, Observations]:
         """`observed` of every split, by name.
@@ -205,7 +189,7 @@ class Study:
             seed: of the data.
             realisations: as for `blocks`.
 
-        >>> sorted(STUDIES["trap"].data(realisations=10))
+        >>> sorted(STUDIES["trap"].data(realisations=20))
         ['linear', 'test', 'train']
         """
         return {split: self.observed(split, seed, realisations) for split in self.splits}
@@ -245,46 +229,19 @@ class Study:
 
 
 GRID_SEED = 4_000_000  # data seed of the blocks that set the grids, far from all others
-_point, _row = Point(), Row()
-_oscillating, _linear = "oscillating", "smoothed-linear"
-_chain = Chain()
-_mixture = Study(
-    "chain-gmm",
-    "gmm",
-    _chain,
-    {
-        "train": Split(_linear, LENGTHS[::2]),
-        "test": Split(_linear, LENGTHS[1::2]),
-        "sine": Split("sinusoidal", (0.2,)),  # Figs. 14, 19
-    },
-    Architecture(_row, _chain.natural_length, reference=0.0, wells=_chain.well_strain),
-    Recipe.of(_row),
-    realisations=2000,
-    points=641,
-)
-_flow = replace(_mixture.architecture, decoder="flow")
+_chain, _splits = Chain(), {"train": Split("smoothed-linear", LENGTHS[::2])}
+_splits |= {"test": Split("smoothed-linear", LENGTHS[1::2]), "sine": Split("sinusoidal", (0.2,))}  # Figs. 14, 19
+_sites = Architecture(Row(), _chain.natural_length, reference=0.0, wells=_chain.well_strain)
+_mixture = Study("chain-gmm", "gmm", _chain, _splits, _sites, Recipe.of(Row()), realisations=2000, points=641)
+_flow = replace(_mixture, name="chain-cnf", prefix="cnf", architecture=replace(_sites, decoder="flow"))
+_pulls = {"train": Split("oscillating", VELOCITIES[::2]), "test": Split("oscillating", VELOCITIES[1::2])}
+_pulls |= {"linear": Split("smoothed-linear", (1.2,))}  # Fig. 9
+_site = Architecture(Point(), decoder="gaussian")
+_trap = Study("trap", "trap", Trap(), _pulls, _site, Recipe.of(Point()), 4000, 2049, ("pulled_length",))
 #: The three studies by name: the trap (Sec. 3), and the chain with a mixture and with a flow (Sec. 4).
 #:
 #: :meta hide-value:
-STUDIES: dict[str, Study] = {
-    "trap": Study(
-        "trap",
-        "trap",
-        Trap(),
-        {
-            "train": Split(_oscillating, VELOCITIES[::2]),
-            "test": Split(_oscillating, VELOCITIES[1::2]),
-            "linear": Split(_linear, (1.2,)),  # Fig. 9
-        },
-        Architecture(_point, decoder="gaussian"),
-        Recipe.of(_point),
-        realisations=4000,
-        points=2049,
-        control=("pulled_length",),
-    ),
-    "chain-gmm": _mixture,
-    "chain-cnf": replace(_mixture, name="chain-cnf", prefix="cnf", architecture=_flow),
-}
+STUDIES: dict[str, Study] = {study.name: study for study in (_trap, _mixture, _flow)}
 
 
 def study_of(study: str | Study) -> Study:
@@ -296,7 +253,7 @@ def study_of(study: str | Study) -> Study:
     return study if isinstance(study, Study) else STUDIES[choice("study", study, STUDIES)]
 
 
-def exact_potentials(system: Exact, lengths: Tensor, means: Tensor) -> dict[str, Tensor]:
+def exact_potentials(system: Trap, lengths: Tensor, means: Tensor) -> dict[str, Tensor]:
     """f and phi of the exact theory, by these names, energies and energies per time.
 
     Args:
@@ -308,7 +265,7 @@ def exact_potentials(system: Exact, lengths: Tensor, means: Tensor) -> dict[str,
     return {"f": system.free_energy(lengths, means), "phi": power}
 
 
-def _each(run: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float]) -> list[float]:
+def each_error(run: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float] = relative_error) -> list[float]:
     """An error of each replica, infinite where its rollout has run away."""
     truths = truth.expand_as(run)
     return [measure(*pair) if bool(pair[0].isfinite().all()) else inf for pair in zip(run, truths, strict=True)]
@@ -350,16 +307,16 @@ def errors(study: Study, model: Model, data: Mapping[str, Observations]) -> tupl
             if model.architecture.internal:
                 pairs["alpha"] = shown(run.alpha), shown(alpha)
                 name = f"{study.prefix}-alpha-{split}{end}"
-                gauge_free[name] = _each(run.alpha, alpha, gauge_free_error)
+                gauge_free[name] = each_error(run.alpha, alpha, gauge_free_error)
             for quantity, pair in pairs.items():
-                found[f"{study.prefix}-{quantity}-{split}{end}"] = _each(*pair, relative_error)
-        if isinstance(study.system, Exact):
+                found[f"{study.prefix}-{quantity}-{split}{end}"] = each_error(*pair)
+        if (exact := study.exact) is not None:
             lengths = seen.field[:, :, 0, 0]
-            known = exact_potentials(study.system, lengths, study.system.mean(lengths, seen.times))
+            known = exact_potentials(exact, lengths, exact.mean(lengths, seen.times))
             z = model.states(seen, alpha).flatten(1, 2)
             power = model.law.dual_dissipation(z, model.law.driving(z))
             learned = {"f": model.law.free_energy(z), "phi": power}
             for quantity, truth in known.items():
                 rows = learned[quantity][..., 0].unflatten(1, lengths.shape)
-                found[f"{study.prefix}-{quantity}-{split}"] = _each(rows, truth, relative_error)
+                found[f"{study.prefix}-{quantity}-{split}"] = each_error(rows, truth)
     return found, gauge_free

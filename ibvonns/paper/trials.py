@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ibvonns.metrics import relative_error
 from ibvonns.model import Model
 from ibvonns.observations import observe
 from ibvonns.paper.stiv import Gaussians, chain_springs, first_state
+from ibvonns.paper.studies import each_error
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
@@ -78,21 +78,21 @@ def gaussian_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[s
     springs, unit = chain_springs(Chain()), Chain().natural_length
     errors = {}
     for split, given_parts in data.items():
+        parts = [given_parts] if isinstance(given_parts, Ensemble) else given_parts
         firsts: list[Ensemble] = []
 
         def watched(parts: Iterable[Ensemble], firsts: list[Ensemble] = firsts) -> Iterator[Ensemble]:
             for part in parts:
-                records = {name: record[:, :2] for name, record in part.records.items()}
+                records = {"length": part.records["pulled_length"][:, :2]}
                 firsts.append(Ensemble(part.times[:2], part.realisations[:, :2].clone(), records))
                 yield part
 
-        parts = [given_parts] if isinstance(given_parts, Ensemble) else given_parts
-        seen = observe(watched(parts), spacing=unit, points=4)  # moments alone are asked
+        seen = observe(watched(parts), spacing=unit, points=9)  # moments alone are asked
         assert seen.force is not None and seen.velocity is not None
         force, strain = seen.force[..., 0], seen.field[..., 0]
         first = replace(firsts[0], realisations=torch.cat([part.realisations for part in firsts], -1))
         moved_by = (seen.velocity[:, 1:] * seen.times.diff()).cumsum(1)
-        start = firsts[0].records["pulled_length"][:, :1]
+        start = firsts[0].records["length"][:, :1]
         length = torch.cat([start, start + moved_by], 1)
         begin = (springs, *first_state(first, unit), seen.times, length)
         moved = Gaussians.rolled(*begin)
@@ -224,11 +224,6 @@ def _backward(length: Tensor, times: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(length[:, :1]), moved], 1)
 
 
-def _errors(paths: Tensor, truth: Tensor) -> list[float]:
-    """Error of each replica, infinite where a rollout has run away."""
-    return [relative_error(one, truth) if bool(one.isfinite().all()) else inf for one in paths]
-
-
 @dataclass(frozen=True)
 class LongChain:
     """A law learned at ten springs, tried on a chain of another size.
@@ -301,15 +296,9 @@ def long_chain(
     start = torch.cat([strain[:, 0, :, None].expand(*alpha.shape[:-1], 1), alpha], -1)
     path, pulled = model.rolled(start, times, None, _backward(length, times), "velocity")
     predicted = time.perf_counter() - begun
-    errors = _errors(path[..., 0], strain)
+    errors = each_error(path[..., 0], strain)
     middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2], ..., 0]
     norm = strain.square().sum((0, 1)).sqrt()
-    return LongChain(
-        springs,
-        errors,
-        _errors(pulled[..., 0], force),
-        100 * (middle - strain).square().sum((0, 1)).sqrt() / norm,
-        strain.amax((0, 1)),
-        simulated,
-        predicted,
-    )
+    by_spring = 100 * (middle - strain).square().sum((0, 1)).sqrt() / norm
+    reach, answer = strain.amax((0, 1)), each_error(pulled[..., 0], force)
+    return LongChain(springs, errors, answer, by_spring, reach, simulated, predicted)
