@@ -34,8 +34,7 @@ def sources(module: Path) -> list[Path]:
     ['protocols.py', 'validation.py']
     """
     root = next(folder for folder in module.resolve().parents if folder.name == PACKAGE)
-    found: set[Path] = set()
-    ahead = [module.resolve()]
+    found, ahead = set[Path](), [module.resolve()]
     while ahead:
         path = ahead.pop()
         if path not in found:

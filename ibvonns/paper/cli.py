@@ -95,11 +95,10 @@ def reproduce(
     """
     with _told():
         metrics = run_study(study, seeds, out)
-    number = len(metrics["seeds"])
+    folder = out or study_folder(study, len(metrics["seeds"]))
     Console().print(boards.table(boards.scored_rows(metrics)))
-    print(f"trained {number} seeds in {metrics['training_seconds']} s")
-    print(f"draw of first weights that went on: {metrics['draws']}")
-    print(f"wrote {(out or study_folder(study, number)) / 'metrics.json'}")
+    print(f"trained {len(metrics['seeds'])} seeds in {metrics['training_seconds']} s")
+    print(f"draw of first weights that went on: {metrics['draws']}\nwrote {folder / 'metrics.json'}")
 
 
 @app.command()

@@ -226,9 +226,8 @@ def worsened(rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str
         if VERDICTS.index(verdict(_eased(row))) > VERDICTS.index(old["verdict"]):
             said.append(f"{row['id']}: {row['verdict']!r}, but was {old['verdict']!r}")
         elif not row["median"] <= allowed:
-            said.append(
-                f"{row['id']}: median {row['median']:.4g}, but was {old['median']:.4g} and may be up to {allowed:.4g}"
-            )
+            now, was = (f"{one['median']:.4g}" for one in (row, old))
+            said.append(f"{row['id']}: median {now}, but was {was} and may be up to {allowed:.4g}")
     return said
 
 
@@ -261,8 +260,7 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows([dict(zip(names, names, strict=True)), *flat])
     return text.getvalue()
 
 
@@ -276,13 +274,9 @@ def rounded(value: float | None, unit: str) -> str:
     >>> rounded(0.0934, "%"), rounded(12.4, "%"), rounded(-1.22927, "nats")
     ('0.093', '12', '-1.229')
     """
-    if value is None:
-        return ""
-    if unit == "nats":
-        return f"{value:.3f}"
-    if value == 0:
-        return "0"
-    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
+    if value is None or unit == "nats":
+        return "" if value is None else f"{value:.3f}"
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:#.2g}"
 
 
 def _sign(row: Mapping[str, Any]) -> str:

@@ -75,14 +75,10 @@ def chain_springs(chain: Chain) -> Springs:
     >>> chain_springs(Chain()).wells
     (0.01, 0.01)
     """
-    length = chain.natural_length
-    return Springs(
-        (chain.stiffness[0] / length, chain.stiffness[1] / length),
-        (length * chain.barrier_strain, length * (chain.well_strain - chain.barrier_strain)),
-        length * (1 + chain.barrier_strain),
-        chain.viscosity,
-        chain.temperature,
-    )
+    length, (first, second) = chain.natural_length, chain.stiffness
+    wells = length * chain.barrier_strain, length * (chain.well_strain - chain.barrier_strain)
+    barrier = length * (1 + chain.barrier_strain)
+    return Springs((first / length, second / length), wells, barrier, chain.viscosity, chain.temperature)
 
 
 def trap_springs(trap: Trap) -> Springs:
@@ -144,8 +140,7 @@ class Gaussians:
         increasing("times", times)
         shaped("mean", finite("mean", mean), ("conditions", "particles"))
         particles = mean.shape[1]
-        axes = (len(mean), particles, particles)
-        shaped("covariance", finite("covariance", covariance), axes)
+        shaped("covariance", finite("covariance", covariance), (len(mean), particles, particles))
         shaped("length", finite("length", length), (len(mean), len(times)))
         if external_force is not None:
             shaped("external_force", finite("external_force", external_force), length.shape)
@@ -155,12 +150,9 @@ class Gaussians:
             force, curvature = _averages(springs, means[-1], covariances[-1], ends[-1])
             means.append(means[-1] - h * _gathered(force))
             shrink = eye - h * curvature
-            noise = 2 * springs.temperature * h * eye
-            covariances.append(shrink @ covariances[-1] @ shrink + noise)
-            if external_force is None:
-                ends.append(length[:, step + 1])
-            else:
-                ends.append(ends[-1] + h * (external_force[:, step] - force[:, -1]))
+            covariances.append(shrink @ covariances[-1] @ shrink + 2 * springs.temperature * h * eye)
+            driven = None if external_force is None else external_force[:, step] - force[:, -1]
+            ends.append(length[:, step + 1] if driven is None else ends[-1] + h * driven)
         end, middle, spread = (torch.stack(part, 1) for part in (ends, means, covariances))
         return Gaussians(times, end, middle, spread, springs)
 
