@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from toys import few_of, frozen, seen_of
 
-from ibvonns.decoders import (
-    FlowDecoder,
-    GaussianDecoder,
-    MixtureDecoder,
-    SigmoidalFlow,
-    gaussian_nll,
-)
+from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow, gaussian_nll
 from ibvonns.ensemble import Density
 from ibvonns.networks import generators
 from ibvonns.observations import Observations, observe
@@ -97,9 +91,7 @@ def test_density_is_finite_in_the_far_tails(name: str) -> None:
 @pytest.mark.parametrize("name", DECODERS)
 def test_samples_follow_their_density(name: str) -> None:
     decoder, z = made(name)
-    one, again, other = (
-        decoder.sample(z, 3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
-    )
+    one, again, other = (decoder.sample(z, 3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     drawn = decoder.sample(z, 1500, torch.Generator().manual_seed(0))
     assert drawn.shape == (2, 9, 1500)
@@ -132,9 +124,7 @@ def test_compressed_likelihood_is_that_of_the_density(name: str) -> None:
         assert torch.allclose(*found, rtol=1e-12, atol=0)
         bars = torch.randn(2, 9, generator=rng, dtype=torch.float64)
         wanted = [z, *decoder.parameters()]
-        each = [
-            torch.autograd.grad((bars * nll).sum(), wanted, materialize_grads=True) for nll in found
-        ]
+        each = [torch.autograd.grad((bars * nll).sum(), wanted, materialize_grads=True) for nll in found]
         for ours, theirs in zip(*each, strict=True):
             assert (ours - theirs).norm() <= 1e-11 * theirs.norm()
 
@@ -181,12 +171,7 @@ def test_likelihood_over_the_grid_is_that_of_the_realisations(decoder: str) -> N
         assert torch.allclose(direct.mean(-1), model.nll(fine, model.encode(fine)), atol=1e-3)
 
 
-@given(
-    mean=st.floats(-3, 3),
-    deviation=st.floats(0.05, 5),
-    first=st.floats(-3, 3),
-    variance=st.floats(0.01, 5),
-)
+@given(mean=st.floats(-3, 3), deviation=st.floats(0.05, 5), first=st.floats(-3, 3), variance=st.floats(0.01, 5))
 def test_no_gaussian_beats_the_one_with_the_ensembles_moments(
     mean: float, deviation: float, first: float, variance: float
 ) -> None:
@@ -244,9 +229,7 @@ def test_mean_of_the_mixture_is_the_field(wells: float) -> None:
 
 @pytest.mark.parametrize("sigmoids", [1, 2, 8])
 @given(seed=st.integers(0, 10_000), stretch=st.floats(0.1, 5))
-def test_flow_inverts_and_its_slope_is_that_of_autograd(
-    sigmoids: int, seed: int, stretch: float
-) -> None:
+def test_flow_inverts_and_its_slope_is_that_of_autograd(sigmoids: int, seed: int, stretch: float) -> None:
     flow = SigmoidalFlow(generators([seed]), 2, sigmoids).requires_grad_(False)
     rng = torch.Generator().manual_seed(seed)
     state = stretch * torch.randn(1, 5, 2, generator=rng, dtype=torch.float64)

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-
 from toys import LAYOUTS, frozen, seen_of
 
 from ibvonns.encoder import GAUGE_EVERY, Encoder

@@ -60,9 +60,7 @@ def test_expectation_takes_each_network_and_feature_for_itself() -> None:
 
 
 @given(POSITIONS, st.integers(2, 40), st.integers(1, 9))
-def test_coarser_density_is_that_of_the_coarse_grid_at_once(
-    values: list[float], points: int, factor: int
-) -> None:
+def test_coarser_density_is_that_of_the_coarse_grid_at_once(values: list[float], points: int, factor: int) -> None:
     fine = grid_of(points)
     found = ensemble_of(values).density(fine).coarser(factor)
     spacing, number = factor * float(fine[1] - fine[0]), len(found.grid)
@@ -181,10 +179,7 @@ def test_selection_takes_records_along() -> None:
 def test_ensembles_are_told_apart_as_tensors_are_and_shown_in_a_line() -> None:
     one, other = few_of("point"), few_of("point").select(slice(None))
     assert one != other and one == one and len({one, other, one}) == 2
-    assert repr(one) == (
-        "<Ensemble of 200 realisations, shape (2, 301, 200), "
-        "records: external_force, pulled_length>"
-    )
+    assert repr(one) == ("<Ensemble of 200 realisations, shape (2, 301, 200), records: external_force, pulled_length>")
     assert "60 realisations" in repr(few_of("plane"))
 
 

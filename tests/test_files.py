@@ -98,9 +98,7 @@ def test_modes_follow_the_umask_or_the_file_that_was_there(
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
 
 
-def test_links_stay_links_and_neighbours_stay(
-    tmp_path: Path, write: Callable[[Path, int], None]
-) -> None:
+def test_links_stay_links_and_neighbours_stay(tmp_path: Path, write: Callable[[Path, int], None]) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real/law")  # to nothing, at first
     notes = [tmp_path / name for name in ("law.tmp", ".law", "real/law.tmp", "real/law~")]
@@ -113,9 +111,7 @@ def test_links_stay_links_and_neighbours_stay(
     assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["law", "law.tmp", "law~"]
 
 
-def test_what_is_no_regular_file_is_written_in_place(
-    tmp_path: Path, write: Callable[[Path, int], None]
-) -> None:
+def test_what_is_no_regular_file_is_written_in_place(tmp_path: Path, write: Callable[[Path, int], None]) -> None:
     """A pipe of its own stands for all devices: a test must never be given the machine's."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -204,18 +200,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a tensor more": lambda law: law | {"tensors": law["tensors"] | {"x": [1.0]}},
     "a tensor of another shape": lambda law: law | {"seeds": [0]},
     "no layout": _without("architecture", "layout"),
-    "an unknown layout": lambda law: law | {
-        "architecture": law["architecture"] | {"layout": {"kind": "Torus"}}
-    },
+    "an unknown layout": lambda law: law | {"architecture": law["architecture"] | {"layout": {"kind": "Torus"}}},
     "an unknown word": lambda law: law | {"architecture": law["architecture"] | {"gauge": 1}},
     "another word": lambda law: law | {"architecture": law["architecture"] | {"decoder": "x"}},
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whole_file_that_holds_no_law_is_refused_in_one_sentence(
-    tmp_path: Path, change: str
-) -> None:
+def test_whole_file_that_holds_no_law_is_refused_in_one_sentence(tmp_path: Path, change: str) -> None:
     path = tmp_path / "model.json"
     save_json(path, CHANGES[change](_plain(path)))
     with pytest.raises(ValueError, match=" must ") as caught:

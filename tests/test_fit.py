@@ -8,19 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import (
-    ANSWERS,
-    CONTROLS,
-    LAYOUTS,
-    SPACING,
-    TINY,
-    architecture_of,
-    few_of,
-    frozen,
-    same,
-    seen_of,
-    weights_of,
-)
+from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns import fit as front
 from ibvonns.fit import Fit, Score, fit, fitted, scores, unsound
@@ -71,9 +59,7 @@ def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
 
 def test_parts_of_an_ensemble_are_fitted_as_the_whole() -> None:
     few = few_of("point")
-    grid_parts = [
-        replace(few, realisations=few.realisations[..., cut]) for cut in (slice(0, 90), slice(90, 200))
-    ]
+    grid_parts = [replace(few, realisations=few.realisations[..., cut]) for cut in (slice(0, 90), slice(90, 200))]
     found = fit((part for part in grid_parts), Point(), "pulled_length", seeds=[0], recipe=TINY["point"])
     assert found.data.count == 200 and found.data.blocks["mean"].shape[0] == 2
 
@@ -109,9 +95,7 @@ def test_untrained_model_is_told_as_unsound(kind: str) -> None:
 
 
 @pytest.mark.parametrize("stiffness", [0.5, 1.0, 3.0])
-def test_soundness_measures_the_force_by_its_own_noise(
-    stiffness: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_soundness_measures_the_force_by_its_own_noise(stiffness: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A force that misses by 1.7 times its noise is sound, by 1.8 times not: at any stiffness."""
     few = Trap(stiffness).simulate_paper(velocities=(0.5, 1.0), realisations=200)
     data, model = observe(few, "pulled_length", points=65), Model([0, 1], architecture_of("point"))
@@ -255,9 +239,7 @@ def test_a_seed_is_chosen_from_its_own_draws_alone() -> None:
 
 
 @pytest.mark.parametrize("at", [6, 14, 25])
-def test_broken_fit_goes_on_to_the_same_numbers(
-    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_fit_goes_on_to_the_same_numbers(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off among the draws, and in the stages that follow."""
     arguments = architecture_of("row"), seen_of("row"), [0, 3], DRAWN
     whole = fitted(*arguments)

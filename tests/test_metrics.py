@@ -14,9 +14,7 @@ VALUES = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max
 
 
 @given(VALUES.filter(lambda pairs: max(abs(b) for _, b in pairs) > 1e-3))
-def test_relative_error_has_one_numerator_and_one_denominator(
-    pairs: list[tuple[float, float]],
-) -> None:
+def test_relative_error_has_one_numerator_and_one_denominator(pairs: list[tuple[float, float]]) -> None:
     above = sum((a - b) ** 2 for a, b in pairs)
     below = sum(b**2 for _, b in pairs)
     ours, truth = torch.tensor(pairs, dtype=torch.float64).T

@@ -9,16 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import (
-    LAYOUTS,
-    SPACING,
-    architecture_of,
-    few_of,
-    frozen,
-    same,
-    seen_of,
-    weights_of,
-)
+from toys import LAYOUTS, SPACING, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns.ensemble import Density
 from ibvonns.layouts import Point, Row
@@ -140,8 +131,7 @@ def test_replacing_a_replica_leaves_the_others(kind: str) -> None:
 def test_both_engines_predict_the_same(case: tuple[Model, Observations], given: str) -> None:
     model, seen = case
     found, expected = (
-        tensors_of(model.predict(short(seen), given, backend=backend))
-        for backend in ("fast", "reference")
+        tensors_of(model.predict(short(seen), given, backend=backend)) for backend in ("fast", "reference")
     )
     assert found.keys() == expected.keys()
     for name, other in expected.items():
@@ -168,9 +158,7 @@ def test_prediction_at_a_point_is_the_rollout_and_the_slope_of_the_free_energy(k
     run = model.predict(seen)
     start = model.states(seen, alpha)[:, :, 0]
     controls = seen.field[:, :, 0]
-    path, _ = rollout(
-        model.law, start, seen.times.diff(), controls[:, :-1], backend="reference"
-    )
+    path, _ = rollout(model.law, start, seen.times.diff(), controls[:, :-1], backend="reference")
     assert torch.allclose(run.alpha[:, :, 1:], path[..., seen.field.shape[-1] :], rtol=1e-10)
     assert torch.equal(run.alpha[:, :, 0], alpha[:, :, 0])
     assert torch.equal(run.field, seen.field.expand_as(run.field))
@@ -238,9 +226,7 @@ def test_another_start_is_taken_as_it_is(case: tuple[Model, Observations]) -> No
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "json"])
-def test_what_is_saved_is_loaded_bit_by_bit(
-    case: tuple[Model, Observations], tmp_path: Path, suffix: str
-) -> None:
+def test_what_is_saved_is_loaded_bit_by_bit(case: tuple[Model, Observations], tmp_path: Path, suffix: str) -> None:
     model, seen = case
     path = tmp_path / "deep" / f"model.{suffix}"
     model.save(path)
@@ -267,9 +253,7 @@ def test_law_of_plain_networks_is_saved_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replica", [0, 1])
-def test_one_replica_is_the_same_after_a_way_through_json(
-    case: tuple[Model, Observations], replica: int
-) -> None:
+def test_one_replica_is_the_same_after_a_way_through_json(case: tuple[Model, Observations], replica: int) -> None:
     model, seen = case
     again = Model.restored(json.loads(json.dumps(model.exported(replica))))
     assert again.seeds == [model.seeds[replica]]

@@ -45,8 +45,7 @@ def test_observations_are_the_moments_and_records_of_the_ensemble(kind: str) -> 
     assert torch.allclose(seen.variance, biased.reshape(*sites, components), rtol=1e-12)
     if kind in CONTROLS:
         controls, forces = (
-            torch.stack([few.records[name] for name in names[kind]], -1)
-            for names in (CONTROLS, ANSWERS)
+            torch.stack([few.records[name] for name in names[kind]], -1) for names in (CONTROLS, ANSWERS)
         )
         assert torch.equal(seen.field, controls[:, :, None])
         assert seen.force is not None and torch.equal(seen.force, forces)
@@ -112,8 +111,7 @@ def test_blocks_scatter_by_the_standard_error(parts: int) -> None:
     rng = torch.Generator().manual_seed(0)
     times = torch.linspace(0, 1, 40, dtype=torch.float64)
     draws = [
-        Ensemble(times, torch.randn(5, 40, 3, 400 // parts, generator=rng, dtype=torch.float64))
-        for _ in range(parts)
+        Ensemble(times, torch.randn(5, 40, 3, 400 // parts, generator=rng, dtype=torch.float64)) for _ in range(parts)
     ]
     seen = observe(draws)
     blocks = seen.blocks["mean"]
@@ -140,8 +138,7 @@ def test_thinned_observations_keep_the_records_and_the_distance(kind: str, strid
                 assert torch.equal(getattr(few, name), part[:, ::stride])
         assert torch.equal(few.blocks["mean"], seen.blocks["mean"][:, :, ::stride])
         ours, whole = (
-            cloud.weights if isinstance(cloud, Density) else cloud.positions
-            for cloud in (few.cloud, seen.cloud)
+            cloud.weights if isinstance(cloud, Density) else cloud.positions for cloud in (few.cloud, seen.cloud)
         )
         assert torch.equal(ours, whole[:, ::stride])
         if seen.velocity is not None and few.velocity is not None:
@@ -161,8 +158,7 @@ def test_some_times_and_some_conditions_are_taken_from_everything(kind: str) -> 
                 assert torch.equal(getattr(some, name), part[place])
         assert torch.equal(some.blocks["mean"], seen.blocks["mean"][:, *place])
         rows, whole = (
-            cloud.weights if isinstance(cloud, Density) else cloud.positions
-            for cloud in (some.cloud, seen.cloud)
+            cloud.weights if isinstance(cloud, Density) else cloud.positions for cloud in (some.cloud, seen.cloud)
         )
         assert torch.equal(rows, whole[place])
         assert some.spacing == seen.spacing and some.count == seen.count
@@ -207,9 +203,7 @@ def test_single_precision_is_refused_by_name(name: str) -> None:
     seen = seen_of("point")
     assert isinstance(seen.cloud, Density)
     value = (
-        Density(seen.cloud.grid.float(), seen.cloud.weights.float())
-        if name == "cloud"
-        else getattr(seen, name).float()
+        Density(seen.cloud.grid.float(), seen.cloud.weights.float()) if name == "cloud" else getattr(seen, name).float()
     )
     with pytest.raises(TypeError, match=rf"^{name} .*must be of torch.float64, but is of torch.fl"):
         replace(seen, **{name: value})

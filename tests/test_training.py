@@ -13,17 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import (
-    CONTROLS,
-    LAYOUTS,
-    TINY,
-    architecture_of,
-    few_of,
-    frozen,
-    same,
-    seen_of,
-    weights_of,
-)
+from toys import CONTROLS, LAYOUTS, TINY, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns import losses, training
 from ibvonns.ensemble import Ensemble
@@ -182,9 +172,7 @@ def test_internal_term_is_a_miss_over_the_time_of_its_own_window(
 
 @pytest.mark.parametrize("clock", ["even", "uneven"])
 @pytest.mark.parametrize("window", [1, 4, 25])
-def test_a_miss_of_the_field_counts_by_its_window(
-    clock: str, window: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_miss_of_the_field_counts_by_its_window(clock: str, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same miss weighs as one over the time that its window has run for by then."""
     data = seen_of("row") if clock == "even" else uneven(seen_of("row"))
     model, starts = model_of("row", (0,)), torch.tensor([10, 200])
@@ -252,14 +240,12 @@ ROUNDING = "SOAP's axes are of rank 1 at first: rounding chooses the others, and
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize(
-    "optimiser",
-    ["Descent", pytest.param("SOAP", marks=pytest.mark.xfail(strict=True, reason=ROUNDING))],
+    "optimiser", ["Descent", pytest.param("SOAP", marks=pytest.mark.xfail(strict=True, reason=ROUNDING))]
 )
 def test_seed_is_trained_to_what_it_is_alone(kind: str, optimiser: str) -> None:
     """Each seed draws its own windows, whoever else is trained."""
     short = tuple(
-        replace(stage, phases=tuple(replace(phase, steps=3) for phase in stage.phases))
-        for stage in TINY[kind].stages
+        replace(stage, phases=tuple(replace(phase, steps=3) for phase in stage.phases)) for stage in TINY[kind].stages
     )
     both, alone = model_of(kind, (0, 1)), model_of(kind, (1,))
     made: Any = Descent if optimiser == "Descent" else SOAP
@@ -308,9 +294,7 @@ def test_the_global_dtype_changes_nothing(kind: str) -> None:
             model = model_of(kind)
             history = train(model, data, replace(TINY[kind], coarse=4))
             run = model.predict(data)
-            drawn = model.decoder.sample(
-                run.states[:, :, 3].flatten(1, 2), 3, torch.Generator().manual_seed(0)
-            )
+            drawn = model.decoder.sample(run.states[:, :, 3].flatten(1, 2), 3, torch.Generator().manual_seed(0))
             extra = {
                 "mean": data.mean, "error": data.standard_error(), "states": run.states,
                 "windows": Phase(6, 1, 5).draw(301, [0, 1], 3), "drawn": drawn,
@@ -320,9 +304,7 @@ def test_the_global_dtype_changes_nothing(kind: str) -> None:
             found.append(weights_of(model) | history | extra)
     finally:
         torch.set_default_dtype(before)
-    assert all(
-        value.dtype == torch.float64 for name, value in found[0].items() if name != "windows"
-    )
+    assert all(value.dtype == torch.float64 for name, value in found[0].items() if name != "windows")
     assert same(*found)
 
 
@@ -394,9 +376,7 @@ def test_a_few_steps_take_single_precision_through() -> None:
 # --- stages, optimisers ----------------------------------------------------------------------
 
 
-def test_without_a_recipe_all_stages_of_the_layouts_own_are_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_recipe_all_stages_of_the_layouts_own_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Recipe.of(LAYOUTS["row"]) == Recipe.of(LAYOUTS["ring"]) == Recipe.of(LAYOUTS["grid"])
     assert len(Recipe.of(LAYOUTS["row"]).stages) == 3
     assert Recipe.of(LAYOUTS["point"]) == Recipe.of(LAYOUTS["plane"])
@@ -618,9 +598,7 @@ def test_lost_replica_is_put_back_and_goes_on_at_half_of_its_rate() -> None:
 
 
 @pytest.mark.parametrize(("lost", "stop"), [(33, 46), (33, 39), (35, 37), (39, 43)])
-def test_rescued_run_that_is_broken_off_ends_the_same(
-    lost: int, stop: int, tmp_path: Path
-) -> None:
+def test_rescued_run_that_is_broken_off_ends_the_same(lost: int, stop: int, tmp_path: Path) -> None:
     """Also where a seed is lost in the very step before a checkpoint."""
     checkpoint, data = tmp_path / "checkpoint.safetensors", seen_of("point")
     whole, again = model_of("point"), model_of("point")

@@ -15,13 +15,7 @@ from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap, paper_times
 
 #: A trap, a particle in two dimensions under two controls, a chain, and particles on lattices.
-LAYOUTS: dict[str, Layout] = {
-    "point": Point(),
-    "plane": Point(2),
-    "row": Row(),
-    "ring": Ring(),
-    "grid": Grid(2, 3),
-}
+LAYOUTS: dict[str, Layout] = {"point": Point(), "plane": Point(2), "row": Row(), "ring": Ring(), "grid": Grid(2, 3)}
 CONTROLS = {"point": ("pulled_length",), "plane": ("right", "up")}
 ANSWERS = {"point": ("external_force",), "plane": ("force_right", "force_up")}
 SPACING = {"row": 0.01, "ring": 0.5, "grid": 0.5}
@@ -107,13 +101,7 @@ def seen_of(kind: str) -> Observations:
 def architecture_of(kind: str, decoder: str = "", internal: int = 1) -> Architecture:
     """An architecture for it, with the layout's usual decoder if none is named."""
     usual = "gaussian" if kind in CONTROLS else "flow"
-    return Architecture(
-        LAYOUTS[kind],
-        SPACING.get(kind, 1.0),
-        internal,
-        decoder or usual,
-        2 if kind == "plane" else 1,
-    )
+    return Architecture(LAYOUTS[kind], SPACING.get(kind, 1.0), internal, decoder or usual, 2 if kind == "plane" else 1)
 
 
 def frozen(kind: str, seeds: tuple[int, ...] = (0, 1), decoder: str = "", internal: int = 1) -> Model:
