@@ -308,8 +308,10 @@ class Model(nn.Module):
         # at every state, with what is known there; where its step would lead is of no interest
         here = {} if known is None else {given: known.flatten()[:, None]}
         field = None if controls is None else controls.flatten(0, 1)[:, None]
-        _, ends = rollout(law, path.flatten(1, 2), times.new_ones(1), field, **here, backend=backend)
-        return path, ends[:, :, 0].unflatten(1, path.shape[1:3])
+        fine = path.isfinite().flatten(3).all(-1, keepdim=True)  # a rollout may have run away
+        states = path.where(fine[..., None], 0.0).flatten(1, 2)
+        _, ends = rollout(law, states, times.new_ones(1), field, **here, backend=backend)
+        return path, ends[:, :, 0].unflatten(1, path.shape[1:3]).where(fine, torch.nan)
 
     def exported(self, replica: int | None = None) -> dict[str, Any]:
         """Everything as plain numbers, ready for JSON; `load` and `restored` read it.
