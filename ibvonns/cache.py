@@ -39,8 +39,7 @@ def sources(module: Path) -> list[Path]:
         path = ahead.pop()
         if path not in found:
             found.add(path)
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                ahead += _imported(node, root.parent)
+            ahead += _read(path.read_text(encoding="utf-8"), root.parent)[1]
     return sorted(found)
 
 
@@ -57,10 +56,11 @@ def _imported(node: ast.AST, above: Path) -> list[Path]:
     return files
 
 
-def _code(source: str) -> str:
-    r"""What of a module's text can change a result: all but comments, docstrings and white space.
+@cache
+def _read(source: str, above: Path) -> tuple[str, list[Path]]:
+    r"""What of a module's text can change a result: its code without comments and docstrings; imports.
 
-    >>> _code('def f():  # why\n    "What."\n    return 1') == _code("def f(): return 1")
+    >>> _read('def f():  # why\n    "What."\n    return 1', Path())[0] == _read("def f(): return 1", Path())[0]
     True
     """
     tree = ast.parse(source)
@@ -68,7 +68,7 @@ def _code(source: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return ast.dump(tree), [path for node in ast.walk(tree) for path in _imported(node, above)]
 
 
 def key_of(module: Path, *parts: object) -> str:
@@ -86,7 +86,7 @@ def key_of(module: Path, *parts: object) -> str:
     versions = torch.__version__, numba.__version__, numpy.__version__, platform.python_version()
     digest = hashlib.sha256(repr((parts, versions)).encode())
     for path in sources(module):
-        digest.update(path.name.encode() + _code(path.read_text(encoding="utf-8")).encode())
+        digest.update(path.name.encode() + _read(path.read_text(encoding="utf-8"), module)[0].encode())
     return digest.hexdigest()
 
 

@@ -1,381 +1,253 @@
-"""Studies, scoreboard and command line: floors, keys, restarts, files, and what is printed."""
+"""Studies of both systems: data in blocks, errors by the paper's ids, results, keys and files."""
 
-import csv
-import io
-import json
-import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
-from torch import Tensor
-from typer.testing import CliRunner
+from experiments import SMALL, identifiers, in_small, untrained
+from toys import same, weights_of
 
-import ibvonns
-from ibvonns import cli, scoreboard, studies
-from ibvonns.ensemble import Ensemble, load_tensors
-from ibvonns.model import Observations, TrapModel, observe
-from ibvonns.studies import exact_trap_errors, reproduce, run_key, train_trap, trap_data
+from ibvonns.ensemble import Density, Ensemble
+from ibvonns.files import load_tensors
+from ibvonns.model import load
+from ibvonns.observations import Observations
+from ibvonns.paper import results
+from ibvonns.paper.results import load_metrics, plain, reproduce, result, run_key, study_folder
+from ibvonns.paper.studies import BLOCKS, STUDIES, Study, errors, study_of
+from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
-from ibvonns.training import Phase, Recipe, TrainingError
 
-PACKAGE = Path(ibvonns.__file__).parent
-PUBLISHED = PACKAGE / "published.csv"
-PAPER = PACKAGE.parents[1] / "shared" / "paper" / "published.csv"
-NUMBERS = ("errors", "gauge_free", "floor", "limit", "attempts", "seeds")
+NUMBERS = ("errors", "gauge_free", "floor", "limit", "draws", "seeds")
+NAMES = ("trap", "chain-gmm", "chain-cnf")
 
 
-def identifiers() -> list[str]:
-    """The trap's ids, in the order of the paper's list."""
-    with PUBLISHED.open(encoding="utf-8") as file:
-        return [row["id"] for row in csv.DictReader(file) if row["study"] == "trap"]
+@pytest.fixture(scope="module", params=NAMES)
+def study(request: pytest.FixtureRequest) -> Study:
+    """Each study, small."""
+    return SMALL[request.param]
 
 
 @pytest.fixture(scope="module")
-def quick(tiny: Recipe) -> Iterator[pytest.MonkeyPatch]:
-    """Studies of 100 particles and 50 steps, in which every seed passes as sound."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "trap_data", lambda seed=0: trap_data(seed=seed, realisations=100))
-        patch.setattr(studies, "unsound", lambda *_: [])
-        patch.setattr(studies, "recipe_of", lambda study: tiny)
+def data(study: Study) -> dict[str, Observations]:
+    """Its data."""
+    return study.data()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """Small studies, in a cache of their own."""
+    with in_small(tmp_path_factory.mktemp("cache")) as patch:
         yield patch
 
 
 @pytest.fixture(scope="module")
-def folder(quick: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(study: Study, quick: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `reproduce` left."""
     out = tmp_path_factory.mktemp("study") / "deep"
-    reproduce("trap", 2, out)
+    reproduce(study, 2, out)
     return out
 
 
-def ran(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command line."""
-    result = CliRunner().invoke(cli.app, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
+# --- data ------------------------------------------------------------------------------------
 
 
-# --- data and floors -------------------------------------------------------------------------
+def test_splits_are_the_papers_conditions() -> None:
+    numbers = {name: [len(split.values) for split in one.splits.values()] for name, one in STUDIES.items()}
+    assert numbers == {"trap": [11, 10, 1], "chain-gmm": [9, 8, 1], "chain-cnf": [9, 8, 1]}
+    for name, step, first in (("trap", 0.025, 0.5), ("chain-gmm", 0.01, 0.12)):
+        parts = STUDIES[name].splits
+        both = sorted(parts["train"].values + parts["test"].values)
+        assert both == pytest.approx([first + step * place for place in range(len(both))])
+        assert min(both) in parts["train"].values and max(both) in parts["train"].values
 
 
-def test_noise_floors_are_near_those_of_another_simulation() -> None:
-    """Notes 7 measured them with other random numbers: a factor of 1.5 either way."""
-    data = trap_data()
-    assert {name: len(part.realisations) for name, part in data.items()} == {
-        "train": 11,
-        "test": 10,
-        "linear": 1,
-    }
-    exact = exact_trap_errors(data)
-    for name, noted in (("trap-force-test", 0.081), ("trap-force-linear", 0.13)):
-        assert noted / 1.5 < exact["floor"][name] < noted * 1.5
-    for name, floor in exact["floor"].items():
-        assert exact["limit"][name] <= 1.05 * abs(floor), name
-        if "nll" in name:  # notes 1, and the coarse step's wider law
-            assert -1.231 < exact["limit"][name] < -1.22
-            assert abs(floor - exact["limit"][name]) < 0.005
-    assert sorted(exact["floor"]) == sorted(exact["limit"]) == sorted(identifiers())
+def test_observed_are_the_blocks_taken_together(study: Study, data: dict[str, Observations]) -> None:
+    """Moments, force, field and the parts of them, as if all realisations had been held at once."""
+    for split, seen in data.items():
+        parts = list(study.blocks(split))
+        whole = study.ensemble(split, blocks=BLOCKS)
+        assert seen.count == whole.count == study.realisations and len(parts) == BLOCKS
+        at_once = study.observe(whole, study.grid(split))
+        for name in ("field", "mean", "variance", "force", "velocity"):
+            one, other = getattr(seen, name), getattr(at_once, name)
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other, rtol=1e-12, atol=1e-14), name
+        assert isinstance(seen.cloud, Density) and isinstance(at_once.cloud, Density)
+        assert torch.allclose(seen.cloud.weights, at_once.cloud.weights, atol=1e-12)
+        for index, part in enumerate(parts):
+            assert torch.equal(seen.blocks["mean"][index].flatten(), part.mean().flatten())
+            assert torch.equal(seen.blocks["force"][index].flatten(), part.records["external_force"].flatten())
 
 
-def test_floors_fall_with_the_root_of_the_realisations() -> None:
-    few, many = (exact_trap_errors(trap_data(realisations=n))["floor"] for n in (100, 1600))
-    for name in ("trap-force-test", "trap-alpha-test", "trap-f-test"):
-        assert 2 < few[name] / many[name] < 8  # 4 but for luck
+def test_no_block_split_or_seed_draws_the_noise_of_another() -> None:
+    """Of a seed a generator knows its lowest 32 bits alone."""
+    drawn: list[int] = []
+
+    class Asked(Trap):
+        def simulate_paper(
+            self, protocol: str = "", velocities: tuple[float, ...] = (), realisations: int = 0, seed: int = 0
+        ) -> Ensemble:
+            drawn.append(seed % 2**32)
+            return super().simulate_paper(protocol, (0.5,), realisations, seed)
+
+    study = SMALL["trap"].with_system(Asked())
+    for split in study.splits:
+        for seed in (0, 1, 2, 10_000, 20_000, 400_000):
+            assert len([*study.blocks(split, seed)]) == BLOCKS
+        study.grid(split)
+    assert len(drawn) == len(set(drawn))
 
 
-def test_splits_are_independent_draws_of_the_papers_velocities() -> None:
-    data = trap_data(realisations=3)
-    pulls = {name: part.records["pulled_length"][:, 125] for name, part in data.items()}
-    both = torch.cat([pulls["train"], pulls["test"]]).sort().values
-    assert torch.allclose(torch.diff(both), torch.full((20,), float(both[0]) / 20).double())
-    again, other = trap_data(realisations=3), trap_data(seed=1, realisations=3)
-    for name, part in data.items():
-        assert torch.equal(part.realisations, again[name].realisations)
-        assert not torch.equal(part.realisations, other[name].realisations)
+def test_grids_hold_every_seed_and_are_one(study: Study) -> None:
+    one, other = study.observed("sine" if "sine" in study.splits else "linear", 3), study.grid(list(study.splits)[-1])
+    assert isinstance(one.cloud, Density) and torch.equal(one.cloud.grid, other)
 
 
-# --- keys ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("wrong", [15, -10])
+def test_realisations_make_equal_blocks(wrong: int) -> None:
+    with pytest.raises(ValueError, match="^realisations must be"):
+        next(SMALL["trap"].blocks("train", realisations=wrong))
 
 
-def test_key_changes_with_recipe_seeds_and_data(tiny: Recipe) -> None:
-    keys = [
-        run_key("trap", [0, 1], tiny, 0),
-        run_key("trap", [0, 2], tiny, 0),
-        run_key("trap", [0, 1], tiny, 1),
-        run_key("trap", [0, 1], replace(tiny, learning_rate=0.02), 0),
-        run_key("trap", [0, 1], replace(tiny, phases=(Phase(0, 1),)), 0),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert run_key("trap", range(2), tiny, 0) == keys[0]
+def test_another_system_brings_its_constants() -> None:
+    other = STUDIES["chain-gmm"].with_system(Chain(natural_length=0.02, barrier_strain=1.5, well_strain=3.0))
+    assert (other.architecture.spacing, other.architecture.wells) == (0.02, 3.0)
+    stiff = STUDIES["trap"].with_system(Trap(3.0))
+    assert stiff.architecture == STUDIES["trap"].architecture and stiff.drawn != STUDIES["trap"].drawn
 
 
-def test_key_changes_with_any_code_of_the_library(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = run_key("trap", [0], tiny, 0)
-    copy = tmp_path / "ibvonns"
-    shutil.copytree(PACKAGE, copy)
-    monkeypatch.setattr(studies, "__file__", str(copy / "studies.py"))
-    assert run_key("trap", [0], tiny, 0) == key  # wherever the library lies
-    needed = studies.sources(copy / "studies.py")
-    assert len(needed) > 15
-    for source in sorted(copy.rglob("*.py")):
-        text = source.read_bytes()
-        source.write_bytes(text + b"\nANOTHER = 1\n")
-        assert (run_key("trap", [0], tiny, 0) != key) == (source in needed), source.name
-        source.write_bytes(
-            b"# a comment, and another docstring\n" + text.replace(b'"""', b'""" ', 1)
-        )
-        assert run_key("trap", [0], tiny, 0) == key, source.name
-        source.write_bytes(text)
-    assert run_key("trap", [0], tiny, 0) == key
+# --- errors ----------------------------------------------------------------------------------
 
 
-def test_nothing_that_is_left_out_of_the_key_can_change_a_result() -> None:
-    """Imports are of the one form that `sources` follows, and what it leaves out is downstream."""
-    other = re.compile(
-        r"^[ \t]+from ibvonns\.|^[ \t]*import ibvonns|^[ \t]*from ibvonns import", re.MULTILINE
-    )
-    needed = studies.sources(PACKAGE / "studies.py")
-    for source in needed:
-        code = re.sub(r'""".*?"""', "", source.read_text(encoding="utf-8"), flags=re.DOTALL)
-        assert not other.search(code), source.name
-    left = {path.name for path in PACKAGE.rglob("*.py") if path not in needed}
-    assert left >= {"bench.py", "cli.py", "plots.py", "scoreboard.py"}
+def test_errors_have_the_papers_ids(study: Study, data: dict[str, Observations]) -> None:
+    model = untrained(study, data)
+    found, gauge_free = errors(study, model, data)
+    assert found.keys() >= set(identifiers(study.name))
+    assert {name.split("-")[1] for name in found.keys() - set(identifiers(study.name))} <= {"nll", "f", "phi"}
+    assert sorted(gauge_free) == sorted(name for name in identifiers(study.name) if "alpha" in name)
+    assert all(len(values) == 2 for values in found.values())
+    for split in study.splits:
+        for quantity in ("alpha", "force"):
+            assert found.keys() >= set(study.ids(quantity, split))
 
 
-# --- unsound seeds ---------------------------------------------------------------------------
-
-
-def test_untrained_model_is_told_as_unsound(few: Ensemble, seen: Observations) -> None:
-    model = TrapModel([0, 1])
-    model.set_scales(seen)
-    model.freeze(seen)
-    assert studies.unsound(model, seen, few) == [0, 1]
-
-
-@pytest.mark.parametrize("stiffness", [0.5, 1.0, 3.0])
-def test_soundness_measures_the_force_by_its_own_noise(
-    stiffness: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A force that misses by 1.7 times its noise is sound, by 1.8 times not: at any stiffness."""
-    ensemble = Trap(stiffness).simulate_paper(velocities=(0.5, 1.0), realisations=200)
-    data, model = observe(ensemble, points=64), TrapModel([0, 1])
-    model.set_scales(data)
-    model.freeze(data)
-    measured, alpha = data.external_force, model.encode(data)
-    noise = stiffness * ensemble.standard_error().norm()
-    miss = noise / measured.norm() * torch.tensor([1.7, 1.8], dtype=torch.float64)
-    force = measured * (1 + miss)[:, None, None]
-    monkeypatch.setattr(TrapModel, "predict", lambda *_: (alpha, force))
-    assert studies.unsound(model, data, ensemble) == [1]
-
-
-def test_model_with_a_weight_that_is_not_finite_is_no_sound_one(
-    few: Ensemble, seen: Observations
-) -> None:
-    model = TrapModel([0])
-    model.set_scales(seen)
-    model.freeze(seen)
+def test_a_rollout_that_runs_away_has_an_infinite_error(study: Study, data: dict[str, Observations]) -> None:
+    model = untrained(study, data)
     with torch.no_grad():
-        next(model.potentials.dissipation_network.parameters()).fill_(float("nan"))
-    with pytest.raises(ValueError, match="must be finite"):
-        studies.unsound(model, seen, few)
+        for weight in model.law.parameters():
+            weight[1] += 1000.0
+    found, gauge_free = errors(study, model, {"test": data["test"]})
+    for quantity in ("alpha", "force"):
+        for name in study.ids(quantity, "test"):
+            assert found[name][1] == float("inf") and found[name][0] < 1e6, name
+    assert {values[1] for values in gauge_free.values()} == {float("inf")}
 
 
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Training that does no more than freeze; the seeds that it was asked to train."""
-    asked: list[list[int]] = []
-
-    def freeze(model: TrapModel, data: Observations, *_: object) -> Tensor:
-        asked.append(model.seeds)
-        model.set_scales(data)
-        model.freeze(data)
-        return torch.full((3, 3, len(model.seeds)), float(len(asked)))
-
-    monkeypatch.setattr(studies, "train", freeze)
-    return asked
-
-
-def test_unsound_seed_is_drawn_anew_until_it_is_sound(
-    few: Ensemble, untrained: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    verdicts = iter([[1, 2], [2], []])
-    monkeypatch.setattr(studies, "unsound", lambda *_: next(verdicts))
-    model, history, attempts = train_trap(few, [4, 5, 6])
-    assert attempts == [1, 2, 3]
-    assert untrained == [[4, 5, 6], [1005], [1006], [2006]]
-    assert history[0, 0].tolist() == [1.0, 2.0, 4.0]
-    weights = dict(model.named_parameters())
-    for replica, seed in enumerate((4, 1005, 2006)):
-        for name, value in TrapModel([seed]).named_parameters():
-            assert torch.equal(weights[name][replica], value[0]), name
+@torch.no_grad()
+def test_alpha_is_raw_where_there_is_a_reference(study: Study, data: dict[str, Observations]) -> None:
+    model, seen = untrained(study, data), data["test"]
+    found, free = errors(study, model, {"test": seen})
+    raw = study.architecture.reference is not None
+    truth = model.encoder.raw(seen.cloud).view(2, *seen.mean.shape) if raw else model.encode(seen)
+    run = model.predict(seen).alpha
+    run = model.encoder.ungauged(run) if raw else run
+    name = study.ids("alpha", "test")[0]
+    assert found[name] == pytest.approx(
+        [100 * float((a - b).norm() / b.norm()) for a, b in zip(run, truth, strict=True)]
+    )
+    assert free[name] == pytest.approx(
+        [100 * float((a - b).norm() / (b - b.mean()).norm()) for a, b in zip(run, truth, strict=True)]
+    )
 
 
-def test_seed_that_stays_unsound_is_given_up_by_name(
-    few: Ensemble, untrained: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(studies, "unsound", lambda *_: [1])
-    with pytest.raises(TrainingError, match=r"^seeds \[5\] miss .* after 2 attempts; try more"):
-        train_trap(few, [4, 5], attempts=2)
-    assert untrained == [[4, 5], [1005]]
+# --- results ---------------------------------------------------------------------------------
 
 
-# --- reproduce -------------------------------------------------------------------------------
+def test_reproduce_leaves_whole_results_and_what_is_not_its_own(folder: Path, study: Study) -> None:
+    names = ["history.safetensors", "metrics.json", "model.safetensors"]
+    assert sorted(entry.name for entry in folder.iterdir()) == names
+    metrics = load_metrics(folder / "metrics.json")
+    ids = set(identifiers(study.name))
+    assert metrics["errors"].keys() >= ids and metrics["floor"].keys() >= ids
+    assert all(metrics["limit"].keys() >= {f"{study.prefix}-nll-{s}"} for s in ("train", "test"))
+    assert load(folder / "model.safetensors").seeds == metrics["seeds"] == [0, 1]
+    assert metrics["study"] == study.name and len(metrics["draws"]) == 2
 
 
-def test_reproduce_leaves_whole_results_and_nothing_else(folder: Path) -> None:
-    assert sorted(entry.name for entry in folder.iterdir()) == ["metrics.json", "model.safetensors"]
-    metrics = studies.load_metrics(folder / "metrics.json")
-    assert sorted(metrics["errors"]) == sorted(metrics["floor"]) == sorted(identifiers())
-    assert sorted(metrics["gauge_free"]) == [n for n in sorted(identifiers()) if "alpha" in n]
-    assert all(len(values) == 2 for values in metrics["errors"].values())
-    assert TrapModel.load(folder / "model.safetensors").seeds == [0, 1]
-
-
-def test_reproduce_gives_the_same_numbers_twice(folder: Path, tmp_path: Path) -> None:
-    first = studies.load_metrics(folder / "metrics.json")
-    second = reproduce("trap", 2, tmp_path)
-    assert {name: second[name] for name in NUMBERS} == {name: first[name] for name in NUMBERS}
-    weights, again = (load_tensors(place / "model.safetensors")[0] for place in (folder, tmp_path))
-    assert weights.keys() == again.keys()
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
-
-
-def test_errors_are_those_of_the_stored_model(folder: Path) -> None:
-    model = TrapModel.load(folder / "model.safetensors")
-    errors, free = studies.trap_errors(model, trap_data(realisations=100))
-    metrics = studies.load_metrics(folder / "metrics.json")
-    for ours, stored in ((errors, metrics["errors"]), (free, metrics["gauge_free"])):
+def test_errors_are_those_of_the_stored_model(folder: Path, study: Study, data: dict[str, Observations]) -> None:
+    found = errors(study, load(folder / "model.safetensors"), data)
+    metrics = load_metrics(folder / "metrics.json")
+    for ours, stored in zip(found, (metrics["errors"], metrics["gauge_free"]), strict=True):
         for name, values in ours.items():
             assert values == pytest.approx(stored[name], rel=1e-9), name
 
 
-def test_folder_of_a_study_bears_its_key(quick: pytest.MonkeyPatch, tiny: Recipe) -> None:
-    here = studies.study_folder("trap", 2, tiny)
-    assert here.name == f"trap-{run_key('trap', [0, 1], tiny, 0)[:16]}"
-    assert here != studies.study_folder("trap", 3, tiny)
-
-
-# --- published numbers -----------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's own list is not at hand")
-def test_published_numbers_are_the_papers_list() -> None:
-    assert PUBLISHED.read_bytes() == PAPER.read_bytes()
-
-
-def test_published_numbers_are_those_that_were_printed() -> None:
-    rows = scoreboard.published()
-    assert len(rows) == len({row["id"] for row in rows}) == 46
-    for row in rows:
-        (printed,) = re.findall(r"\d+\.\d+", row["printed_as"])
-        assert row["published"].lstrip("-") == printed, row["id"]
-
-
-# --- scoreboard ------------------------------------------------------------------------------
-
-
-def test_rows_are_the_published_ones_with_order_statistics(folder: Path) -> None:
-    rows = scoreboard.score("trap", out=str(folder))
-    metrics = studies.load_metrics(folder / "metrics.json")
-    assert [row["id"] for row in rows] == identifiers()
-    for row in rows:
-        values = metrics["errors"][row["id"]]
-        assert (row["min"], row["max"]) == (min(values), max(values))
-        assert row["median"] == pytest.approx(sum(values) / 2)  # of two
-        assert row["floor"] == metrics["floor"][row["id"]] and row["seeds"] == 2
-        assert ("gauge_free" in row) == ("alpha" in row["id"])
-
-
-def test_stored_results_are_used_and_missing_ones_made(
-    folder: Path, quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_reproduce_gives_the_same_numbers_twice_and_spares_others_files(
+    folder: Path, study: Study, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made: list[object] = []
-
-    def counted(*inputs: Any) -> dict[str, Any]:
-        made.append(inputs)
-        return reproduce(*inputs)
-
-    monkeypatch.setattr(scoreboard, "reproduce", counted)
-    first = scoreboard.score("trap", 1)
-    assert scoreboard.score("trap", 1) == first
-    assert len(made) == 1
-    assert first[0]["seeds"] == 1
+    mine = tmp_path / "checkpoint-of-my-other-project.safetensors"
+    mine.write_text("weeks of work")
+    first, second = load_metrics(folder / "metrics.json"), reproduce(study, 2, tmp_path)
+    assert mine.read_text() == "weeks of work"
+    assert {name: second[name] for name in NUMBERS} == {name: first[name] for name in NUMBERS}
+    weights, again = (load_tensors(place / "model.safetensors")[0] for place in (folder, tmp_path))
+    assert same(weights, again)
 
 
-def test_table_shows_every_row_once(folder: Path) -> None:
-    rows = scoreboard.score("trap", out=str(folder))
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(scoreboard.table(rows))
-    drawn = console.export_text()
-    lines = scoreboard.markdown(rows).splitlines()
-    assert len(lines) == len(rows) + 2
-    assert len({line.count("|") for line in lines}) == 1
-    for name, line in zip(identifiers(), lines[2:], strict=True):
-        assert drawn.count(name) == 1 and line.startswith(f"| {name} ")
+def test_a_study_is_trained_once_and_what_is_damaged_made_anew(
+    quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, history, metrics = result("trap", 1)
+    assert history.keys() == {"density", "internal", "end"}
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "reproduce", None)  # a second training would fail
+        again, history_again, metrics_again = result("trap", 1)
+    assert metrics == metrics_again and same(history, history_again)
+    assert same(weights_of(model), weights_of(again))
+    place = study_folder("trap", 1)
+    for name, size in (("model.safetensors", 100), ("metrics.json", 1)):
+        (place / name).write_bytes((place / name).read_bytes()[:size])
+        found = result("trap", 1)[2]
+        assert {key: found[key] for key in NUMBERS} == {key: metrics[key] for key in NUMBERS}
+    (place / "model.safetensors").unlink()
+    assert result("trap", 1)[0].seeds == [0]
 
 
-# --- command line ----------------------------------------------------------------------------
+def test_key_changes_with_all_that_decides_a_result() -> None:
+    study = SMALL["trap"]
+    others = [
+        run_key(replace(study, recipe=replace(study.recipe, sound=9.0)), [0, 1]),
+        run_key(replace(study, realisations=80), [0, 1]),
+        run_key(replace(study, architecture=replace(study.architecture, internal=2)), [0, 1]),
+        run_key(study.with_system(Trap(2.0)), [0, 1]),
+        run_key(study, [0, 2]),
+        run_key(study, [0, 1], 1),
+        run_key(SMALL["chain-gmm"], [0, 1]),
+    ]
+    key = run_key(study, [0, 1])
+    assert len({key, *others}) == 8 and run_key(replace(study, seeds=5), range(2)) == key
+    assert study_folder(study).name == f"trap-{key[:16]}" and study_folder(study, 3) != study_folder(study)
 
 
-def test_json_is_a_list_of_rows(folder: Path) -> None:
-    code, out, _ = ran("scoreboard", "--json", "--out", str(folder))
-    rows = json.loads(out)
-    assert code == 0 and [row["id"] for row in rows] == identifiers()
-    for row in rows:
-        assert {"id", "published", "median", "min", "max", "floor", "seeds"} <= row.keys()
-        assert all(isinstance(row[name], (int, float)) for name in ("published", "median", "floor"))
+def test_infinity_is_kept_as_what_json_knows(tmp_path: Path) -> None:
+    metrics = {"study": "trap", "errors": {"a": [1.0, float("inf")]}, "gauge_free": {}, "floor": {}, "limit": {}}
+    results.save_json(tmp_path / "metrics.json", plain(metrics))
+    assert "Infinity" not in (tmp_path / "metrics.json").read_text()
+    assert load_metrics(tmp_path / "metrics.json") == metrics
 
 
-def test_reproduce_writes_where_it_is_told(quick: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code, out, _ = ran("reproduce", "trap", "--seeds", "1", "--out", str(tmp_path / "new"))
-    assert code == 0 and "trap-nll-train" in out
-    assert studies.load_metrics(tmp_path / "new" / "metrics.json")["seeds"] == [0]
+def test_likelihoods_of_flows_are_kept(quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        results, "DENSITY", replace(results.DENSITY, phases=(replace(results.DENSITY.phases[0], steps=3),))
+    )
+    flows = results.flow_likelihoods(sigmoids=(1, 2))
+    monkeypatch.setattr(results, "train", None)
+    assert results.flow_likelihoods(sigmoids=(1, 2)) == flows and flows.keys() == {1, 2}
+    assert all(values["train"] == sorted(values["train"]) and len(values["test"]) == 3 for values in flows.values())
 
 
-def test_help_names_the_commands_and_their_options() -> None:
-    code, out, _ = ran("--help")
-    assert code == 0 and "reproduce" in out and "scoreboard" in out
-    _, out, _ = ran("scoreboard", "--help")
-    assert all(option in out for option in ("--json", "--seeds", "--out", "--study"))
-    assert ran("--version")[:2] == (0, f"{ibvonns.__version__}\n")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (
-            ("reproduce", "spring"),
-            "study must be one of 'chain-cnf', 'chain-gmm', 'trap', but is 'spring'",
-        ),
-        (
-            ("scoreboard", "--study", "spring"),
-            "study must be one of 'chain-cnf', 'chain-gmm', 'trap', but is 'spring'",
-        ),
-        (("scoreboard", "--out", "/nowhere"), "must name an existing file, but '/nowhere/metrics"),
-        (("reproduce", "trap", "--seeds", "0"), "--seeds"),
-        (("reproduce", "trap", "--out", "/dev/null/x"), "Not a directory"),
-        (("reproduce",), "Missing argument 'study'"),
-        (("conquer",), "conquer"),
-    ],
-)
-def test_errors_leave_by_one_sentence_and_a_code(arguments: tuple[str, ...], sentence: str) -> None:
-    code, _, error = ran(*arguments)
-    words = " ".join(re.sub("[│╭╮╰╯─]", " ", error).split())
-    assert code != 0 and sentence in words and "Traceback" not in error
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"errors": {}}', "\x00"])
-def test_damaged_metrics_leave_by_one_sentence(tmp_path: Path, content: str) -> None:
-    (tmp_path / "metrics.json").write_text(content, encoding="utf-8")
-    code, _, error = ran("scoreboard", "--out", str(tmp_path))
-    assert code != 0 and "path must name a" in error and "Traceback" not in error
+def test_an_unknown_study_is_named() -> None:
+    with pytest.raises(ValueError, match="study must be one of 'chain-cnf', 'chain-gmm', 'trap', but is 'spring'"):
+        study_of("spring")

@@ -1,0 +1,126 @@
+"""The cache: what its keys know, and what it does where a disk, a home or another process fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ibvonns
+from ibvonns import cache
+from ibvonns.cache import cache_folder, cached, key_of, sources
+
+PACKAGE = Path(ibvonns.__file__).parent
+HERE = PACKAGE / "cache.py"
+RACE = """
+import sys, time
+from pathlib import Path
+from ibvonns import cache
+begin = float(sys.argv[1])
+for number in range(20):
+    def compute():
+        while time.time() < begin + 0.1 * number: pass
+        return {"x": list(range(20_000))}
+    assert len(cache.cached("race", number, compute, Path(cache.__file__))["x"]) == 20_000
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of each test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "ibvonns"
+
+
+def test_a_result_is_computed_once_and_known_by_its_inputs(home: Path) -> None:
+    made = []
+
+    def compute() -> dict[str, list[int]]:
+        made.append(1)
+        return {"x": [1, 2]}
+
+    assert cached("thing", [1], compute, HERE) == cached("thing", [1], compute, HERE) == {"x": [1, 2]}
+    assert len(made) == 1
+    cached("thing", [2], compute, HERE)
+    cached("other", [1], compute, HERE)
+    cached("thing", [1], compute, PACKAGE / "law.py")
+    assert len(made) == 4 == len(list(home.iterdir()))
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"x": ', "\x00"])
+def test_a_damaged_entry_is_made_anew(content: str, home: Path) -> None:
+    cached("thing", 1, lambda: {"x": 1}, HERE)
+    (entry,) = home.iterdir()
+    entry.write_text(content, encoding="utf-8")
+    assert cached("thing", 1, lambda: {"x": 1}, HERE) == {"x": 1}
+    assert json.loads(entry.read_text(encoding="utf-8")) == {"x": 1}
+
+
+def test_two_processes_that_finish_at_once_do_not_fail() -> None:
+    import time
+
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RACE, str(time.time() + 8)]
+    both = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+
+
+def test_where_no_home_can_be_written_a_temporary_folder_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert cache_folder().parent == tmp_path and "set XDG_CACHE_HOME" in caplog.text
+    assert cached("thing", 1, lambda: 5, HERE) == 5 == cached("thing", 1, lambda: 6, HERE)
+
+
+def test_infinity_is_refused_and_nothing_is_left(home: Path) -> None:
+    with pytest.raises(ValueError):
+        cached("thing", 1, lambda: float("inf"), HERE)
+    assert list(home.iterdir()) == []
+
+
+def test_sources_follow_every_form_of_an_import(tmp_path: Path) -> None:
+    root = tmp_path / "ibvonns"
+    texts = {
+        "__init__.py": "from ibvonns import wide\n",
+        "one.py": "from ibvonns import layouts\nimport ibvonns.systems.trap\nimport os\n",
+        "layouts.py": "def later():\n    from ibvonns.systems import chain\n",
+        "wide.py": "",
+        "paper/__init__.py": "",
+        "paper/top.py": "from ibvonns.one import name\nfrom ibvonns.paper.low import (\n    a,\n)\n",
+        "paper/low.py": "from ibvonns.paper import NAME\n",
+        "systems/__init__.py": "",
+        "systems/trap.py": "",
+        "systems/chain.py": "",
+    }
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    found = {str(path.relative_to(root)) for path in sources(root / "paper" / "top.py")}
+    assert found == texts.keys() - {"__init__.py", "wide.py", "systems/__init__.py"}
+    (root / "paper" / "low.py").write_text("from ibvonns import Model\n", encoding="utf-8")
+    assert {"__init__.py", "wide.py"} <= {path.name for path in sources(root / "paper" / "top.py")}
+
+
+def test_a_key_changes_with_any_code_that_it_stands_on(tmp_path: Path) -> None:
+    copy = tmp_path / "ibvonns"
+    shutil.copytree(PACKAGE, copy)
+    module = copy / "paper" / "results.py"
+    needed, key = sources(module), key_of(module, 1)
+    assert key == key_of(PACKAGE / "paper" / "results.py", 1)  # wherever the library lies
+    names = {str(path.relative_to(copy)) for path in needed}
+    assert {"systems/chain.py", "systems/trap.py", "paper/studies.py", "adjoint.py"} <= names
+    assert not names & {"paper/cli.py", "paper/scoreboard.py", "paper/baselines.py", "show/plots.py"}
+    for name in ("systems/chain.py", "law.py", "paper/limits.py", "show/plots.py", "paper/cli.py"):
+        text = (copy / name).read_bytes()
+        (copy / name).write_bytes(text + b"\nANOTHER = 1\n")
+        assert (key_of(module, 1) != key) == (name in names), name
+        (copy / name).write_bytes(b"# a comment, and another docstring\n" + text.replace(b'"""', b'""" ', 1))
+        assert key_of(module, 1) == key, name
+        (copy / name).write_bytes(text)
