@@ -1,8 +1,9 @@
+# mypy: ignore-errors
 """Make `goldens.safetensors`, the numbers that a redesign of the library must give again.
 
-Run from the root: `python tests/goldens.py`. Everything is float64, on one thread, and by the
-reference engine: in `training` the names `rollout` and `chain_rollout` are replaced by ones that
-pass "reference" for "single", and `predict` is told so, too. Models are untrained: weights drawn
+It ran with the library of commit 0241c12, whose modules are no more; `test_goldens` compares.
+Everything is float64, on one thread, and by the reference engine: in `training` the
+names `rollout` and `chain_rollout` are replaced by ones that pass "reference" for "single", and `predict` is told so, too. Models are untrained: weights drawn
 from the seeds [0, 1] (the first axis of most entries), `set_scales(data)`, then `freeze(data)`.
 
 **Data.** Trap: `observe(Trap().simulate_paper(realisations=50).select(slice(None, None, 2)))`,

@@ -131,7 +131,7 @@ def test_trajectories_and_replicas_never_meet(kind: str, internal: int, backend:
                 assert torch.allclose(ours[own], expected, rtol=1e-12, atol=1e-14)
 
 
-def fall(law: Law, start: Tensor, steps: int, length: float, **known: Tensor) -> tuple[float, float]:
+def fall(law: Law, start: Tensor, steps: int, length: float, **known: Any) -> tuple[float, float]:
     """Largest change of sum f in a step, in units of its largest, and by how much the sum of the field wanders.
 
     States must move by 1 / 50 of their deviation, so that there is something to see.
