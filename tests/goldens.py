@@ -2,9 +2,10 @@
 """Make `goldens.safetensors`, the numbers that a redesign of the library must give again.
 
 It ran with the library of commit 0241c12, whose modules are no more; `test_goldens` compares.
-Everything is float64, on one thread, and by the reference engine: in `training` the
-names `rollout` and `chain_rollout` are replaced by ones that pass "reference" for "single", and `predict` is told so, too. Models are untrained: weights drawn
-from the seeds [0, 1] (the first axis of most entries), `set_scales(data)`, then `freeze(data)`.
+Everything is float64, on one thread, and by the reference engine: in `training` the names `rollout`
+and `chain_rollout` are replaced by ones that pass "reference" for "single", and `predict` is told
+so, too. Models are untrained: weights drawn from the seeds [0, 1] (the first axis of most entries),
+`set_scales(data)`, then `freeze(data)`.
 
 **Data.** Trap: `observe(Trap().simulate_paper(realisations=50).select(slice(None, None, 2)))`,
 the paper's 21 velocities, every second kept: 11 conditions, 301 times, grid of 256. Chain:
