@@ -44,7 +44,7 @@ def interrupted(patch: pytest.MonkeyPatch, at: int) -> None:
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
     seen = seen_of(kind)
-    names = {"plane": {}}.get(kind, {"spacing": SPACING.get(kind, 1.0), "control": CONTROLS.get(kind, ())})
+    names: dict[str, Any] = {"spacing": SPACING.get(kind, 1.0), "control": CONTROLS.get(kind, ())}
     given: Any = seen if kind == "plane" else few_of(kind)  # its forces have names of their own
     found = fit(given, LAYOUTS[kind], seeds=[0, 1], recipe=TINY[kind], **names)
     assert found.model.architecture == architecture_of(kind)

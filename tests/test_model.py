@@ -275,7 +275,7 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path, value: flo
         name = name if name in state else next(n for n in state if n.startswith("law.energy_net"))
         state[name].flatten()[0] = value
         for refused in (model.exported, lambda m=model, p=path: m.save(p)):
-            with pytest.raises(ValueError, match=f"^{name} must be finite to be exported"):
+            with pytest.raises(ValueError, match=f"^{name} must be finite"):
                 refused()
         assert path.read_bytes() == before
 
@@ -340,7 +340,8 @@ def test_several_sites_are_no_point() -> None:
 
 def test_a_point_without_its_force_and_a_row_without_its_velocity_are_refused() -> None:
     for kind, name in (("point", "force"), ("row", "force"), ("row", "velocity")):
-        bare = replace(seen_of(kind), **{name: None})
+        none: dict[str, Any] = {name: None}
+        bare = replace(seen_of(kind), **none)
         with pytest.raises(ValueError, match=f"^data must have a {name}"):
             Model([0], architecture_of(kind)).set_scales(bare)
     with pytest.raises(ValueError, match="^data must have a velocity to be given"):

@@ -222,7 +222,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("observations.Observations", lambda _: replace(SEEN, variance=0 * SEEN.mean), "variance must be above 0"),
     ("observations.Observations", lambda _: replace(SEEN, cloud=SEEN.cloud.at(slice(0, 1))), "cloud must have"),
     ("observations.Observations", lambda _: replace(SEEN, force=T2[None]), "force must have shape"),
-    ("observations.Observations", lambda _: replace(WATCHED, velocity=WATCHED.velocity * NAN), "velocity must be fini"),
+    (
+        "observations.Observations",
+        lambda _: replace(WATCHED, velocity=NAN * WATCHED.mean[..., 0, 0]),
+        "velocity must be fini",
+    ),
     ("observations.Observations", lambda _: replace(SEEN, spacing=0.0), "spacing must be"),
     ("observations.Observations", lambda _: replace(SEEN, times=SEEN.times.float()), "times must be of tor", TypeError),
     ("observations.Observations", lambda _: replace(SEEN, field=SEEN.field.float()), "field must be of tor", TypeError),
