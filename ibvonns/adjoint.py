@@ -807,7 +807,8 @@ def fused_rollout(
     layout, (replicas, trajectories, sites, _), fields = law.layout, start.shape, law.layout.fields
     widths, flat = fused_weights(law)
     flat, (mean, deviation) = flat.to(dtype), law.field
-    some = max(1, min(LANES // sites, -(-trajectories * replicas // torch.get_num_threads())))
+    number = min(max(-(-trajectories * sites // LANES), -(-torch.get_num_threads() // replicas)), trajectories)
+    some = -(-trajectories // number)
     number, spare = -(-trajectories // some), -some * sites % PAD
 
     def packed(part: Tensor, wide: bool = True) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibvonns.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
+from ibvonns.paper.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap, paper_times
 
@@ -118,9 +118,7 @@ def test_dissipation_is_the_work_less_the_rise_of_the_free_energy() -> None:
     rate = (free[:, 2:] - free[:, :-2]) / (times[2:] - times[:-2])
     drag = TRAP.viscosity * velocity**2
     expected = (power + drag)[:, at] - rate
-    assert (
-        found.dissipation(velocity)[:, at] - expected
-    ).abs().max() <= 2e-3 * expected.abs().max()
+    assert (found.dissipation(velocity)[:, at] - expected).abs().max() <= 2e-3 * expected.abs().max()
 
 
 def test_one_well_of_two_equal_springs_is_harmonic() -> None:
