@@ -84,9 +84,7 @@ def test_replicas_never_meet() -> None:
     both = torch.cat([start for _, start in problems])
     optimiser = SOAP([both])
     for _ in range(50):
-        slopes = [
-            gradient(part) for (gradient, _), part in zip(problems, both[:, None], strict=True)
-        ]
+        slopes = [gradient(part) for (gradient, _), part in zip(problems, both[:, None], strict=True)]
         optimiser.step([torch.cat(slopes)], 0.03)
     for place, (gradient, start) in enumerate(problems):
         alone = start.clone()
