@@ -244,7 +244,8 @@ def test_gradients_are_those_of_the_reference(kind: str, internal: int) -> None:
         found = {name: gradients(law, start, steps, known, name) for name in ("fast", "single", "reference")}
         assert apart(found["fast"], found["reference"])[0] <= 1e-10
         one, whole = apart(found["single"], found["reference"])
-        assert whole <= 1e-5 and one <= 1e-3  # in a weight that hardly matters its terms cancel
+        # in weights that hardly matter the terms of a gradient cancel
+        assert whole <= 1e-5 and one <= (1e-4 if internal else 1e-3)
 
 
 width = st.integers(1, 9)
@@ -289,14 +290,15 @@ def test_layouts_larger_than_the_lanes_agree(layout: Layout, sites: int) -> None
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_long_windows_agree_too(kind: str) -> None:
+@pytest.mark.parametrize("window", [1, 30, 300])
+def test_short_and_long_windows_agree_too(kind: str, window: int) -> None:
     law = made(LAYOUTS[kind], 2)
-    start, steps = states(law, 3), lengths(300)
-    for known in ends(law, 3, 300)[-1:]:
+    start, steps = states(law, 3), lengths(window)
+    for known in ends(law, 3, window)[-1 if window == 300 else 0 :]:
         found = {name: gradients(law, start, steps, known, name) for name in ("fast", "single", "reference")}
         assert apart(found["fast"], found["reference"])[0] <= 1e-10
         one, whole = apart(found["single"], found["reference"])
-        assert whole <= 1e-4 and one <= 1e-3
+        assert whole <= 1e-5 and one <= 1e-4
 
 
 def trained(kind: str) -> tuple[Law, Tensor, Tensor, dict[str, Given]]:
