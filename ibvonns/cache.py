@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,7 @@ def cached(name: str, parts: object, compute: Callable[[], Any], module: Path) -
         OSError: neither the cache nor a temporary folder can be written.
     """
     path = cache_folder() / f"{name}-{key_of(module, name, parts)[:16]}.json"
-    try:
+    with suppress(FileNotFoundError, ValueError):
         return load_json(path)
-    except (FileNotFoundError, ValueError):
-        save_json(path, compute())
+    save_json(path, compute())
     return load_json(path)

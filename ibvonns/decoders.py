@@ -59,6 +59,7 @@ class Decoder(nn.Module):
 
     def scaled(self, z: Tensor) -> Tensor:
         """States with their fields standardised: (replicas, points, fields + internal)."""
+        shaped("z", z, ("replicas", "points", f"{self.fields} + internal"))
         mean, deviation = self.given
         return torch.cat([(z[..., : self.fields] - mean) / deviation, z[..., self.fields :]], -1)
 

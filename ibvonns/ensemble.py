@@ -315,6 +315,7 @@ class Ensemble:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
         spacing = _uniform(grid)
+        require(self.components == 1, f"components must be 1 on a grid, but are {self.components}")
         low, high = map(float, self.realisations.aminmax())
         first, last = float(grid[0]), float(grid[-1])
         spans = f"[{low:.4g}, {high:.4g}], but spans [{first:.4g}, {last:.4g}]"

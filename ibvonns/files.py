@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 __all__ = ["draft", "load_json", "load_tensors", "save_json", "save_tensors"]
@@ -106,7 +106,7 @@ def save_tensors(
         for (name, part), at in zip(plain.items(), memory, strict=True)
     }
     with draft(path) as file:
-        save_file(plain, file, dict(metadata or {}))
+        file.write_bytes(save(plain, dict(metadata or {})))  # in place where `path` is a device
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

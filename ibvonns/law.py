@@ -58,9 +58,10 @@ class Scales(nn.Module):
         """
         shaped("field", finite("field", field), (2, self.layout.fields))
         positive("deviation of the field", float(field[1].min()))
+        energy, rate = positive("energy", energy), positive("rate", rate)
         self.field.copy_(field)
-        self.energy.fill_(positive("energy", energy))
-        self.rate.fill_(positive("rate", rate))
+        self.energy.fill_(energy)
+        self.rate.fill_(rate)
 
     @property
     def force(self) -> Tensor:
@@ -188,7 +189,8 @@ class Law(Scales):
         Raises:
             ValueError: NaN or wrong shape.
         """
-        self.reference.copy_(self.scaled(finite("z", z))[:, 0])
+        replicas, one, width = self.reference.shape
+        self.reference.copy_(self.scaled(shaped("z", finite("z", z), (replicas, one, 1, width)))[:, 0])
 
     def free_energy(self, z: Tensor) -> Tensor:
         """f of each site, an energy, zero at `reference`: (replicas, trajectories, sites).
@@ -221,6 +223,7 @@ class Law(Scales):
 
     def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """What phi knows of the states, and its forces in units of the scales."""
+        shaped("g", g, ("...", self.layout.directions + self.internal))
         return self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[0], self.energy)
 
     def _units(self, bond: Tensor, inner: Tensor) -> Tensor:
@@ -361,7 +364,7 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
             low = -high
         low, high = torch.where(wrong < 0, x, low), torch.where(wrong < 0, high, x)
         newton, old = x - wrong / steep, x
-        x = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        x = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
         if bool(((x - old).abs() <= 1e-14 * (old.abs() + unit)).all()):
             break
     return x - (function(x) - target) / steep

@@ -10,7 +10,7 @@ from torch import Tensor
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
-from ibvonns.validation import at_least, count
+from ibvonns.validation import at_least, count, positive
 
 __all__ = ["TERMS", "Sampling", "loss_terms"]
 
@@ -52,7 +52,10 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, least in {"turns": 1, "compared": 1, "free": 1, "power": 1, "fixed": 0, "asked": 0}.items():
             count(name, getattr(self, name), least)
+        for number in self.rows:
+            count("rows", number)
         at_least("along", self.along, 0.0)
+        positive("by", self.by)
 
     def times(self, number: int, window: int, step: int) -> Tensor:
         """Indices of the times of the density term, of so many in all."""
@@ -143,9 +146,10 @@ def loss_terms(
     else:
         replicas = torch.arange(seeds, device=device)[:, None]
         inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
-    if window == 0 or inner is None or not all(bool(term.isfinite().all()) for term in out.values()):
-        return out  # `train` says which seed is not finite
+    if window == 0 or inner is None:
+        return out
     inner = inner[..., : law.internal].unflatten(2, visited.shape[1:]).flatten(1, 2)
+    inner = inner.where(inner.isfinite(), 0.0)  # a replica that is lost is told by its other terms or its gradient
 
     def windows(part: Tensor | None, at: Tensor) -> Tensor:
         """Histories (conditions, times, ...) by replica and window: (replicas, windows, ...)."""

@@ -94,8 +94,15 @@ class Architecture:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Architecture":
-        """The architecture that `plain` wrote down as `values`."""
-        return cls(**{**values, "layout": layout_of(values["layout"])})
+        """The architecture that `plain` wrote down as `values`.
+
+        Raises:
+            ValueError: something is missing or unknown.
+        """
+        try:
+            return cls(**{**values, "layout": layout_of(values["layout"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"architecture must be what `plain` gave, but is not: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,9 @@ class Model(nn.Module):
             ValueError: data of another layout, or a field or a force that does not vary.
         """
         self.matched(data)
+        layout = self.law.layout
+        for name in ("force", "velocity")[: min(layout.ends, 1) + layout.driven]:
+            require(getattr(data, name) is not None, f"data must have a {name} on this layout, but have none")
         bonds, fields, means = self.architecture.bonds, data.field.flatten(0, 2), data.mean.flatten(0, 2)
         centre = means.mean(0)
         spread = (data.variance + (data.mean - centre) ** 2).flatten(0, 2).mean(0).sqrt()
@@ -172,7 +182,7 @@ class Model(nn.Module):
             part.position.copy_(torch.stack([centre, spread]))
         self.decoder.given.copy_(self.decoder.position if bonds else field)
         steps, moved = data.times.diff(), data.mean.diff(dim=1)
-        moved = moved.cumsum(2) if self.law.layout.driven else moved  # positions of the particles
+        moved = moved.cumsum(2) if layout.driven else moved  # positions of the particles
         unit = data.spacing if bonds else 1 / means.std(0)
         speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
         force = field.new_ones(1) if data.force is None else data.force.flatten(0, 1).std(0)
@@ -186,12 +196,10 @@ class Model(nn.Module):
             ValueError: other fields, components or spacing, or no force at a point.
         """
         a = self.architecture
-        shaped("data.field", data.field, ("conditions", "times", "sites", a.layout.fields))
+        shaped("data.field", data.field, ("conditions", "times", "sites" if a.bonds else 1, a.layout.fields))
         shaped("data.mean", data.mean, (*data.field.shape[:3], a.components))
         spacing = f"data must have the model's spacing, {a.spacing:g}, but have {data.spacing:g}"
         require(data.spacing == a.spacing, spacing)
-        for name in ("force", "velocity")[: min(a.layout.ends, 1) + a.layout.driven]:
-            require(getattr(data, name) is not None, f"data must have a {name} on this layout, but have none")
         return data
 
     def states(self, data: Observations, alpha: Tensor) -> Tensor:
@@ -255,9 +263,11 @@ class Model(nn.Module):
                 unknown name.
         """
         choice("given", given, ("force", "velocity"))
-        layout = self.law.layout
+        layout, internal = self.law.layout, self.law.internal
+        conditions, _, sites, _ = self.matched(data).field.shape
         if alpha is None:
             alpha = self.encode(data.at(slice(0, 2)))[:, :, 0]
+        shaped("alpha", alpha, (len(self.seeds), conditions, sites, internal))
         start = torch.cat([data.field[:, 0].expand(*alpha.shape[:-1], -1), alpha], -1)
         controls = None if layout.directions else data.field[:, :, 0]
         if not layout.driven:
@@ -387,7 +397,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         law = load_json(path)
     else:
         tensors, metadata = load_tensors(path)
-        law = {name: json.loads(metadata.get(name, "0")) for name in ("seeds", "architecture")}
+        law = {name: json.loads(metadata.get(name, "[]")) for name in ("seeds", "architecture")}
         law |= {"kind": metadata.get("kind"), "tensors": tensors}
     known = isinstance(law, dict) and law.get("kind") == KIND
     require(known, f"path must name a saved model, but {os.fspath(path)!r} holds none")

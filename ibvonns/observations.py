@@ -60,7 +60,11 @@ class Observations:
         shapes: dict[str, Any] = {"field": (*sites, "fields"), "mean": (*sites, "components")}
         shapes |= {"variance": self.mean.shape, "force": (*sites[:2], "ends"), "velocity": sites[:2]}
         parts = [(name, getattr(self, name), shape) for name, shape in shapes.items()]
-        for name, part, shape in [*parts, ("cloud", rows.flatten(3), (*sites, "points"))]:
+        for name, part, shape in [
+            *parts,
+            ("times", self.times, ("times",)),
+            ("cloud", rows.flatten(3), (*sites, "points")),
+        ]:
             if part is not None:
                 shaped(name, finite(name, part), shape)
                 if part.dtype != torch.float64:
@@ -246,6 +250,8 @@ def _both(total: Observations, part: Observations) -> Observations:
     """Observations so far and one part more; the field is a mean unless it is a control."""
     same = torch.equal(total.times, part.times) and total.mean.shape == part.mean.shape
     require(same, "parts of an ensemble must have the same times, conditions and sites, but differ")
+    controls = not torch.equal(total.field, total.mean) and not torch.equal(total.field, part.field)
+    require(not controls, "parts of an ensemble must have the same controls, but differ")
     number = total.count + part.count
     share, cloud = part.count / number, cast(Any, total.cloud)
 

@@ -124,8 +124,11 @@ class SOAP:
             right.lerp_(gradient.mT @ gradient, fresh)
             if (self.count - 1) % self.refresh == 0:
                 for moment, axes in ((left, left_axes), (right, right_axes)):
-                    if moment.shape[-1] > 1:
-                        axes.copy_(torch.linalg.eigh(moment).eigenvectors)
+                    if (size := moment.shape[-1]) > 1:
+                        # at first a moment is of rank 1: a ramp far below it decides, and not its rounding
+                        trace = moment.diagonal(dim1=1, dim2=2).sum(1)[:, None] * 1e-6 / size
+                        ramp = trace * torch.arange(size, dtype=moment.dtype, device=moment.device)
+                        axes.copy_(torch.linalg.eigh(moment + ramp.diag_embed()).eigenvectors)
             mean.lerp_(gradient, fresh)
             square.mul_(keep).add_((left_axes.mT @ gradient @ right_axes).square(), alpha=fresh)
             turned = left_axes.mT @ mean @ right_axes / correction

@@ -102,28 +102,27 @@ def rollout(
     """
     layout = law.layout
     choice("backend", backend, BACKENDS)
-    shaped("start", finite("start", start), ("replicas", "trajectories", "sites", layout.fields + law.internal))
-    shape = (*start.shape[:2], steps.shape[-1])
-    parts: dict[str, Any] = {
-        "steps": steps if steps.ndim > 1 else steps[None],
-        "field": field,
-        "force": force,
-        "velocity": velocity,
-    }
+    weights = list(law.parameters()) if isinstance(law, torch.nn.Module) else []
+    replicas = len(weights[0]) if weights else "replicas"
+    sites = "sites" if layout.directions else 1
+    shaped("start", finite("start", start), (replicas, "trajectories", sites, layout.fields + law.internal))
+    shape = (*start.shape[:2], shaped("steps", finite("steps", steps), ("...", "steps")).shape[-1])
+    parts: dict[str, Any] = {"steps": steps, "field": field, "force": force, "velocity": velocity}
     asked = {"steps": True, "field": not layout.directions, "force": layout.driven, "velocity": layout.driven}
     for name, part in parts.items():
         if part is not None:
             require(asked[name], f"{name} must not be given, because a {type(layout).__name__} has none, but is")
             whole = (*shape, layout.fields) if name == "field" else shape
-            own = whole[max(0, len(whole) - part.ndim) :]
-            fits = shaped(name, finite(name, part), own if steps.ndim > 1 or name != "steps" else (1, shape[-1]))
-            parts[name] = fits.expand(whole)
+            least = 1 if name == "steps" else len(whole) - 1  # steps may be the same for all trajectories
+            axes = max(least, min(len(whole), finite(name, part).ndim))
+            parts[name] = shaped(name, part, whole[len(whole) - axes :]).expand(whole)
     require(layout.directions or field is not None, "field must be given at a point, whose fields are controls")
     known = not layout.driven or force is not None or velocity is not None
     require(known, "force and velocity must not both be None: a driven end needs one")
-    weights = law.parameters() if isinstance(law, torch.nn.Module) else ()
-    graded = torch.is_grad_enabled() and (start.requires_grad or any(part.requires_grad for part in weights))
-    if _fast(backend, law, start) and not (layout.driven and force is None and graded):
+    given = [start, *weights, *(part for part in parts.values() if part is not None)]
+    graded = torch.is_grad_enabled() and any(part.requires_grad for part in given)
+    driving = [part for part in (field, force, velocity) if part is not None and part.requires_grad]
+    if _fast(backend, law, start) and not (graded and (driving or (layout.driven and force is None))):
         path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)
     else:
         path, ends = _reference(law, start, **parts)

@@ -130,7 +130,8 @@ def train(
     ):
         for number, stage in enumerate(recipe.stages):
             done, begin = sum(steps[:number]), sum(-(-one.steps // 10) for one in recipe.stages[:number])
-            if number < first or ("done" in begun and int(begun["done"]) >= done + stage.steps):
+            ended = int(begun.get("done", 0)) >= done + stage.steps and stage is not recipe.stages[-1]
+            if number < first or ended:
                 continue
             own = _Run(model, data, recipe, stage, optimiser)
             since = own.restored(begun, history) - done if begun else 0
@@ -162,7 +163,11 @@ class _Run:
         self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica
         self.good = self.usual == 0
         self.held: Tensor | None = None
-        self.safe: tuple[list[Tensor], dict[str, Tensor]] | None = None
+        self.safe = self.state()
+
+    def state(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """A copy of weights and optimiser, to which a replica may be put back."""
+        return [part.detach().clone() for part in self.parameters], self.optimiser.copied()
 
     def tensors(self, history: History, done: int) -> dict[str, Tensor]:
         """Everything that the next step depends on, after so many."""
@@ -176,7 +181,7 @@ class _Run:
         self.optimiser.restore({name: tensors[f"optimiser.{name}"] for name in self.optimiser.tensors()})
         for name, part in history.items():
             part.copy_(tensors[f"history.{name}"])
-        self.usual, self.left = tensors["usual"], tensors["left"]
+        self.usual, self.left, self.safe = tensors["usual"], tensors["left"], self.state()
         return int(tensors["done"])
 
     def advance(self, step: int) -> dict[str, Tensor]:
@@ -203,12 +208,12 @@ class _Run:
             gradients = [part.masked_fill(lost[:, None, None], 0.0) for part in gradients]
             self.left = self.left - lost.to(self.left.dtype)
         elif stage.rescues and (step % SAFE_EVERY == 0 or step % self.recipe.checkpoint_every == 0):
-            self.safe = [part.detach().clone() for part in self.parameters], self.optimiser.copied()
+            self.safe = self.state()
         if stage.clip is not None:
             gradients, self.usual = _clipped(gradients, self.usual, stage.clip)
         shares = 0.5 ** (stage.rescues - self.left) if stage.rescues else None
         self.optimiser.step(gradients, stage.rate_at(step), shares)
-        if not whole and self.safe is not None:
+        if not whole:
             self.optimiser.put_back(self.safe[1], lost)
             for part, before in zip(self.parameters, self.safe[0], strict=True):
                 part.data[lost] = before[lost]

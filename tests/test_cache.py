@@ -5,12 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 import ibvonns
-from ibvonns import cache
 from ibvonns.cache import cache_folder, cached, key_of, sources
 
 PACKAGE = Path(ibvonns.__file__).parent
@@ -18,7 +19,6 @@ HERE = PACKAGE / "cache.py"
 RACE = """
 import sys, time
 from pathlib import Path
-from ibvonns import cache
 begin = float(sys.argv[1])
 for number in range(20):
     def compute():
@@ -60,8 +60,6 @@ def test_a_damaged_entry_is_made_anew(content: str, home: Path) -> None:
 
 
 def test_two_processes_that_finish_at_once_do_not_fail() -> None:
-    import time
-
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RACE, str(time.time() + 8)]
     both = [subprocess.Popen(command, env=environment) for _ in range(2)]
@@ -74,7 +72,7 @@ def test_where_no_home_can_be_written_a_temporary_folder_serves(
     blocked = tmp_path / "a file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     assert cache_folder().parent == tmp_path and "set XDG_CACHE_HOME" in caplog.text
     assert cached("thing", 1, lambda: 5, HERE) == 5 == cached("thing", 1, lambda: 6, HERE)
 

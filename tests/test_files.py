@@ -72,7 +72,7 @@ def test_failing_write_leaves_the_old_file_and_nothing_else(
             half.write(before[:20])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(files, "save_file", lambda _, file, __: fail(file))
+    monkeypatch.setattr(Path, "write_bytes", fail)
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="no space"):
         write(path, 1)

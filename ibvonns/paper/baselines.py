@@ -24,7 +24,6 @@ __all__ = ["BASELINES", "NeuralLaw", "trained_baseline"]
 
 #: By name in what an architecture differs from ours: potentials of the strain alone, plain rates.
 BASELINES: Mapping[str, Mapping[str, Any]] = {"strain-only": {"internal": 0}, "neural-ode": {"law": "rates"}}
-SEEDS = 3
 
 
 class NeuralLaw(Scales):
@@ -115,7 +114,7 @@ class NeuralLaw(Scales):
 LAWS["rates"] = NeuralLaw
 
 
-def trained_baseline(kind: str, seeds: int = SEEDS) -> Model:
+def trained_baseline(kind: str, seeds: int = 3) -> Model:
     """A baseline with a flow for a decoder, trained on the chain's data by the chain's recipe.
 
     From the cache, if this very code has trained it before. A seed is taken as it comes: whether

@@ -143,6 +143,6 @@ def truth_scores(study: str | Study, realisations: int = REALISATIONS) -> dict[s
             for name, (own, floors) in scores.items()
         }
 
-    keys = [parts[2]["key"] for parts in found.values()]
-    stored = cached("truth", [keys, number], compute, Path(__file__))[one.name]
+    keys = [number, *(metrics["key"] for *_, metrics in found.values())]
+    stored = cached("truth", keys, compute, Path(__file__))[one.name]
     return stored | {"errors": restored_errors(stored["errors"])}

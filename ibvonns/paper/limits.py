@@ -33,10 +33,6 @@ EULER = 0.5772156649015329
 INDEPENDENT = 10_000  # added to the data's seed for ensembles that no training has seen
 
 
-def _standardised(values: Tensor, training: Tensor) -> Tensor:
-    return (values - training.mean()) / training.std(unbiased=False)
-
-
 def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "trap") -> dict[str, Any]:
     """How good can any model look on these data? The exact theory, scored as a model would be.
 
@@ -69,7 +65,7 @@ def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "
         started = mean + (sampled[:, :1] - mean[:, :1]) * decay
         for store, theory in ((floor, mean), (limit, started)):
             store[f"{prefix}-force-{split}"] = relative_error(system.external_force(lengths, theory), force)
-            pair = (_standardised(each, training) for each in (theory, sampled))
+            pair = ((each - training.mean()) / training.std(unbiased=False) for each in (theory, sampled))
             store[f"{prefix}-alpha-{split}"] = relative_error(*pair)
         spread = seen.variance[:, :, 0, 0]
         floor[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, sampled, spread).mean())

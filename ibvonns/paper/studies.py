@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from math import inf
 from typing import Any, Protocol, cast
@@ -23,7 +24,9 @@ from ibvonns.validation import choice, count
 __all__ = ["BLOCKS", "STUDIES", "Errors", "Split", "Study", "errors", "exact_potentials", "study_of"]
 
 BLOCKS = 10  #: Independent parts in which the realisations of a study are simulated.
-MARGIN = 0.1  # by which the grid outreaches the first block, of its range
+MARGIN = 0.1  # by which a grid outreaches the block that sets it, of its range: enough for 100 000 realisations
+GRID_BLOCK = 400  # realisations of that block, whatever the study has
+GRID_SEED = 2**32 - 1  # of that block, which no data draw from
 
 Errors = dict[str, list[float]]  #: By the id of `published.csv`, one for each replica.
 
@@ -32,6 +35,8 @@ class System(Protocol):
     """What a study asks of a system: realisations under a protocol, from several values."""
 
     def simulate_paper(self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /) -> Ensemble: ...
+
+    def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -142,14 +147,13 @@ class Study:
         return observe(ensemble, self.control, spacing=spacing, points=self.points, grid=grid)
 
     def grid(self, split: str) -> Tensor:
-        """The grid of a split, whatever the seed: from a block that no data hold, and a margin.
+        """The grid of a split, whatever the seed and the realisations: it holds all that may come.
 
         Args:
             split: a key of `splits`.
         """
-        low, high = next(self.blocks(split, GRID_SEED)).realisations.aminmax()
-        unit = torch.linspace(-MARGIN, 1 + MARGIN, self.points, dtype=low.dtype)
-        return low + (high - low) * unit
+        low, high = _range(self.system, self.splits[choice("split", split, self.splits)])
+        return torch.linspace(low, high, self.points, dtype=torch.float64)
 
     def observed(self, split: str, seed: int = 0, realisations: int | None = None) -> Observations:
         """What was observed of a split, on its `grid`.
@@ -228,7 +232,6 @@ class Study:
         return (quantity, given) != ("force", "force") or not self.architecture.layout.driven
 
 
-GRID_SEED = 4_000_000  # data seed of the blocks that set the grids, far from all others
 _chain, _splits = Chain(), {"train": Split("smoothed-linear", LENGTHS[::2])}
 _splits |= {"test": Split("smoothed-linear", LENGTHS[1::2]), "sine": Split("sinusoidal", (0.2,))}  # Figs. 14, 19
 _sites = Architecture(Row(), _chain.natural_length, reference=0.0, wells=_chain.well_strain)
@@ -242,6 +245,14 @@ _trap = Study("trap", "trap", Trap(), _pulls, _site, Recipe.of(Point()), 4000, 2
 #:
 #: :meta hide-value:
 STUDIES: dict[str, Study] = {study.name: study for study in (_trap, _mixture, _flow)}
+
+
+@lru_cache(maxsize=32)  # every ensemble of a study asks for it
+def _range(system: System, split: Split) -> tuple[float, float]:
+    """Ends of a split's grid."""
+    block = system.simulate_paper(split.protocol, split.values, GRID_BLOCK, GRID_SEED)
+    low, high = map(float, block.realisations.aminmax())
+    return low - MARGIN * (high - low), high + MARGIN * (high - low)
 
 
 def study_of(study: str | Study) -> Study:

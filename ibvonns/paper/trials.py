@@ -298,7 +298,6 @@ def long_chain(
     predicted = time.perf_counter() - begun
     errors = each_error(path[..., 0], strain)
     middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2], ..., 0]
-    norm = strain.square().sum((0, 1)).sqrt()
-    by_spring = 100 * (middle - strain).square().sum((0, 1)).sqrt() / norm
+    by_spring = 100 * ((middle - strain).square().sum((0, 1)) / strain.square().sum((0, 1))).sqrt()
     reach, answer = strain.amax((0, 1)), each_error(pulled[..., 0], force)
     return LongChain(springs, errors, answer, by_spring, reach, simulated, predicted)
