@@ -19,6 +19,7 @@ HERE = PACKAGE / "cache.py"
 RACE = """
 import sys, time
 from pathlib import Path
+from ibvonns import cache
 begin = float(sys.argv[1])
 for number in range(20):
     def compute():
