@@ -143,7 +143,8 @@ def train(
                     for name, term in terms.items():  # a replica that was put back keeps what it had
                         history[name][row] = torch.where(own.good, term.detach(), history[name][row - 1])
                 bar.update(bar.task_ids[0], advance=1)
-                if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
+                whole = all(bool(part.isfinite().all()) for part in own.parameters)
+                if checkpoint is not None and whole and (step + 1) % recipe.checkpoint_every == 0:
                     save_tensors(checkpoint, own.tensors(history, done + step + 1), {"run": run})
     model.freeze(data)
     return history
