@@ -16,23 +16,40 @@ def pins(lines: list[str]) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in split}
 
 
+USERS = {"plots"}  # an extra of users', with lower bounds; the other extras serve the book
+GROUPS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in USERS}
+BOUNDS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["plots"]]
+
+
 def declared() -> dict[str, str]:
     """Every version that pyproject.toml pins."""
-    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    return pins([line for group in groups for line in group])
+    return pins([line for group in GROUPS.values() for line in group])
 
 
-def test_constraints_hold_every_declared_version() -> None:
+def constraints() -> dict[str, str]:
+    """The versions that the book is built with."""
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     held = pins(lines)
     assert len(held) == len(lines), "a line of constraints.txt is no pin, or a name stands twice"
+    return held
+
+
+def test_constraints_hold_every_declared_version() -> None:
+    held = constraints()
     assert {name: held.get(name) for name in declared()} == declared()
 
 
-def test_every_requirement_is_pinned() -> None:
-    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    assert len(declared()) == sum(map(len, groups))
+def test_every_requirement_of_the_book_is_pinned() -> None:
+    assert len(declared()) == sum(map(len, GROUPS.values()))
+
+
+def test_the_library_asks_for_lower_bounds_that_the_books_versions_meet() -> None:
+    held = constraints()
+    for line in BOUNDS:
+        name, least = line.split(">=")
+        numbers = [[int(part) for part in version.split(".")] for version in (held[name], least)]
+        assert numbers[0] >= numbers[1], line
 
 
 def test_conda_environment_agrees() -> None:
@@ -40,11 +57,11 @@ def test_conda_environment_agrees() -> None:
     *conda, pip = environment["dependencies"]
     minimum = PROJECT["requires-python"].removeprefix(">=")
     assert conda == [f"python={minimum}", "pip"]
-    torch, project = pip["pip"]
-    assert pins([torch]) == {"torch": declared()["torch"]}
+    constrained, torch, project = pip["pip"]
+    assert constrained == "-c constraints.txt"
+    assert pins([torch]) == {"torch": constraints()["torch"]}
     # peers of the benchmarks serve neither the book nor its tests; Binder has a JupyterLab
-    left = {"bench", "lab"}
-    extras = ",".join(name for name in PROJECT["optional-dependencies"] if name not in left)
+    extras = ",".join(name for name in GROUPS if name not in {"bench", "lab"})
     assert project == f"-e .[{extras}]"
 
 
