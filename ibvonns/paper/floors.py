@@ -84,7 +84,7 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
     found: Scores = {name: ({}, {}) for name in studies}
     light: list[dict[str, Observations]] = [{} for _ in range(number)]  # moments and records alone
     for split in study.splits:
-        total: Observations | None = None
+        total: Any = None
         encoded: dict[str, list[Tensor]] = {name: [] for name in studies}
         for index in range(number):
             seen = study.observed(split, FIRST + index)
@@ -92,15 +92,14 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
             for name, model in models.items():
                 if study.exact is None:
                     encoded[name].append(model.encoder.ungauged(model.encode(seen)).float())
-            total = seen if total is None else joined([total, seen])
-        assert total is not None
-        forces = [one[split].force for one in light]
-        samples = {
-            "strain": torch.stack([one[split].mean for one in light]),
-            "force": torch.stack([force for force in forces if force is not None]),
-        }
+            cloud: Any = seen.cloud
+            total = total or cloud
+            total.weights.lerp_(cloud.weights, 1 / (index + 1))  # in place: clouds are large
+        whole = replace(joined(one[split] for one in light), cloud=total)
+        records = {"strain": "mean", "force": "force"}
+        samples = {ours: torch.stack([getattr(one[split], name) for one in light]) for ours, name in records.items()}
         for name, own in studies.items():
-            found[name][0].update(errors(own, models[name], {split: total})[0])
+            found[name][0].update(errors(own, models[name], {split: whole})[0])
             if study.exact is None:
                 floors = {quantity: floor_of(each) for quantity, each in samples.items()}
                 floors["alpha"] = _middle(torch.stack(encoded[name]))
