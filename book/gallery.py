@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from ibvonns.scoreboard import rounded, stored
+from ibvonns.paper.scoreboard import rounded, stored
 
 HERE = Path(__file__).resolve().parent
 CHAPTERS = HERE.parent / "notebooks"
@@ -48,12 +48,7 @@ ANSWERS = (
     Answer("6a", "positions whose mean is its truth", "fig-trap-realisations"),
     Answer("6b", "internal variable against mean position", "fig-learning-alpha"),
     Answer("7a", "free energy, learned against exact", "fig-learning-potentials", ("trap-f-test",)),
-    Answer(
-        "7b",
-        "dual dissipation potential, learned against exact",
-        "fig-learning-potentials",
-        ("trap-phi-test",),
-    ),
+    Answer("7b", "dual dissipation potential, learned against exact", "fig-learning-potentials", ("trap-phi-test",)),
     Answer("8a", "external force in time", "fig-learning-rollout", ("trap-force-test",)),
     Answer("8b", "internal variable in time", "fig-learning-rollout", ("trap-alpha-test",)),
     Answer("8a", "equilibrium value of the external force", "fig-trap-force"),
@@ -65,55 +60,23 @@ ANSWERS = (
     Answer("13a", "states that the springs visit", "fig-cnf-phase"),
     Answer("13b", "external force, flow", "fig-cnf-force", ("cnf-force-test-velocity",)),
     Answer("13c", "mean strains, flow", "fig-cnf-velocity-given", ("cnf-strain-test-velocity",)),
-    Answer(
-        "13d", "internal variables, flow", "fig-cnf-velocity-given", ("cnf-alpha-test-velocity",)
-    ),
-    Answer(
-        "14a",
-        "mean strains under the sinusoidal protocol, flow",
-        "fig-cnf-sine",
-        ("cnf-strain-sine-velocity",),
-    ),
+    Answer("13d", "internal variables, flow", "fig-cnf-velocity-given", ("cnf-alpha-test-velocity",)),
+    Answer("14a", "mean strains under the sinusoidal protocol, flow", "fig-cnf-sine", ("cnf-strain-sine-velocity",)),
     Answer("14b", "its internal variables, flow", "fig-cnf-sine", ("cnf-alpha-sine-velocity",)),
     Answer(
-        "14c",
-        "external force under the sinusoidal protocol, flow",
-        "fig-cnf-sine-force",
-        ("cnf-force-sine-velocity",),
+        "14c", "external force under the sinusoidal protocol, flow", "fig-cnf-sine-force", ("cnf-force-sine-velocity",)
     ),
     Answer("15", "decoded standard deviation", "fig-learning-decoder", ("trap-nll-test",)),
     Answer("15", "sampled standard deviation", "fig-trap-width"),
     Answer("16", "densities of the ten springs, mixture", "fig-gmm-marginals", ("gmm-nll-test",)),
-    Answer(
-        "16", "histograms of the ten springs and their equilibrium densities", "fig-chain-marginals"
-    ),
-    Answer(
-        "17a",
-        "mean strains with the force given, mixture",
-        "fig-gmm-force-given",
-        ("gmm-strain-test-force",),
-    ),
-    Answer(
-        "17b",
-        "internal variables with the force given, mixture",
-        "fig-gmm-force-given",
-        ("gmm-alpha-test-force",),
-    ),
+    Answer("16", "histograms of the ten springs and their equilibrium densities", "fig-chain-marginals"),
+    Answer("17a", "mean strains with the force given, mixture", "fig-gmm-force-given", ("gmm-strain-test-force",)),
+    Answer("17b", "internal variables with the force given, mixture", "fig-gmm-force-given", ("gmm-alpha-test-force",)),
     Answer("18a", "states that the springs visit", "fig-gmm-phase"),
     Answer("18b", "external force, mixture", "fig-gmm-force", ("gmm-force-test-velocity",)),
     Answer("18c", "mean strains, mixture", "fig-gmm-velocity-given", ("gmm-strain-test-velocity",)),
-    Answer(
-        "18d",
-        "internal variables, mixture",
-        "fig-gmm-velocity-given",
-        ("gmm-alpha-test-velocity",),
-    ),
-    Answer(
-        "19a",
-        "mean strains under the sinusoidal protocol, mixture",
-        "fig-gmm-sine",
-        ("gmm-strain-sine-velocity",),
-    ),
+    Answer("18d", "internal variables, mixture", "fig-gmm-velocity-given", ("gmm-alpha-test-velocity",)),
+    Answer("19a", "mean strains under the sinusoidal protocol, mixture", "fig-gmm-sine", ("gmm-strain-sine-velocity",)),
     Answer("19b", "its internal variables, mixture", "fig-gmm-sine", ("gmm-alpha-sine-velocity",)),
     Answer(
         "19c",
@@ -122,18 +85,8 @@ ANSWERS = (
         ("gmm-force-sine-velocity",),
     ),
     Answer("20", "densities of the ten springs, flow", "fig-cnf-marginals", ("cnf-nll-test",)),
-    Answer(
-        "21a",
-        "mean strains with the force given, flow",
-        "fig-cnf-force-given",
-        ("cnf-strain-test-force",),
-    ),
-    Answer(
-        "21b",
-        "internal variables with the force given, flow",
-        "fig-cnf-force-given",
-        ("cnf-alpha-test-force",),
-    ),
+    Answer("21a", "mean strains with the force given, flow", "fig-cnf-force-given", ("cnf-strain-test-force",)),
+    Answer("21b", "internal variables with the force given, flow", "fig-cnf-force-given", ("cnf-alpha-test-force",)),
 )
 
 
@@ -234,11 +187,7 @@ def page(found: dict[str, Figure]) -> str:
         said = f"**Figure {answer.paper}**, {answer.shows}{standing(answer.rows, board)}.\n"
         answering.setdefault(answer.ours, []).append(said)
     theirs = [card(found[name], lines) for name, lines in answering.items()]
-    own = [
-        card(figure, [first_sentence(figure.caption)])
-        for figure in found.values()
-        if figure.name not in answering
-    ]
+    own = [card(figure, [first_sentence(figure.caption)]) for figure in found.values() if figure.name not in answering]
     begin, end = ":::::{grid} 1 1 2 2\n:gutter: 3", ":::::"
     parts = ["## The paper's figures, answered", begin, *theirs, end]
     return "\n\n".join([*parts, "## Figures of our own", begin, *own, end]) + "\n"

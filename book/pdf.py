@@ -121,9 +121,7 @@ def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
     for live in body.select("div.ibv-live"):  # book/_ext/live.py
         if live.get("data-ibvonns") == "Frames" and live.script:
             labels = json.loads(live.script.get_text())["labels"]
-            text = (
-                f"{labels[0]}, the first of {len(labels)} frames of the slider in the online book."
-            )
+            text = f"{labels[0]}, the first of {len(labels)} frames of the slider in the online book."
             live.append(note(soup, text))
         for words in live.find_all("p"):
             words["class"] = "instead"
@@ -278,15 +276,11 @@ def assemble() -> str:
     if first is not None and first.get_text().strip() == title:
         first.string = "About this book"  # the title has a page of its own
     about = ABOUT.format(
-        version=project["version"],
-        url=config["repository"]["url"],
-        year=config["copyright"],
-        author=escape(author),
+        version=project["version"], url=config["repository"]["url"], year=config["copyright"], author=escape(author)
     )
     picture = (HERE / "images" / "trap.png").as_uri()
     chapters = "".join(
-        f'<div class="chapter" id="{each.anchor}">{each.body.decode_contents()}</div>'
-        for each in articles
+        f'<div class="chapter" id="{each.anchor}">{each.body.decode_contents()}</div>' for each in articles
     )
     mathjax = (HTML / "_static" / "mathjax" / "es5" / "startup.js").as_uri()
     text = f"""<!DOCTYPE html>
@@ -360,9 +354,7 @@ def draw(page: Page, source: Path) -> None:
     page.goto(source.as_uri(), wait_until="load")
     page.evaluate("() => MathJax.startup.promise")
     page.evaluate("() => document.fonts.ready")
-    broken = page.evaluate(
-        "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 99))"
-    )
+    broken = page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 99))")
     errors = page.locator("mjx-merror, [data-mjx-error]").count()
     if broken or errors:
         raise SystemExit(f"pictures that are not there: {broken}; formulas with errors: {errors}")
@@ -374,13 +366,7 @@ def draw(page: Page, source: Path) -> None:
 
 def print_to(page: Page, target: Path) -> None:
     """Print the open document."""
-    page.pdf(
-        path=target,
-        prefer_css_page_size=True,
-        print_background=True,
-        outline=True,
-        tagged=True,
-    )
+    page.pdf(path=target, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
 
 
 def destinations(path: Path) -> dict[str, int]:

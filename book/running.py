@@ -108,11 +108,7 @@ def table(entries: dict[str, Any], chapters: Path) -> str:
             lines.append(line(link, entries[source.stem]))
     seeds = {name: entry for name, entry in entries.items() if not name[:2].isdigit()}
     if seeds:
-        lines += [
-            "",
-            "| trained ahead by `make seeds` | processor time | peak memory |",
-            "|---|--:|--:|",
-        ]
+        lines += ["", "| trained ahead by `make seeds` | processor time | peak memory |", "|---|--:|--:|"]
         lines += [line(name, entry) for name, entry in seeds.items()]
     machines = sorted({entry["machine"] for entry in entries.values()})
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}.", ""])

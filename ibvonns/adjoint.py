@@ -617,7 +617,12 @@ class Widths(NamedTuple):
         return *parts[:-1], parts[-1][0]
 
     def room(self, lanes: int, real: Any) -> tuple[Arrays, Arrays]:
-        """Memory for one step of the loop and for its way back, for so many sites side by side."""
+        """Memory for one step of the loop and for its way back.
+
+        Args:
+            lanes: sites side by side.
+            real: type of the numbers.
+        """
         d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
 
         def make(*heights: int) -> Arrays:

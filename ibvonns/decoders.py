@@ -58,7 +58,14 @@ class Decoder(nn.Module):
             self.register_buffer(name, torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, number))
 
     def scaled(self, z: Tensor) -> Tensor:
-        """States with their fields standardised: (replicas, points, fields + internal)."""
+        """States with their fields standardised: (replicas, points, fields + internal).
+
+        Args:
+            z: states, of the same shape.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         shaped("z", z, ("replicas", "points", f"{self.fields} + internal"))
         mean, deviation = self.given
         return torch.cat([(z[..., : self.fields] - mean) / deviation, z[..., self.fields :]], -1)
@@ -77,7 +84,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
-        """`nll` in one compiled pass over the grid (`likelihood`)."""
+        """`nll` in one compiled pass over the `grid` (`likelihood`), for its `weights` and states `z`."""
         raise NotImplementedError
 
     def nll(self, data: Observations, z: Tensor) -> Tensor:
@@ -147,7 +154,7 @@ class GaussianDecoder(Decoder):
         return centre + scale * mean, scale * softplus(width)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """As `Decoder.log_density`."""
+        """As `Decoder.log_density`, of `values` at `z`."""
         mean, deviation = self(z)
         values = values[..., None] if mean.shape[-1] == 1 else values
         _begins("values", values, mean.shape[:2])
@@ -239,7 +246,7 @@ class MixtureDecoder(Decoder):
         return logs, z[..., :1] + apart, self.position[1] * widths
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """As `Decoder.log_density`."""
+        """As `Decoder.log_density`, of `values` at `z`."""
         logs, centres, deviations = self(z)
         _begins("values", values, logs.shape[:2])
         axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
@@ -249,7 +256,7 @@ class MixtureDecoder(Decoder):
         return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
-        """As `Decoder.compiled`."""
+        """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
         return mixture_nll(grid, weights, *self(z))
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
@@ -403,13 +410,13 @@ class FlowDecoder(Decoder):
         self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids, hidden)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
-        """As `Decoder.log_density`."""
+        """As `Decoder.log_density`, of `values` at `z`."""
         centre, scale = self.position[:, 0]
         y, log_slope = self.flow((values - centre) / scale, self.scaled(z))
         return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
-        """As `Decoder.compiled`."""
+        """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
         centre, scale = self.position[:, 0]
         nll = flow_nll((grid - centre) / scale, weights, *self.flow.parameters_at(self.scaled(z)))
         return nll + weights.sum(-1) * scale.log()

@@ -212,14 +212,15 @@ class Samples:
         return Samples(self.positions[:, times])
 
     def coarser(self, factor: int) -> "Samples":
-        """Every so many of the realisations."""
+        """One of every `factor` realisations."""
         return Samples(self.positions[..., ::factor, :])
 
     def joined(self, other: "Samples", share: float) -> "Samples":
-        """Both as one; the share is that of their numbers."""
+        """Both as one: this one's realisations and those of the `other`, whose `share` they are."""
         return Samples(torch.cat([self.positions, other.positions], -2))
 
 
+#: The positions of an ensemble as a model sees them.
 Cloud = Density | Samples
 
 

@@ -132,6 +132,7 @@ class Grid:
         return head, tail
 
 
+#: One of the four.
 Layout = Point | Row | Ring | Grid
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Point, Row, Ring, Grid)}
 

@@ -58,7 +58,13 @@ class Sampling:
         positive("by", self.by)
 
     def times(self, number: int, window: int, step: int) -> Tensor:
-        """Indices of the times of the density term, of so many in all."""
+        """Indices of the times of the density term.
+
+        Args:
+            number: of times in all.
+            window: Euler steps of the rollouts.
+            step: of the optimiser.
+        """
         if self.fixed:
             return torch.arange(0, number, self.fixed)
         every = max(1, number // self.rows[window == 0])

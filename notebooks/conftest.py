@@ -15,13 +15,15 @@ from typing import Any
 
 from nbval.plugin import IPyNbCell
 
-from ibvonns.scoreboard import VERDICTS
+from ibvonns.paper.scoreboard import VERDICTS
 
 os.environ["PYTHONHASHSEED"] = "0"  # sets print in one order
 # as execute.py; and two kernels of two threads each on two cores take several times as long
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["IBVONNS_PROGRESS"] = "off"  # a progress bar is no output
+for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # as execute.py
+    os.environ[name] = "65536"
 
 MARKED = re.compile(r"[≈∼][\d.]*\d(?: \[[\d.]+, [\d.]+\])?")
 NUMBER = re.compile(r"[\d.]*\d")

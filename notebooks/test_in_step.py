@@ -16,7 +16,7 @@ from conftest import settle
 from execute import HERE, WIDGETS, normalise, sources
 from picture import TARGET, picture
 
-from ibvonns.widgets import Frames, Panel
+from ibvonns.show.widgets import Frames, Panel
 
 CHAPTERS = sources()
 HINT = "run `make notebooks`"
@@ -52,12 +52,7 @@ def test_every_cell_ran_once_and_in_order(source: Path) -> None:
 
 
 def test_outputs_are_stored_and_free_of_warnings(source: Path) -> None:
-    outputs = [
-        output
-        for cell in stored(source).cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    ]
+    outputs = [output for cell in stored(source).cells if cell.cell_type == "code" for output in cell.outputs]
     assert outputs, f"{source.stem} has no outputs: {HINT}"
     # A warning on stderr carries a temporary path: nbval would fail, and no reader wants it.
     noise = [output.text for output in outputs if output.get("name") == "stderr"]

@@ -245,8 +245,6 @@ def made() -> Entries:
 
 if __name__ == "__main__":
     entries = made()
-    assert all(
-        value.dtype == torch.float64 and value.isfinite().all() for value in entries.values()
-    )
+    assert all(value.dtype == torch.float64 and value.isfinite().all() for value in entries.values())
     save_tensors(FILE, entries)
     print(f"{FILE}: {len(entries)} entries, {FILE.stat().st_size} bytes")

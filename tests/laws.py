@@ -11,13 +11,7 @@ from ibvonns.law import Law
 from ibvonns.layouts import Grid, Layout, Point, Ring, Row
 from ibvonns.networks import PositiveLinear, generators, softplus
 
-LAYOUTS: dict[str, Layout] = {
-    "point": Point(),
-    "plane": Point(2),
-    "row": Row(),
-    "ring": Ring(),
-    "grid": Grid(3, 3),
-}
+LAYOUTS: dict[str, Layout] = {"point": Point(), "plane": Point(2), "row": Row(), "ring": Ring(), "grid": Grid(3, 3)}
 SITES = {Point: 1, Row: 5, Ring: 6, Grid: 9}
 CASES = [(kind, n) for kind, layout in LAYOUTS.items() for n in range(layout.directions == 0, 4)]
 #: Every layout, with as many internal variables as it may have up to three.

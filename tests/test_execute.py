@@ -62,10 +62,7 @@ def test_two_runs_write_the_same_bytes(execute: ModuleType, tmp_path: Path) -> N
 
 
 def test_failing_cell_is_named_and_nothing_is_written(
-    execute: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = chapter(tmp_path, "print(1)\n1 / 0")
     monkeypatch.setattr(execute, "sources", lambda: [source])
@@ -85,9 +82,7 @@ def test_chapter_may_be_named_by_its_number(
         source.with_suffix(".ipynb").unlink()
 
 
-def test_unknown_chapter_is_refused(
-    execute: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_chapter_is_refused(execute: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute.main(["99_none"]) == 2
     assert "no such chapter: 99_none" in capsys.readouterr().err
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from toys import few_of, frozen
 
-from ibvonns import files
 from ibvonns.ensemble import Ensemble
 from ibvonns.files import draft, load_json, load_tensors, save_json, save_tensors
 from ibvonns.model import load

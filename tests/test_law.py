@@ -56,9 +56,7 @@ def test_second_law_fails_with_a_network_that_is_not_convex(kind: str, internal:
 
 
 @every
-def test_second_law_fails_with_a_tangent_left_in(
-    kind: str, internal: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_law_fails_with_a_tangent_left_in(kind: str, internal: int, monkeypatch: pytest.MonkeyPatch) -> None:
     law, value, slope = made(LAYOUTS[kind], internal, wild=True), PICINN.forward, PICINN.gradient
     monkeypatch.setattr(PICINN, "forward", lambda net, z, g: value(net, z, g + 0.1))
     monkeypatch.setattr(PICINN, "gradient", lambda net, z, g: slope(net, z, g + 0.1))

@@ -44,9 +44,7 @@ def magnitude(net: PICINN, z: Tensor, g: Tensor) -> float:
 
 
 @given(DIMENSION, WIDTHS, SEEDS, FACTOR)
-def test_gradient_of_inn_is_that_of_autograd(
-    inputs: int, hidden: list[int], seeds: list[int], factor: float
-) -> None:
+def test_gradient_of_inn_is_that_of_autograd(inputs: int, hidden: list[int], seeds: list[int], factor: float) -> None:
     net = INN(generators(seeds), inputs, hidden)
     enlarge(net, factor)
     z = points(0, len(seeds), 5, inputs).requires_grad_()
@@ -79,11 +77,7 @@ class Slope(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "widths"),
-    [
-        (INN(generators([0, 1]), 2, (3, 2)), (2,)),
-        (PICINN(generators([0, 1]), 2, 1, (3, 2)), (2, 1)),
-    ],
+    ("net", "widths"), [(INN(generators([0, 1]), 2, (3, 2)), (2,)), (PICINN(generators([0, 1]), 2, 1, (3, 2)), (2, 1))]
 )
 def test_loss_on_a_closed_form_gradient_has_the_right_slope_in_the_weights(
     net: nn.Module, widths: Sequence[int]

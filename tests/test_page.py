@@ -72,10 +72,7 @@ class Visit:
 
     def show(self, mode: str, size: ViewportSize) -> None:
         """Set the colours and the size of the window, and unfold what is folded."""
-        self.page.evaluate(
-            "(mode) => { Object.assign(document.documentElement.dataset, {mode, theme: mode}); }",
-            mode,
-        )
+        self.page.evaluate("(mode) => { Object.assign(document.documentElement.dataset, {mode, theme: mode}); }", mode)
         folds = self.page.locator("article details:not([open])")
         unfolded = folds.evaluate_all("folds => folds.map(fold => { fold.open = true; }).length")
         if unfolded or self.page.viewport_size != size:
@@ -216,9 +213,7 @@ def test_links_lead_somewhere(visit: Visit) -> None:
 
 def test_chapters_can_be_run_and_fetched(visit: Visit) -> None:
     notebook = ROOT / f"{visit.name}.ipynb"
-    links = visit.page.evaluate(
-        "() => [...document.querySelectorAll('.article-header-buttons a')].map(a => a.href)"
-    )
+    links = visit.page.evaluate("() => [...document.querySelectorAll('.article-header-buttons a')].map(a => a.href)")
     hosts = {urlsplit(link).hostname: link for link in links}
     if not notebook.exists():
         assert not hosts.keys() & {"mybinder.org", "colab.research.google.com"}
@@ -235,9 +230,7 @@ def test_chapters_can_be_run_and_fetched(visit: Visit) -> None:
 
 
 # Every rule in both modes, and on both widths: wide boxes scroll on a phone only.
-@pytest.mark.parametrize(
-    ("mode", "size"), [("light", WIDE), ("dark", PHONE)], ids=["light", "dark"]
-)
+@pytest.mark.parametrize(("mode", "size"), [("light", WIDE), ("dark", PHONE)], ids=["light", "dark"])
 def test_everyone_can_read_it(visit: Visit, mode: str, size: ViewportSize) -> None:
     visit.show(mode, size)
     assert visit.violations() == []

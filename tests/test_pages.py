@@ -66,9 +66,7 @@ def test_captions_and_the_page_of_figures_agree(drawn: dict[str, gallery.Figure]
     assert say <= listed, "a caption names a figure of the paper: put it into gallery.ANSWERS"
 
 
-def test_cards_are_written_alike_and_complete(
-    drawn: dict[str, gallery.Figure], tmp_path: Path
-) -> None:
+def test_cards_are_written_alike_and_complete(drawn: dict[str, gallery.Figure], tmp_path: Path) -> None:
     gallery.write(tmp_path)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     text = first["figures.md"].decode()
@@ -82,9 +80,7 @@ def test_cards_are_written_alike_and_complete(
 
 def test_first_sentence_survives_points_and_colons() -> None:
     assert gallery.first_sentence("The data at $v = 1$. Thin: five.") == "The data at $v = 1$."
-    assert gallery.first_sentence("Flows of $d$ (circles: training). More.") == (
-        "Flows of $d$ (circles: training)."
-    )
+    assert gallery.first_sentence("Flows of $d$ (circles: training). More.") == ("Flows of $d$ (circles: training).")
 
 
 def test_running_keeps_the_latest_of_each(tmp_path: Path) -> None:

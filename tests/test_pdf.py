@@ -107,9 +107,7 @@ def test_links_lead_somewhere(book: PdfReader) -> None:
     assert {url for url in outside if not url.startswith(("https://", "http://"))} == set()
 
 
-def test_outline_and_contents_name_every_chapter(
-    book: PdfReader, text: list[str], pages: list[Tag]
-) -> None:
+def test_outline_and_contents_name_every_chapter(book: PdfReader, text: list[str], pages: list[Tag]) -> None:
     chapters = [page.h1.get_text().removesuffix("#").strip() for page in pages[1:] if page.h1]
     outline = [entry for entry in book.outline if not isinstance(entry, list)]
     titles = [str(entry.title).strip() for entry in outline]
@@ -169,9 +167,7 @@ def test_file_names_title_author_and_language(book: PdfReader) -> None:
     assert book.trailer["/Root"]["/MarkInfo"]["/Marked"]  # type: ignore[index]
 
 
-def test_a_screen_reader_is_told_of_every_formula_and_picture(
-    book: PdfReader, pages: list[Tag]
-) -> None:
+def test_a_screen_reader_is_told_of_every_formula_and_picture(book: PdfReader, pages: list[Tag]) -> None:
     told = 0
     for number in range(1, int(book.trailer["/Size"])):  # type: ignore[call-overload]
         try:

@@ -482,10 +482,7 @@ OPEN: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
-@pytest.mark.parametrize(
-    ("kind", "change", "sentence"),
-    [*WRONG, *OPEN],
-)
+@pytest.mark.parametrize(("kind", "change", "sentence"), [*WRONG, *OPEN])
 def test_bad_arguments_are_refused_by_a_sentence_that_names_them(
     kind: str, change: dict[str, Any], sentence: str, backend: str
 ) -> None:

@@ -235,8 +235,6 @@ def test_seed_has_the_loss_and_the_gradients_that_it_has_alone(kind: str) -> Non
         assert torch.allclose(ours[1], expected[0], rtol=1e-9, atol=1e-12)
 
 
-
-
 @pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("optimiser", ["Descent", "SOAP"])
 def test_seed_is_trained_to_what_it_is_alone(kind: str, optimiser: str) -> None:

@@ -281,7 +281,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2), "force and velocity must not both be None"),
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), backend="slow"), "backend must be one of"),
     ("rollout.rollout", lambda _: rollout(FREE, STATES, T2, velocity=ones(2, 2)), "velocity must not be given"),
-    ("rollout.rollout", lambda _: rollout(POINT.law, STATES[:, :, :1].expand(2, -1, -1, -1), T2), "field must be given at a point"),
+    (
+        "rollout.rollout",
+        lambda _: rollout(POINT.law, STATES[:, :, :1].expand(2, -1, -1, -1), T2),
+        "field must be given at a point",
+    ),
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, ones(2, 2, 1), ones(2, 2)), "field must not be given"),
     ("metrics.relative_error", lambda _: metrics.relative_error(BAD, T2), "prediction"),
     ("metrics.relative_error", lambda _: metrics.relative_error(T2[:, None], T2), r"prediction must have the shape"),

@@ -24,9 +24,7 @@ SHORTER = re.compile(r"(numpy\.ndarray)\[.*?\]\]|\bt\.(?=Any)")
 class InSourceOrder(ModuleDocumenter):
     """Members of a module as they follow each other in its source, not in `__all__`."""
 
-    def sort_members(
-        self, documenters: list[tuple[Documenter, bool]], order: str
-    ) -> list[tuple[Documenter, bool]]:
+    def sort_members(self, documenters: list[tuple[Documenter, bool]], order: str) -> list[tuple[Documenter, bool]]:
         """Sort as members of a class are sorted."""
         return Documenter.sort_members(self, documenters, order)
 
@@ -85,9 +83,7 @@ def code_or_link(
     return [link], []
 
 
-def for_napoleon(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def for_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Prepare a docstring before napoleon reads it."""
     if what == "module":
         lines[:0] = [".. highlight:: none", ""]  # formulas are not Python; examples still are

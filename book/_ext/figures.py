@@ -18,9 +18,7 @@ ALONE = re.compile(r'(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?
 SEEN = 0.5  # mean difference of a colour, of 255, below which a palette is taken
 
 
-def link_figures(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
-) -> None:
+def link_figures(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Put a link to the file around each picture of the page's body, and its size into it."""
     sources = {name: source for source, name in app.builder.images.items()}
 

@@ -14,10 +14,7 @@ from sphinx.application import Sphinx
 FORMULA = r'<span class="math notranslate nohighlight">[^<]*</span>'
 HELD = re.compile(rf"([(\[“‘]*)({FORMULA})([.,;:!?)\]”’%]*)(?=[\s<—-])")
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
-ROLES = (
-    (' role="doc-biblioentry"', ' role="listitem"'),
-    (' role="doc-backlink"', ""),
-)
+ROLES = ((' role="doc-biblioentry"', ' role="listitem"'), (' role="doc-backlink"', ""))
 
 
 def held(match: re.Match[str]) -> str:

@@ -31,11 +31,7 @@ MENDS = (
         "<!-- icons: from the font -->",
     ),
     # One mark of a brand brings a font of all brands, 0.1 MB, to every page.
-    Mend(
-        r'<i class="fab fa-github"></i>',
-        '<i class="fas fa-code-branch"></i>',
-        '<i class="fas fa-code-branch"></i>',
-    ),
+    Mend(r'<i class="fab fa-github"></i>', '<i class="fas fa-code-branch"></i>', '<i class="fas fa-code-branch"></i>'),
     # A screen reader lists the parts of a page by role and name; these have no role, or no name.
     Mend(
         r'<div id="pst-primary-sidebar" class="',

@@ -9,9 +9,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 
-def drop_repeats(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
-) -> None:
+def drop_repeats(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Keep the first of the scripts that have the same body; leave those with a file alone."""
     bodies: set[str] = set()
     kept = []

@@ -29,7 +29,7 @@ METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboa
 
 
 def plain(values: Any) -> Any:
-    """Values for JSON, which knows no infinity: the error of a rollout that ran away becomes None.
+    """`values` for JSON, which knows no infinity: the error of a rollout that ran away becomes None.
 
     >>> plain({"a": [1.0, inf]})
     {'a': [1.0, None]}
