@@ -125,7 +125,7 @@ NUMERIC: Any = {**BARE, "error_model": "numpy"}  # divisions do not look for 0
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 inner: Decorator = njit(**BARE)
 numeric: Decorator = njit(**NUMERIC)
-entry: Decorator = njit(fastmath=FAST, nogil=True, cache=True, no_cfunc_wrapper=True)
+entry: Decorator = njit(fastmath=FAST, nogil=True, cache=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
 
 def _decay(p: Any) -> Any:
@@ -138,12 +138,12 @@ def _log_1p(p: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_decay, jit_options={**NUMERIC, "forceinline": True})
+@overload(_decay, jit_options={**NUMERIC, "forceinline": True})  # type: ignore[typeddict-item]
 def _(p: Any) -> Any:
     return SCALARS[p][0]
 
 
-@overload(_log_1p, jit_options={**NUMERIC, "forceinline": True})
+@overload(_log_1p, jit_options={**NUMERIC, "forceinline": True})  # type: ignore[typeddict-item]
 def _(p: Any) -> Any:
     return SCALARS[p][1]
 
@@ -634,8 +634,8 @@ class Widths(NamedTuple):
         free = (*free, *make(m1, m1, m1 + m2, m1 + m2, m2, m2))
         mem, *mems = (make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in (*nets, nets[1]))
         tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in nets)
-        forth = *make(d, c, c, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)
-        back = *make(d, d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp
+        forth = *make(d, c, c, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)  # type: ignore[call-arg]
+        back = *make(d, d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp  # type: ignore[call-arg]
         return forth, back
 
 
@@ -759,7 +759,7 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     none = parts[0].new_zeros(len(parts[0]), 1, power.inputs[1])
     parts.append(none if law.mobility is None else softplus(law.mobility))
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
-    widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))
+    widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
     return widths, torch.cat([part.flatten(1) for part in parts], 1)
 
 

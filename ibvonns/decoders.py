@@ -171,7 +171,7 @@ class GaussianDecoder(Decoder):
             z: states, shape (replicas, rows, fields + internal).
         """
         moments = data.mean.flatten(0, 2), data.variance.flatten(0, 2)
-        return gaussian_nll(*self(z), *moments).sum(-1)
+        return gaussian_nll(*self(z), *moments).sum(-1)  # type: ignore[call-arg]
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
         """Positions drawn from q(x | z), shape (replicas, points, realisations).

@@ -54,7 +54,7 @@ class Point:
 
     def bonds(self, sites: int) -> tuple[Tensor, Tensor]:
         """Head and tail of each bond, none, of shape (0, sites)."""
-        return torch.empty(2, 0, sites, dtype=torch.long).unbind()
+        return torch.empty(2, 0, sites, dtype=torch.long).unbind()  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -156,11 +156,11 @@ class Model(nn.Module):
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder
         if a.decoder == "gaussian":
-            self.decoder = GaussianDecoder(rngs, **inner, fields=a.layout.fields, components=a.components)
+            self.decoder = GaussianDecoder(rngs, **inner, fields=a.layout.fields, components=a.components)  # type: ignore[arg-type]
         elif a.decoder == "mixture":
-            self.decoder = MixtureDecoder(rngs, a.wells, **inner)
+            self.decoder = MixtureDecoder(rngs, a.wells, **inner)  # type: ignore[arg-type]
         else:
-            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=a.layout.fields)
+            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=a.layout.fields)  # type: ignore[arg-type]
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, **inner)
 
     @torch.no_grad()

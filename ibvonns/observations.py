@@ -49,7 +49,7 @@ class Observations:
     force: Tensor | None = None
     velocity: Tensor | None = None
     spacing: float = 1.0
-    blocks: Mapping[str, Tensor] = field(default_factory=dict)
+    blocks: Mapping[str, Tensor] = field(default_factory=dict)  # type: ignore[operator]
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -177,7 +177,7 @@ def observe(
             # points are multiples of the step, so that grids of later parts fit that of the first
             step = step or max(high - low, 1e-12 * abs(high)) / (points - 4)
             places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
-            yield _seen(part, *names, velocity, spacing, step * places if grid is None else grid, points)
+            yield _seen(part, *names, velocity, spacing, step * places if grid is None else grid, points)  # type: ignore[arg-type, call-arg]
 
     return joined(seen())
 

@@ -123,7 +123,7 @@ def rollout(
     graded = torch.is_grad_enabled() and any(part.requires_grad for part in given)
     driving = [part for part in (field, force, velocity) if part is not None and part.requires_grad]
     if _fast(backend, law, start) and not (graded and (driving or (layout.driven and force is None))):
-        path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)
+        path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)  # type: ignore[arg-type]
     else:
         path, ends = _reference(law, start, **parts)
     if not layout.directions:

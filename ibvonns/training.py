@@ -158,7 +158,7 @@ class _Run:
     ):
         self.model, self.recipe, self.stage = model, recipe, stage
         self.parameters = list(model.parameters())
-        self.optimiser = optimiser(self.parameters)
+        self.optimiser = optimiser(self.parameters)  # type: ignore[arg-type]
         self.thinned = {phase.stride: data.every(phase.stride) for phase in stage.phases}
         self.usual = torch.zeros(len(model.seeds), dtype=data.mean.dtype, device=data.mean.device)
         self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica

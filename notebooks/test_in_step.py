@@ -12,7 +12,7 @@ import jupytext
 import nbformat
 import pytest
 import yaml
-from conftest import settle
+from conftest import settle  # type: ignore[attr-defined]
 from execute import HERE, WIDGETS, normalise, sources
 from picture import TARGET, picture
 
