@@ -102,7 +102,8 @@ class Grid:
     """Sites in rows and columns, each row and each column a ring; sites are counted row by row.
 
     Attributes:
-        rows, columns: how many.
+        rows: how many.
+        columns: how many.
 
     >>> Grid(2, 3).bonds(6)[0].tolist()  # to the right, and down
     [[1, 2, 0, 4, 5, 3], [3, 4, 5, 0, 1, 2]]
