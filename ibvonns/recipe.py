@@ -57,7 +57,7 @@ class Phase:
             ValueError: the window does not fit.
 
         >>> Phase(window=1, steps=1, starts=3).draw(times=301, seeds=[0], step=0).tolist()
-        [[49, 176, 208]]
+        [[97, 170, 245]]
         """
         latest = times - self.window  # one past the last possible start
         require(latest > 0, f"window must be below the number of times, {times}, but is {self.window}")

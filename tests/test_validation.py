@@ -309,6 +309,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("model.Architecture.of", lambda _: Architecture.of({**Architecture().plain(), "x": 1}), "(architecture|values) m"),
     ("model.Model", lambda _: Model([], Architecture()), "seeds must name at least 1 seed"),
     ("model.Model.set_scales", lambda _: ROW.set_scales(replace(WATCHED, spacing=1.0)), "data must have the model's s"),
+    ("model.Model.matched", lambda _: POINT.matched(replace(SEEN, spacing=2.0)), "data must have the model's spacing"),
     ("model.Model.set_scales", lambda _: POINT.set_scales(FLAT), "data.field must have shape"),
     ("model.Model.set_scales", lambda _: POINT.set_scales(replace(SEEN, force=None)), "data must have a force"),
     ("model.Model.set_scales", lambda _: ROW.set_scales(replace(WATCHED, velocity=None)), "data must have a velocity"),
