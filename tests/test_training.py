@@ -247,8 +247,8 @@ def test_seed_is_trained_to_what_it_is_alone(kind: str, optimiser: str) -> None:
     recipe, data = replace(TINY[kind], stages=short), seen_of(kind)
     histories = [train(model, data, recipe, optimiser=made) for model in (both, alone)]
     for (name, ours), expected in zip(both.named_parameters(), alone.parameters(), strict=True):
-        # SOAP's axes, of moments of low rank at first, magnify rounding
-        assert (ours[1] - expected[0]).abs().max() <= (1e-9 if optimiser == "Descent" else 1e-5), name
+        # SOAP's axes, of moments of low rank at first, magnify the rounding of rollouts in single precision
+        assert (ours[1] - expected[0]).abs().max() <= (1e-9 if optimiser == "Descent" else 1e-4), name
     for name, terms in histories[1].items():
         assert torch.allclose(histories[0][name][:, 1], terms[:, 0], rtol=1e-9, equal_nan=True)
 
