@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +29,25 @@ _log = logging.getLogger(__name__)
 def sources(module: Path) -> list[Path]:
     """Files of the library that a module depends on: itself and what it imports, directly or not.
 
+    The inits of packages are among them, because an import runs them.
+
     Args:
         module: its file, somewhere in a folder that is named as the package.
 
-    >>> [path.name for path in sources(Path(__file__).parent / "protocols.py")]
-    ['protocols.py', 'validation.py']
+    >>> {"law.py", "protocols.py"} <= {path.name for path in sources(Path(__file__).parent / "protocols.py")}
+    True
     """
     root = next(folder for folder in module.resolve().parents if folder.name == PACKAGE)
-    found, ahead = set[Path](), [module.resolve()]
-    while ahead:
-        path = ahead.pop()
-        if path not in found:
-            found.add(path)
-            ahead += _read(path.read_text(encoding="utf-8"), root.parent)[1]
-    return sorted(found)
-
-
-def _imported(node: ast.AST, above: Path) -> list[Path]:
-    """Files of the library that a statement imports; what a package itself holds is in its init."""
-    names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-    if isinstance(node, ast.ImportFrom):
-        names = [f"{node.module}.{name}" for name in names]
-    files: list[Path] = []
-    for place in (above / name.replace(".", "/") for name in names if name.split(".")[0] == PACKAGE):
-        ends = [(base.with_suffix(".py"), base / "__init__.py") for base in (place, place.parent)]
-        # a module, a package, or a name in one of both
-        files += [option for pair in ends for option in pair if option.is_file()][:1]
-    return files
+    finder = ModuleFinder([str(root.parent)])
+    finder.run_script(str(module.resolve()))
+    return sorted(Path(found.__file__) for found in vars(finder)["modules"].values() if found.__file__)
 
 
 @cache
-def _read(source: str, above: Path) -> tuple[str, list[Path]]:
-    r"""What of a module's text can change a result: its code without comments and docstrings; imports.
+def _code(source: str) -> str:
+    r"""What of a module's text can change a result: its code without comments and docstrings.
 
-    >>> _read('def f():  # why\n    "What."\n    return 1', Path())[0] == _read("def f(): return 1", Path())[0]
+    >>> _code('def f():  # why\n    "What."\n    return 1') == _code("def f(): return 1")
     True
     """
     tree = ast.parse(source)
@@ -69,7 +55,7 @@ def _read(source: str, above: Path) -> tuple[str, list[Path]]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree), [path for node in ast.walk(tree) for path in _imported(node, above)]
+    return ast.dump(tree)
 
 
 def key_of(module: Path, *parts: object) -> str:
@@ -87,7 +73,7 @@ def key_of(module: Path, *parts: object) -> str:
     versions = torch.__version__, numba.__version__, numpy.__version__, platform.python_version()
     digest = hashlib.sha256(repr((parts, versions)).encode())
     for path in sources(module):
-        digest.update(path.name.encode() + _read(path.read_text(encoding="utf-8"), module)[0].encode())
+        digest.update(path.name.encode() + _code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
 
 

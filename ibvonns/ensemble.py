@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.files import load_tensors, save_tensors
-from ibvonns.validation import at_least, count, finite, increasing, require, shaped
+from ibvonns.validation import count, finite, increasing, positive, require, shaped
 
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
@@ -171,7 +171,7 @@ class Density:
         0.0025
         """
         spacing = float(self.grid[1] - self.grid[0])
-        return spacing**2 / 8 * at_least("curvature", curvature, 0.0)
+        return spacing**2 / 8 * positive("curvature", curvature, least=0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,11 @@
 """From an ensemble to a trained model: draws of first weights, stages, soundness, restarts."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, pi
+from math import pi
 from pathlib import Path
+from statistics import median
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.layouts import Layout
-from ibvonns.metrics import gauge_free_error, relative_error
+from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
 from ibvonns.networks import copy_replica
 from ibvonns.observations import Observations, observe
@@ -57,12 +58,11 @@ class Fit:
     scores: dict[str, Score]
 
     def __str__(self) -> str:
-        def line(name: str, score: Score) -> str:
-            ordered = sorted(score.errors)
-            low, middle, high = (f"{ordered[place]:.2g}" for place in (0, len(ordered) // 2, -1))
-            return f"{name}: error {middle} % [{low}, {high}], noise floor {score.floor:.2g} %"
-
-        return "\n".join(line(*score) for score in self.scores.items())
+        lines = []
+        for name, score in self.scores.items():
+            low, middle, high = (f"{each:.2g}" for each in (min(score.errors), median(score.errors), max(score.errors)))
+            lines.append(f"{name}: error {middle} % [{low}, {high}], noise floor {score.floor:.2g} %")
+        return "\n".join(lines)
 
 
 def fit(
@@ -205,21 +205,16 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
     spread = data.mean if bonds else data.mean - data.mean.mean()
     floor = 100 * float(noise.norm() / spread.norm())
 
-    def compared(path: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float], floor: float) -> Score:
-        """Errors of the replicas, infinite where a rollout has run away."""
-        pairs = zip(path, truth.expand_as(path), strict=True)
-        return Score(tuple(measure(*pair) if bool(pair[0].isfinite().all()) else inf for pair in pairs), floor)
-
     if bonds:
-        return {"field": compared(run.field, data.field, relative_error, floor)}
+        return {"field": Score(tuple(each_error(run.field, data.field)), floor)}
     assert data.force is not None and run.force is not None
     # how F_ex answers to the mean at given controls, the stiffness, by least squares from the data alone
     columns = data.mean.flatten(2), data.field.flatten(2), torch.ones_like(data.mean[..., 0])
     stiff = torch.linalg.lstsq(torch.cat(columns, -1).flatten(0, 1), data.force.flatten(0, 1)).solution
     scatter = noise.flatten(2).square() @ stiff[: data.mean.shape[-1]].square()
     answer = 100 * float(scatter.sum().sqrt() / data.force.norm())
-    alpha = compared(run.alpha, model.encode(data), gauge_free_error, floor)
-    return {"force": compared(run.force, data.force, relative_error, answer), "alpha": alpha}
+    alpha = Score(tuple(each_error(run.alpha, model.encode(data), gauge_free_error)), floor)
+    return {"force": Score(tuple(each_error(run.force, data.force)), answer), "alpha": alpha}
 
 
 def unsound(found: dict[str, Score], sound: float) -> list[int]:

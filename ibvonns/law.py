@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ibvonns.layouts import Layout, forces, moved
 from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
-from ibvonns.validation import count, finite, positive, require, shaped
+from ibvonns.validation import count, finite, positive, shaped
 
 __all__ = ["Law", "Scales"]
 
@@ -99,6 +99,16 @@ class Scales(nn.Module):
         if self.layout.directions:
             still = moved(self.layout, v)[..., None] / self.spacing
         return torch.cat([still, inner], -1), own
+
+    def step(self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """dz/dt, and what an end answers: what a rollout asks of a law (`Law.step`).
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            force: F_ex, shape (replicas, trajectories) or (trajectories,).
+            velocity: v_n, same shapes.
+        """
+        raise NotImplementedError
 
 
 class Law(Scales):
@@ -314,29 +324,25 @@ class Law(Scales):
             ValueError: wrong shape, or a driven end of which nothing is known.
         """
         layout, bonds = self.layout, self.layout.directions
-        velocity = None if velocity is None else velocity.expand(z.shape[:2])
-        tension, g_alpha = self.slopes(z)
         if not bonds:
-            return self.changed(g_alpha[..., :0], self.rates(z, g_alpha), None)[0], tension[..., 0, :]
-        tension = tension[..., 0]
-        end = force.expand(z.shape[:2]) if layout.driven and force is not None else None
-        if layout.driven and end is None:
-            require(velocity is not None, "force and velocity must not both be None at a driven end")
-            end = self._drive(z[..., -1:, :], g_alpha[..., -1:, :], cast(Tensor, velocity)) + tension[..., -1]
-        w = self.rates(z, torch.cat([forces(layout, tension, end), g_alpha], -1))
+            return self.changed(z[..., :0], self.rates(z, self.driving(z)), None)[0], self.slopes(z)[0][..., 0, :]
+        velocity = None if velocity is None else velocity.expand(z.shape[:2])
+        end = self._pull(z[..., -1:, :], velocity) if layout.driven and force is None else force
+        w = self.rates(z, self.driving(z, end))
         rate, own = self.changed(w[..., :bonds], w[..., bonds:], velocity)
-        return rate, own[..., : layout.ends] if end is None or force is not None else end[..., None]
+        return rate, own[..., : layout.ends] if end is None or end is force else end[..., None]
 
-    def _drive(self, z: Tensor, g_alpha: Tensor, velocity: Tensor) -> Tensor:
-        """g of the last bond at which dphi/dg is the velocity: (replicas, trajectories)."""
+    def _pull(self, z: Tensor, velocity: Tensor | None) -> Tensor:
+        """F_ex at which the end of the last site moves at the velocity: (replicas, trajectories)."""
+        if velocity is None or self.mobility is None:
+            raise ValueError("force and velocity must not both be None at a driven end")
+        tension, g_alpha = self.slopes(z)
 
         def speed(g: Tensor) -> Tensor:
-            both = torch.cat([g[..., None, None], g_alpha], -1)
-            return self.rates(z, both)[..., 0, 0]
+            return self.rates(z, torch.cat([g[..., None, None], g_alpha], -1))[..., 0, 0]
 
-        assert self.mobility is not None
         slope = self.rate * softplus(self.mobility[:, 0, :1]) / self.force
-        return root(speed, velocity, slope.detach(), float(self.force))
+        return root(speed, velocity, slope.detach(), float(self.force)) + tension[..., 0, 0]
 
 
 def each(network: Callable[..., Tensor], *parts: Tensor) -> Tensor:
@@ -352,16 +358,14 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
     theorem it carries the exact derivative of the root.
     """
     aim, x = target.detach(), torch.zeros_like(target)
-    low = high = x
-    for turn in range(200):
+    reach = (function(x).detach() - aim).abs() / slope * (1 + 1e-6) + 1e-12 * unit
+    low, high = -reach, reach
+    for _ in range(200):
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             value = function(at)
             (steep,) = torch.autograd.grad(value.sum(), at)
         wrong = value.detach() - aim
-        if turn == 0:
-            high = wrong.abs() / slope * (1 + 1e-6) + 1e-12 * unit
-            low = -high
         low, high = torch.where(wrong < 0, x, low), torch.where(wrong < 0, high, x)
         newton, old = x - wrong / steep, x
         x = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)

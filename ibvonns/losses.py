@@ -10,7 +10,7 @@ from torch import Tensor
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
-from ibvonns.validation import at_least, count, positive
+from ibvonns.validation import count, positive
 
 __all__ = ["TERMS", "Sampling", "loss_terms"]
 
@@ -54,7 +54,7 @@ class Sampling:
             count(name, getattr(self, name), least)
         for number in self.rows:
             count("rows", number)
-        at_least("along", self.along, 0.0)
+        positive("along", self.along, least=0.0)
         positive("by", self.by)
 
     def times(self, number: int, window: int, step: int) -> Tensor:

@@ -1,23 +1,21 @@
 """Errors as the paper measures them, and as they can be compared between gauges."""
 
+from collections.abc import Callable
+from math import inf
+
 import torch
 from torch import Tensor
 
-from ibvonns.validation import finite
+from ibvonns.validation import finite, require, shaped
 
-__all__ = ["gauge_free_error", "relative_error"]
+__all__ = ["each_error", "gauge_free_error", "relative_error"]
 
 
 def _pair(prediction: Tensor, truth: Tensor) -> Tensor:
-    finite("prediction", prediction)
     finite("truth", truth)
-    if truth.numel() == 0:
-        raise ValueError("truth must hold at least 1 value, but is empty")
-    if prediction.shape != truth.shape:  # two shapes that broadcast would be compared crosswise
-        raise ValueError(
-            f"prediction must have the shape of truth, {tuple(truth.shape)}, but has shape {tuple(prediction.shape)}"
-        )
-    return (prediction - truth).flatten()
+    require(truth.numel(), "truth must hold at least 1 value, but is empty")
+    # two shapes that broadcast would be compared crosswise
+    return (shaped("prediction", finite("prediction", prediction), truth.shape) - truth).flatten()
 
 
 def relative_error(prediction: Tensor, truth: Tensor) -> float:
@@ -40,8 +38,7 @@ def relative_error(prediction: Tensor, truth: Tensor) -> float:
     """
     difference = _pair(prediction, truth)
     size = float(truth.norm())
-    if size == 0:
-        raise ValueError("truth must not be zero everywhere: a relative error needs a size")
+    require(size > 0, "truth must not be zero everywhere: a relative error needs a size")
     return 100 * float(difference.norm()) / size
 
 
@@ -63,6 +60,21 @@ def gauge_free_error(prediction: Tensor, truth: Tensor) -> float:
     """
     difference = _pair(prediction, truth)
     spread = float((truth - truth.mean()).norm())
-    if spread <= 4 * torch.finfo(truth.dtype).eps * float(truth.norm()):  # rounding alone
-        raise ValueError("truth must vary: an error in units of its deviation needs one")
+    rounding = 4 * torch.finfo(truth.dtype).eps * float(truth.norm())
+    require(spread > rounding, "truth must vary: an error in units of its deviation needs one")
     return 100 * float(difference.norm()) / spread
+
+
+def each_error(run: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float] = relative_error) -> list[float]:
+    """An error of each replica, infinite where its rollout has run away.
+
+    Args:
+        run: rolled out, with the replicas in front.
+        truth: with replicas in front, or without.
+        measure: `relative_error` or `gauge_free_error`.
+
+    >>> each_error(torch.tensor([[1.0, 2.0], [1.0, float("nan")]]), torch.tensor([1.0, 2.0]))
+    [0.0, inf]
+    """
+    pairs = zip(run, truth.expand_as(run), strict=True)
+    return [measure(*pair) if bool(pair[0].isfinite().all()) else inf for pair in pairs]

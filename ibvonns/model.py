@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder
 from ibvonns.encoder import Encoder
@@ -23,7 +23,14 @@ from ibvonns.validation import choice, count, finite, positive, require, shaped
 
 __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
-DECODERS = ("gaussian", "mixture", "flow")  #: Of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4.
+#: Those of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4, each from generators and an architecture.
+DECODERS: dict[str, Callable[[Sequence[Generator], "Architecture"], Any]] = {
+    "gaussian": lambda rngs, a: GaussianDecoder(
+        rngs, internal=a.internal, fields=a.layout.fields, components=a.components
+    ),
+    "mixture": lambda rngs, a: MixtureDecoder(rngs, a.wells, internal=a.internal),
+    "flow": lambda rngs, a: FlowDecoder(rngs, a.sigmoids, internal=a.internal, fields=a.layout.fields),
+}
 #: Potentials with a second law, or rates by plain networks without one.
 LAWS: dict[str, Any] = {"potentials": Law}
 KIND = "ibvonns.Model"
@@ -152,16 +159,10 @@ class Model(nn.Module):
     def __init__(self, seeds: Sequence[int], architecture: Architecture):
         super().__init__()
         self.seeds, self.architecture = list(seeds), architecture
-        a, rngs, inner = architecture, generators(self.seeds), {"internal": architecture.internal}
+        a, rngs = architecture, generators(self.seeds)
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
-        self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder
-        if a.decoder == "gaussian":
-            self.decoder = GaussianDecoder(rngs, **inner, fields=a.layout.fields, components=a.components)  # type: ignore[arg-type]
-        elif a.decoder == "mixture":
-            self.decoder = MixtureDecoder(rngs, a.wells, **inner)  # type: ignore[arg-type]
-        else:
-            self.decoder = FlowDecoder(rngs, a.sigmoids, **inner, fields=a.layout.fields)  # type: ignore[arg-type]
-        self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, **inner)
+        self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
+        self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal)
 
     @torch.no_grad()
     def set_scales(self, data: Observations) -> None:
@@ -269,35 +270,29 @@ class Model(nn.Module):
             alpha = self.encode(data.at(slice(0, 2)))[:, :, 0]
         shaped("alpha", alpha, (len(self.seeds), conditions, sites, internal))
         start = torch.cat([data.field[:, 0].expand(*alpha.shape[:-1], -1), alpha], -1)
-        controls = None if layout.directions else data.field[:, :, 0]
-        if not layout.driven:
-            states, ends = self.rolled(start, data.times, controls, backend=backend)
-            return Prediction(states, layout.fields, ends if layout.ends else None)
-        known = getattr(data, given)
-        require(known is not None, f"data must have a {given} to be given, but have none")
-        known = known[..., 0] if given == "force" else known
-        states, ends = self.rolled(start, data.times, known=known, given=given, backend=backend)
-        shown = known.expand(len(ends), *known.shape)
-        answers = (shown[..., None], ends[..., 0]) if given == "force" else (ends, shown)
-        return Prediction(states, 1, *answers)
+        known = {} if layout.directions else {"field": data.field[:, :, 0]}
+        if layout.driven:
+            record = getattr(data, given)
+            require(record is not None, f"data must have a {given} to be given, but have none")
+            known = {given: record[..., 0] if given == "force" else record}
+        states, ends = self.rolled(start, data.times, known, backend)
+        answers: dict[str, Tensor] = {"force": ends} if layout.ends else {}
+        if layout.driven:
+            answers["velocity"] = known[given].expand(len(ends), *known[given].shape)
+        if layout.driven and given == "force":
+            answers = {"force": answers["velocity"][..., None], "velocity": ends[..., 0]}
+        return Prediction(states, layout.fields, **answers)
 
     def rolled(
-        self,
-        start: Tensor,
-        times: Tensor,
-        controls: Tensor | None = None,
-        known: Tensor | None = None,
-        given: str = "force",
-        backend: str = "fast",
+        self, start: Tensor, times: Tensor, known: Mapping[str, Tensor], backend: str = "fast"
     ) -> tuple[Tensor, Tensor]:
         """States at all times from the first on, and what the ends answer at each.
 
         Args:
             start: first states, (replicas, conditions, sites, fields + internal).
             times: shape (times,).
-            controls: of a point, (conditions, times, fields).
-            known: F_ex or v_n of a driven end, (conditions, times), as recorded.
-            given: which of the two is known.
+            known: as recorded, "field" of a point, (conditions, times, fields), or of a driven end
+                its "force" or "velocity", (conditions, times).
             backend: as for `rollout.rollout`.
 
         Returns:
@@ -307,20 +302,17 @@ class Model(nn.Module):
         Raises:
             ValueError: as `rollout.rollout`.
         """
-        law, fields = self.law, self.law.layout.fields
-        driven = {} if known is None else {given: known[:, :-1] if given == "force" else known[:, 1:]}
-        field = None if controls is None else controls[:, :-1]
-        path, _ = rollout(law, start, times.diff(), field, **driven, backend=backend)
+        each: dict[str, Any] = {n: part[:, 1:] if n == "velocity" else part[:, :-1] for n, part in known.items()}
+        path, _ = rollout(self.law, start, times.diff(), backend=backend, **each)
         path = torch.cat([start[:, :, None], path], 2)
-        if controls is not None:
-            held = controls[:, :, None].expand_as(path[..., :fields])
-            path = torch.cat([held, path[..., fields:]], -1)
+        if "field" in known:
+            fields = self.law.layout.fields
+            path = torch.cat([known["field"][:, :, None].expand_as(path[..., :fields]), path[..., fields:]], -1)
         # at every state, with what is known there; where its step would lead is of no interest
-        here = {} if known is None else {given: known.flatten()[:, None]}
-        field = None if controls is None else controls.flatten(0, 1)[:, None]
+        each = {name: part.flatten(0, 1)[:, None] for name, part in known.items()}
         fine = path.isfinite().flatten(3).all(-1, keepdim=True)  # a rollout may have run away
         states = path.where(fine[..., None], 0.0).flatten(1, 2)
-        _, ends = rollout(law, states, times.new_ones(1), field, **here, backend=backend)
+        _, ends = rollout(self.law, states, times.new_ones(1), backend=backend, **each)
         return path, ends[:, :, 0].unflatten(1, path.shape[1:3]).where(fine, torch.nan)
 
     def exported(self, replica: int | None = None) -> dict[str, Any]:
@@ -341,16 +333,17 @@ class Model(nn.Module):
         >>> law["seeds"], len(law["tensors"]["encoder.h.layers.0.weight"][0][0])
         ([4], 10)
         """
-        chosen = slice(None)
+        number, chosen = len(self.seeds), slice(None)
         if replica is not None:
-            number = len(self.seeds)
             require(count("replica", replica, 0) < number, f"replica must be below {number}, but is {replica}")
             chosen = slice(replica, replica + 1)
-        tensors = {}
-        for name, tensor in self.state_dict().items():
-            tensors[name] = (finite(name, tensor)[chosen] if tensor.ndim == 3 else finite(name, tensor)).tolist()
-        parts = {"seeds": self.seeds[chosen], "architecture": self.architecture.plain()}
-        return {"kind": KIND, **parts, "tensors": tensors}
+        state = {name: finite(name, part) for name, part in self.state_dict().items()}
+        tensors = {name: (part[chosen] if part.ndim == 3 else part).tolist() for name, part in state.items()}
+        return {**self._head(), "seeds": self.seeds[chosen], "tensors": tensors}
+
+    def _head(self) -> dict[str, Any]:
+        """What a file tells beside the tensors."""
+        return {"kind": KIND, "seeds": self.seeds, "architecture": self.architecture.plain()}
 
     @classmethod
     def restored(cls, law: Mapping[str, Any]) -> "Model":
@@ -379,11 +372,8 @@ class Model(nn.Module):
             ValueError: as `exported`, for JSON.
         """
         if Path(path).suffix == ".json":
-            save_json(path, self.exported())
-        else:
-            parts = {"seeds": self.seeds, "architecture": self.architecture.plain()}
-            metadata = {"kind": KIND} | {name: json.dumps(part) for name, part in parts.items()}
-            save_tensors(path, self.state_dict(), metadata)
+            return save_json(path, self.exported())
+        return save_tensors(path, self.state_dict(), {KIND: json.dumps(self._head())})
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -397,8 +387,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         law = load_json(path)
     else:
         tensors, metadata = load_tensors(path)
-        law = {name: json.loads(metadata.get(name, "[]")) for name in ("seeds", "architecture")}
-        law |= {"kind": metadata.get("kind"), "tensors": tensors}
+        law = {**json.loads(metadata.get(KIND, "{}")), "tensors": tensors}
     known = isinstance(law, dict) and law.get("kind") == KIND
     require(known, f"path must name a saved model, but {os.fspath(path)!r} holds none")
     return Model.restored(law)

@@ -8,7 +8,7 @@ another.
 from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, log
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from ibvonns.validation import count, require, shaped
 
-__all__ = ["INN", "MLP", "PICINN", "Affine", "Linear", "PositiveLinear", "copy_replica", "generators", "softplus"]
+__all__ = ["INN", "MLP", "PICINN", "Affine", "PositiveLinear", "copy_replica", "generators", "softplus"]
+
+Generators = Sequence[Generator]
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
@@ -66,7 +68,7 @@ def softplus(x: Tensor) -> Tensor:
     return functional.softplus(x, threshold=40)
 
 
-def _draw(rngs: Sequence[Generator], rows: int, columns: int, scale: float | None = None) -> Tensor:
+def _draw(rngs: Generators, rows: int, columns: int, scale: float | None = None) -> Tensor:
     """Random matrices, of Glorot's scale if none is given."""
     require(len(rngs), "rngs must hold at least 1 generator, but is empty")
     rows, columns = count("width", rows), count("width", columns)
@@ -81,7 +83,7 @@ class Affine(nn.Module):
         rngs: one generator for each replica.
         inputs: width of x.
         outputs: width of what is returned.
-        bias: about which the entries of b are drawn.
+        bias: about which the entries of b are drawn; if None, there is no b.
 
     Raises:
         ValueError: no generator, or a width below 1.
@@ -90,38 +92,14 @@ class Affine(nn.Module):
     torch.Size([2, 7, 5])
     """
 
-    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int, *, bias: float = 0.0):
+    def __init__(self, rngs: Generators, inputs: int, outputs: int, *, bias: float | None = 0.0):
         super().__init__()
         self.weight = nn.Parameter(_draw(rngs, inputs, outputs))
-        self.bias = nn.Parameter(bias + _draw(rngs, 1, outputs, 0.1))
+        self.bias = None if bias is None else nn.Parameter(bias + _draw(rngs, 1, outputs, 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         """From x of shape (replicas, points, inputs) to (replicas, points, outputs)."""
-        return x @ self.weight + self.bias
-
-
-class Linear(nn.Module):
-    """The map x W of each replica, with no bias.
-
-    Args:
-        rngs: one generator for each replica.
-        inputs: width of x.
-        outputs: width of what is returned.
-
-    Raises:
-        ValueError: no generator, or a width below 1.
-
-    >>> Linear(generators([0]), 2, 5)(torch.zeros(1, 7, 2, dtype=torch.float64)).abs().max().item()
-    0.0
-    """
-
-    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
-        super().__init__()
-        self.weight = nn.Parameter(_draw(rngs, inputs, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From x of shape (replicas, points, inputs) to (replicas, points, outputs)."""
-        return x @ self.weight
+        return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
 
 class PositiveLinear(nn.Module):
@@ -141,7 +119,7 @@ class PositiveLinear(nn.Module):
     True
     """
 
-    def __init__(self, rngs: Sequence[Generator], inputs: int, outputs: int):
+    def __init__(self, rngs: Generators, inputs: int, outputs: int):
         super().__init__()
         count("width", inputs)
         # softplus(centre) = 1 / inputs: a sum over the inputs starts as an average
@@ -168,7 +146,7 @@ class MLP(nn.Module):
     torch.Size([1, 3, 2])
     """
 
-    def __init__(self, rngs: Sequence[Generator], sizes: Sequence[int]):
+    def __init__(self, rngs: Generators, sizes: Sequence[int]):
         super().__init__()
         count("number of sizes", len(sizes), 2)
         self.inputs = sizes[0]
@@ -208,12 +186,12 @@ class INN(nn.Module):
     (torch.Size([1, 3, 1]), torch.Size([1, 3, 2]))
     """
 
-    def __init__(self, rngs: Sequence[Generator], inputs: int, hidden: Sequence[int]):
+    def __init__(self, rngs: Generators, inputs: int, hidden: Sequence[int]):
         super().__init__()
         count("number of hidden layers", len(hidden))
         self.inputs, widths = inputs, (inputs, *hidden)
         self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairwise(widths))
-        self.last = Linear(rngs, widths[-1], 1)  # a constant would vanish in Eq. (11)
+        self.last = Affine(rngs, widths[-1], 1, bias=None)  # a constant would vanish in Eq. (11)
 
     def forward(self, z: Tensor) -> Tensor:
         """Value at z, shape (replicas, points, inputs): (replicas, points, 1)."""
@@ -225,14 +203,13 @@ class INN(nn.Module):
     def gradient(self, z: Tensor) -> Tensor:
         """d value / d z, of the shape of z, (replicas, points, inputs), in closed form."""
         shaped("z", z, ("...", self.inputs))
-        slopes = []
+        kept, adjoint = list[tuple[Tensor, Any]](), self.last.weight.mT
         for layer in self.layers:
             before = layer(z)
             z = softplus(before)
-            slopes.append(torch.sigmoid(before))
-        adjoint = self.last.weight.mT
-        for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
-            adjoint = (adjoint * slope) @ cast(Affine, layer).weight.mT
+            kept.append((torch.sigmoid(before), layer.weight.mT))
+        for slope, weight in reversed(kept):
+            adjoint = (adjoint * slope) @ weight
         return adjoint
 
 
@@ -277,65 +254,48 @@ class PICINN(nn.Module):
     gain: Tensor
 
     def __init__(
-        self,
-        rngs: Sequence[Generator],
-        free: int,
-        convex: int,
-        hidden: Sequence[int],
-        gain: Sequence[float] | None = None,
+        self, rngs: Generators, free: int, convex: int, hidden: Sequence[int], gain: Sequence[float] | None = None
     ):
         super().__init__()
         count("number of hidden layers", len(hidden))
         self.inputs = (free, convex)
         gains = torch.tensor(gain or [1.0] * convex, dtype=torch.float64)
         self.register_buffer("gain", shaped("gain", gains, (convex,)), persistent=False)
-        sources = (free, *hidden[:-1])  # width of what feeds each layer's free path
-        pairs = list(zip(sources, hidden, strict=True))
+        pairs = list(pairwise((free, *hidden)))  # widths along the free path
         self.free = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
         self.scale = nn.ModuleList(Affine(rngs, a, convex, bias=1.0) for a, _ in pairs)
         self.shift = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
-        self.drive = nn.ModuleList(Linear(rngs, convex, b) for _, b in pairs)  # shift has the bias
-        gated = list(zip(hidden, (*hidden[1:], 1), strict=True))
+        self.drive = nn.ModuleList(Affine(rngs, convex, b, bias=None) for _, b in pairs)  # shift has the bias
+        gated = list(pairwise((*hidden, 1)))
         self.gate = nn.ModuleList(Affine(rngs, a, a) for a, _ in gated)
         self.mix = nn.ModuleList(PositiveLinear(rngs, a, b) for a, b in gated)
 
-    def _free_path(self, z: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """What depends on z alone: the scales of g, the shifts and the gates of each layer."""
-        scales, shifts, gates = [], [], []
-        for free, scale, shift, gate in zip(self.free, self.scale, self.shift, self.gate, strict=True):
-            scales.append(scale(z))
-            shifts.append(shift(z))
-            z = softplus(free(z))
-            gates.append(softplus(gate(z)))
-        return scales, shifts, gates
+    def evaluated(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The network before Eq. (12): value (..., 1) and slope in g (..., convex).
 
-    def _convex_path(self, path: tuple[list[Tensor], list[Tensor], list[Tensor]], g: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (..., 1) and slope in g (..., convex) of the network before Eq. (12)."""
-        scales, shifts, gates = path
-        y, slopes = g, []
-        for level, (scale, shift, drive) in enumerate(zip(scales, shifts, self.drive, strict=True)):
-            before = drive(self.gain * g * scale) + shift
-            if level:
-                before = before + (y * gates[level - 1]) @ self._mix(level - 1)
-            y = softplus(before)
-            slopes.append(torch.sigmoid(before))
-        value = (y * gates[-1]) @ self._mix(-1)
-        gradient = torch.zeros_like(g)
-        adjoint = self._mix(-1).mT
-        for level in reversed(range(len(slopes))):
-            adjoint = adjoint * gates[level] * slopes[level]
-            drive = cast(Linear, self.drive[level])
-            gradient = gradient + (adjoint @ drive.weight.mT) * scales[level] * self.gain
-            if level:
-                adjoint = adjoint @ self._mix(level - 1).mT
-        return value, gradient
+        Args:
+            z: shape (replicas, points, free).
+            g: shape (..., replicas, points, convex).
 
-    def _mix(self, level: int) -> Tensor:
-        return cast(PositiveLinear, self.mix[level]).weight
-
-    def _check(self, z: Tensor, g: Tensor) -> None:
+        Raises:
+            ValueError: z or g is of another width.
+        """
         for name, values, width in zip("zg", (z, g), self.inputs, strict=True):
             shaped(name, values, ("...", width))
+        value, kept, slope = g.new_zeros(1), [], torch.zeros_like(g)
+        parts: Any = zip(self.free, self.scale, self.shift, self.drive, self.gate, self.mix, strict=True)
+        for free, scale, shift, drive, gate, mix in parts:
+            seen = self.gain * scale(z)
+            before = drive(g * seen) + shift(z) + value
+            z = softplus(free(z))
+            gates = softplus(gate(z))
+            value = (softplus(before) * gates) @ mix.weight
+            kept.append((seen, gates * torch.sigmoid(before), drive.weight.mT, mix.weight.mT))
+        adjoint = torch.ones_like(value)
+        for seen, steep, drive, mix in reversed(kept):
+            adjoint = (adjoint @ mix) * steep
+            slope = slope + (adjoint @ drive) * seen
+        return value, slope
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
         """Value less its tangent at g = 0, Eq. (12), shape (replicas, points, 1).
@@ -347,11 +307,8 @@ class PICINN(nn.Module):
         Raises:
             ValueError: z or g is of another width.
         """
-        self._check(z, g)
-        path = self._free_path(z)
-        value, _ = self._convex_path(path, g)
-        value_0, gradient_0 = self._convex_path(path, torch.zeros_like(g))
-        return value - value_0 - (gradient_0 * g).sum(-1, keepdim=True)
+        (value, value_0), (_, slope_0) = self.evaluated(z, torch.stack([g, torch.zeros_like(g)]))
+        return value - value_0 - (slope_0 * g).sum(-1, keepdim=True)
 
     def gradient(self, z: Tensor, g: Tensor) -> Tensor:
         """Slope in g less that at g = 0, shape (replicas, points, convex), in closed form.
@@ -363,7 +320,5 @@ class PICINN(nn.Module):
         Raises:
             ValueError: z or g is of another width.
         """
-        self._check(z, g)
-        path = self._free_path(z)
-        both = self._convex_path(path, torch.stack([g, torch.zeros_like(g)]))[1]
-        return both[0] - both[1]
+        slope, slope_0 = self.evaluated(z, torch.stack([g, torch.zeros_like(g)]))[1]
+        return slope - slope_0

@@ -1,6 +1,6 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for many replicas at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class SOAP:
         ValueError: a memory outside (0, 1), no step between refreshes, or a parameter that is not
             of three axes.
 
+    What the next step depends on is `state`, tensors by name that are changed in place: `count`, and
+    for each shape of parameters others of shape (parameters, replicas, ...).
+
     Reference: Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, 2024.
 
     >>> weight = torch.ones(1, 2, 2, dtype=torch.float64)
@@ -44,56 +47,20 @@ class SOAP:
     def __init__(self, parameters: Sequence[Tensor], memory: float = 0.95, refresh: int = 10):
         self.parameters = list(parameters)
         require(positive("memory", memory) < 1, f"memory must lie between 0 and 1, but is {memory}")
-        self.memory, self.refresh, self.count = memory, count("refresh", refresh), 0
-        self.state: dict[str, Tensor] = {}
+        self.memory, self.refresh = memory, count("refresh", refresh)
+        self.state: dict[str, Tensor] = {"count": torch.tensor(0)}
         self.alike: dict[tuple[int, ...], list[int]] = {}  # parameters of one shape step together
         for index, parameter in enumerate(self.parameters):
             shaped(f"parameters[{index}]", parameter, ("replicas", "rows", "columns"))
             self.alike.setdefault(tuple(parameter.shape), []).append(index)
         for shape, members in self.alike.items():
-            first, batch = self.parameters[members[0]].detach(), len(members) * shape[0]
+            first, (replicas, rows, columns) = self.parameters[members[0]].detach(), shape
             for name in ("mean", "square"):
-                self.state[f"{name}.{shape}"] = first.new_zeros(batch, *shape[1:])
-            for side, size in (("left", shape[1]), ("right", shape[2])):
-                eye = torch.eye(size, dtype=first.dtype, device=first.device)
-                self.state[f"{side}.{shape}"] = first.new_zeros(batch, size, size)
-                self.state[f"{side}_axes.{shape}"] = eye.repeat(batch, 1, 1)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, to be saved."""
-        return {**self.state, "count": torch.tensor(self.count)}
-
-    def copied(self) -> dict[str, Tensor]:
-        """A copy of the state, for `put_back`."""
-        return {name: value.clone() for name, value in self.state.items()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what the method `tensors` returned.
-
-        Args:
-            tensors: by name.
-
-        Raises:
-            ValueError: the tensors are of another optimiser.
-        """
-        odd = sorted(tensors.keys() ^ self.tensors().keys())
-        require(not odd, f"tensors must be named as this optimiser's, but differ in {odd}")
-        for name, value in self.state.items():
-            shaped(f"tensors[{name!r}]", tensors[name], value.shape)
-        for name, value in self.state.items():
-            value.copy_(tensors[name])
-        self.count = int(tensors["count"])
-
-    def put_back(self, tensors: Mapping[str, Tensor], replicas: Tensor) -> None:
-        """Take the state of some replicas from a copy.
-
-        Args:
-            tensors: by name, as `copied` returned them.
-            replicas: which of them, a mask of shape (replicas,).
-        """
-        for name, value in self.state.items():
-            shape = (-1, len(replicas))
-            value.unflatten(0, shape)[:, replicas] = tensors[name].unflatten(0, shape)[:, replicas]
+                self.state[f"{name}.{shape}"] = first.new_zeros(len(members), *shape)
+            for side, size in (("left", rows), ("right", columns)):
+                self.state[f"{side}.{shape}"] = first.new_zeros(len(members), replicas, size, size)
+                axes = torch.eye(size, dtype=first.dtype, device=first.device).repeat(len(members), replicas, 1, 1)
+                self.state[f"{side}_axes.{shape}"] = axes
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None) -> None:
@@ -112,21 +79,21 @@ class SOAP:
         require(came == number, f"gradients must number {number}, one for each parameter, but number {came}")
         for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             shaped(f"gradients[{index}]", gradient, parameter.shape)
-        self.count += 1
+        done = int(self.state["count"].add_(1))
         keep, fresh = self.memory, 1 - self.memory
-        correction = 1 - keep**self.count
+        correction = 1 - keep**done
         for shape, members in self.alike.items():
-            gradient = torch.cat([gradients[index] for index in members])
+            gradient = torch.stack([gradients[index] for index in members])
             mean, square, left, left_axes, right, right_axes = (
                 self.state[f"{name}.{shape}"] for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
             )
             left.lerp_(gradient @ gradient.mT, fresh)
             right.lerp_(gradient.mT @ gradient, fresh)
-            if (self.count - 1) % self.refresh == 0:
+            if (done - 1) % self.refresh == 0:
                 for moment, axes in ((left, left_axes), (right, right_axes)):
                     if (size := moment.shape[-1]) > 1:
                         # at first a moment is of rank 1: a ramp far below it decides, and not its rounding
-                        trace = moment.diagonal(dim1=1, dim2=2).sum(1)[:, None] * 1e-6 / size
+                        trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) * 1e-6 / size
                         ramp = trace * torch.arange(size, dtype=moment.dtype, device=moment.device)
                         axes.copy_(torch.linalg.eigh(moment + ramp.diag_embed()).eigenvectors)
             mean.lerp_(gradient, fresh)
@@ -135,6 +102,6 @@ class SOAP:
             scaled = turned / ((square / correction).sqrt() + 1e-12)
             change = learning_rate * (left_axes @ scaled @ right_axes.mT)
             if shares is not None:
-                change *= shares.repeat(len(members))[:, None, None]
-            for index, part in zip(members, change.split(shape[0]), strict=True):
+                change *= shares[:, None, None]
+            for index, part in zip(members, change, strict=True):
                 self.parameters[index].sub_(part)

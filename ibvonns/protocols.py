@@ -12,45 +12,31 @@ from torch import Tensor
 
 from ibvonns.validation import choice, finite, increasing, shaped
 
-__all__ = ["PROTOCOLS", "pulled_length", "pulling_rate"]
+__all__ = ["PROTOCOLS", "pulled_length"]
 
-Shape = Callable[[Tensor], tuple[Tensor, Tensor]]
+Shape = Callable[[Tensor], Tensor]
 
 
-def _smoothed_linear(t: Tensor) -> tuple[Tensor, Tensor]:
-    decay = torch.exp(-t)
-    return t * (1 - decay), 1 - decay + t * decay
+def _smoothed_linear(t: Tensor) -> Tensor:
+    return t * (1 - torch.exp(-t))
 
 
 def _modulated(amplitude: float, frequency: float) -> Shape:
-    def shape(t: Tensor) -> tuple[Tensor, Tensor]:
-        base, base_rate = _smoothed_linear(t)
-        factor = 1 + amplitude * torch.sin(frequency * t)
-        factor_rate = amplitude * frequency * torch.cos(frequency * t)
-        return base * factor, base_rate * factor + base * factor_rate
-
-    return shape
+    return lambda t: _smoothed_linear(t) * (1 + amplitude * torch.sin(frequency * t))
 
 
-#: The shapes s(t) by name, each with its rate: times, shape (times,), give two tensors of that
-#: shape. "oscillating" and "smoothed-linear" are the trap's (Sec. 3), "smoothed-linear" and
-#: "sinusoidal" the chain's (Sec. 4); "constant-speed" and "at-rest" serve for teaching.
+#: The shapes s(t) by name, each from times to a tensor of their shape. "oscillating" and
+#: "smoothed-linear" are the trap's (Sec. 3), "smoothed-linear" and "sinusoidal" the chain's (Sec.
+#: 4); "constant-speed" and "at-rest" serve for teaching.
 #:
 #: :meta hide-value:
 PROTOCOLS: dict[str, Shape] = {
     "oscillating": _modulated(2.0, 2 * pi),  # trap, training and test (Sec. 3.1)
     "smoothed-linear": _smoothed_linear,  # trap, unseen protocol (Sec. 3.3); chain (Sec. 4.1)
     "sinusoidal": _modulated(0.2, pi),  # chain, unseen protocol (Figs. 14, 19)
-    "constant-speed": lambda t: (t, torch.ones_like(t)),  # never reverses: see chapter 2
-    "at-rest": lambda t: (torch.zeros_like(t), torch.zeros_like(t)),
+    "constant-speed": torch.clone,  # never reverses: see chapter 2
+    "at-rest": torch.zeros_like,
 }
-
-
-def _evaluate(name: str, velocities: Tensor, times: Tensor, which: int) -> Tensor:
-    choice("protocol", name, PROTOCOLS)
-    shaped("velocities", finite("velocities", velocities), ("conditions",))
-    increasing("times", times)
-    return velocities[:, None] * PROTOCOLS[name](times)[which][None, :]
 
 
 def pulled_length(name: str, velocities: Tensor, times: Tensor) -> Tensor:
@@ -72,21 +58,6 @@ def pulled_length(name: str, velocities: Tensor, times: Tensor) -> Tensor:
     >>> pulled_length("smoothed-linear", torch.tensor([1.2]), torch.tensor([0.0, 1.0]))
     tensor([[0.0000, 0.7585]])
     """
-    return _evaluate(name, velocities, times, 0)
-
-
-def pulling_rate(name: str, velocities: Tensor, times: Tensor) -> Tensor:
-    """Rate d lambda / dt of a protocol, a length per time, of shape (conditions, times).
-
-    Args:
-        name: as for `pulled_length`.
-        velocities: as for `pulled_length`.
-        times: as for `pulled_length`.
-
-    Raises:
-        ValueError: as `pulled_length`.
-
-    >>> pulling_rate("smoothed-linear", torch.tensor([1.2]), torch.tensor([0.0, 1.0]))
-    tensor([[0.0000, 1.2000]])
-    """
-    return _evaluate(name, velocities, times, 1)
+    choice("protocol", name, PROTOCOLS)
+    shaped("velocities", finite("velocities", velocities), ("conditions",))
+    return velocities[:, None] * PROTOCOLS[name](increasing("times", times))

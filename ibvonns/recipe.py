@@ -1,16 +1,17 @@
 """Recipes: all that decides how a model is trained."""
 
-import json
 import math
+from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Generator, Tensor
 
 from ibvonns.layouts import Layout
 from ibvonns.losses import TERMS, Sampling
-from ibvonns.validation import at_least, choice, count, positive, require
+from ibvonns.validation import choice, count, positive, require
 
 __all__ = ["Phase", "Recipe", "Stage"]
 
@@ -97,10 +98,10 @@ class Stage:
         count("number of phases", len(self.phases))
         count("rescues", self.rescues, 0)
         if self.clip is not None:
-            at_least("clip", self.clip, 1.0)
+            positive("clip", self.clip, least=1.0)
         positive("learning_rate", self.learning_rate)
         for name, weight in self.weights.items():
-            at_least(f"weights[{choice('term', name, TERMS)!r}]", weight, 0.0)
+            positive(f"weights[{choice('term', name, TERMS)!r}]", weight, least=0.0)
 
     @property
     def steps(self) -> int:
@@ -116,12 +117,8 @@ class Stage:
         Raises:
             ValueError: a step beyond the last.
         """
-        left = step
-        for phase in self.phases:
-            if left < phase.steps:
-                return phase
-            left -= phase.steps
-        raise ValueError(f"step must be below {self.steps}, the steps of the stage, but is {step}")
+        require(step < self.steps, f"step must be below {self.steps}, the steps of the stage, but is {step}")
+        return self.phases[bisect([*accumulate(phase.steps for phase in self.phases)], step)]
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step.
@@ -212,10 +209,6 @@ class Recipe:
         [1, 3]
         """
         return POINT if layout.directions == 0 else BONDS
-
-    def key(self) -> str:
-        """A text that two recipes share only if they are equal."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 # fmt: off

@@ -7,54 +7,35 @@ to 1e-10, in single precision to 1e-5.
 """
 
 import logging
-from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ibvonns.adjoint import fused_rollout, fuses
-from ibvonns.layouts import Layout
+from ibvonns.law import Scales
 from ibvonns.validation import choice, finite, require, shaped
 
-__all__ = ["BACKENDS", "Evolution", "rollout"]
+__all__ = ["BACKENDS", "rollout"]
 
 #: The engines: compiled in double precision, in single precision, and plain PyTorch.
 BACKENDS = ("fast", "single", "reference")
 
 
-class Evolution(Protocol):
-    """What a rollout needs of a law: its `layout`, its internal variables, and `step`."""
-
-    layout: Layout
-    internal: int
-
-    @property
-    def step(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """As `law.Law.step`."""
-
-
 @cache
-def _say(level: int, message: str) -> None:
+def _say(known: bool) -> None:
     """Tell the log, once in a process, which engine runs."""
-    logging.getLogger("ibvonns").log(level, message)
-
-
-def _fast(backend: str, law: object, z: Tensor) -> bool:
-    """Whether the compiled loop is asked for and knows this law; says once which engine runs."""
-    if backend == "reference":
-        return False
-    if not fuses(law, z):
-        _say(logging.WARNING, "Rollouts by the reference engine: the compiled loop needs potentials"
-             " of two hidden layers in float64 on the processor.")  # fmt: skip
-        return False
-    _say(logging.INFO, "Rollouts by the compiled loop; its first use on a machine compiles it.")
-    return True
+    log = logging.getLogger("ibvonns")
+    if known:
+        log.info("Rollouts by the compiled loop; its first use on a machine compiles it.")
+    else:
+        why = "the compiled loop needs potentials of two hidden layers in float64 on the processor"
+        log.warning("Rollouts by the reference engine: %s.", why)
 
 
 def rollout(
-    law: Evolution,
+    law: Scales,
     start: Tensor,
     steps: Tensor,
     field: Tensor | None = None,
@@ -68,7 +49,7 @@ def rollout(
     step is not an approximation here: with the exact potentials it gives the exact discrete mean.
 
     Args:
-        law: a `Law`, or anything with its `layout`, `internal` and `step`.
+        law: a `Law`, or other `law.Scales` with a `step` of their own.
         start: first states, shape (replicas, trajectories, sites, fields + internal).
         steps: length of each step in time, shape (steps,), or with trajectories, or with replicas
             and trajectories in front, as all that follow.
@@ -102,7 +83,7 @@ def rollout(
     """
     layout = law.layout
     choice("backend", backend, BACKENDS)
-    weights = list(law.parameters()) if isinstance(law, torch.nn.Module) else []
+    weights = list(law.parameters())
     replicas = len(weights[0]) if weights else "replicas"
     sites = "sites" if layout.directions else 1
     shaped("start", finite("start", start), (replicas, "trajectories", sites, layout.fields + law.internal))
@@ -117,12 +98,15 @@ def rollout(
             axes = max(least, min(len(whole), finite(name, part).ndim))
             parts[name] = shaped(name, part, whole[len(whole) - axes :]).expand(whole)
     require(layout.directions or field is not None, "field must be given at a point, whose fields are controls")
-    known = not layout.driven or force is not None or velocity is not None
-    require(known, "force and velocity must not both be None: a driven end needs one")
+    pulled = not layout.driven or force is not None
+    require(pulled or velocity is not None, "force and velocity must not both be None: a driven end needs one")
     given = [start, *weights, *(part for part in parts.values() if part is not None)]
     graded = torch.is_grad_enabled() and any(part.requires_grad for part in given)
-    driving = [part for part in (field, force, velocity) if part is not None and part.requires_grad]
-    if _fast(backend, law, start) and not (graded and (driving or (layout.driven and force is None))):
+    driving = any(part is not None and part.requires_grad for part in (field, force, velocity))
+    fused = backend != "reference" and fuses(law, start)
+    if backend != "reference":
+        _say(fused)
+    if fused and (not graded or (pulled and not driving)):
         path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)  # type: ignore[arg-type]
     else:
         path, ends = _reference(law, start, **parts)
@@ -132,7 +116,7 @@ def rollout(
 
 
 def _reference(
-    law: Evolution, z: Tensor, steps: Tensor, field: Tensor | None, force: Tensor | None, velocity: Tensor | None
+    law: Scales, z: Tensor, steps: Tensor, field: Tensor | None, force: Tensor | None, velocity: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     path, ends = [], []
     for n, step in enumerate(steps.unbind(-1)):

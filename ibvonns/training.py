@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
 
 def _fingerprint(model: Model, data: Observations, recipe: Recipe) -> str:
     """Identifies a run: recipe, seeds, architecture and data."""
-    digest = hashlib.sha256(f"{recipe.key()} {model.seeds} {model.architecture}".encode())
+    digest = hashlib.sha256(f"{recipe} {model.seeds} {model.architecture}".encode())
     for part in [*vars(data).values(), *vars(data.cloud).values()]:
         if isinstance(part, Tensor):
             digest.update(part.detach().cpu().contiguous().numpy().tobytes())
@@ -62,13 +62,12 @@ def _check(values: Tensor, step: int, name: str, model: Model, left: Tensor) -> 
         )
 
 
-def _clipped(gradients: Sequence[Tensor], usual: Tensor, clip: float) -> tuple[list[Tensor], Tensor]:
-    """Gradients of each replica no longer than `clip` times the usual norm, and that norm anew."""
+def _clipped(gradients: Sequence[Tensor], usual: Tensor, clip: float) -> list[Tensor]:
+    """Gradients of each replica no longer than `clip` times the usual norm, which follows them."""
     norm = torch.stack([part.square().sum((1, 2)) for part in gradients]).sum(0).sqrt()
-    first = usual == 0
-    kept = torch.where(first, norm, 0.98 * usual + 0.02 * torch.minimum(norm, 5 * usual))
-    share = (clip * kept / norm.clamp_min(1e-300)).clamp_max(1.0)[:, None, None]
-    return [part * share for part in gradients], kept
+    usual.copy_(torch.where(usual == 0, norm, 0.98 * usual + 0.02 * torch.minimum(norm, 5 * usual)))
+    share = (clip * usual / norm.clamp_min(1e-300)).clamp_max(1.0)[:, None, None]
+    return [part * share for part in gradients]
 
 
 def train(
@@ -87,8 +86,8 @@ def train(
         recipe: that of `Recipe.of` for the model's layout if not given.
         checkpoint: a file written every `recipe.checkpoint_every` steps. If it exists, training
             goes on from it and ends with the very numbers of a run that was never interrupted.
-        optimiser: makes one from the weights, with the methods of `optimiser.SOAP`; it is made anew
-            for each stage.
+        optimiser: makes one from the weights, with the `step` and the `state` of `optimiser.SOAP`; it
+            is made anew for each stage.
         first: stage with which training begins, counted from 0: those before have been run.
 
     Returns:
@@ -124,6 +123,7 @@ def train(
     names = [name for name in TERMS if any(name in stage.weights for stage in recipe.stages)]
     records = sum(-(-stage.steps // 10) for stage in recipe.stages)
     history = {name: torch.full((records, len(model.seeds)), torch.nan, dtype=torch.float64) for name in names}
+    kept = {f"history.{name}": part for name, part in history.items()}
     with (
         torch.enable_grad(),
         _progress(sum(steps), int(begun.get("done", 0)), f"Training {len(model.seeds)} seeds") as bar,
@@ -133,9 +133,12 @@ def train(
             ended = int(begun.get("done", 0)) >= done + stage.steps and stage is not recipe.stages[-1]
             if number < first or ended:
                 continue
-            own = _Run(model, data, recipe, stage, optimiser)
-            since = own.restored(begun, history) - done if begun else 0
-            begun = {}
+            own, since = _Run(model, data, recipe, stage, optimiser), int(begun.get("done", done)) - done
+            if begun:
+                require((own.live | kept).keys() <= begun.keys(), f"{what}: it lacks what this optimiser remembers")
+                for name, part in (own.live | kept).items():
+                    part.copy_(begun[name])
+                own.safe, begun = own.copied(), {}
             for step in range(since, stage.steps):
                 terms = own.advance(step)
                 if step % 10 == 0:
@@ -145,7 +148,8 @@ def train(
                 bar.update(bar.task_ids[0], advance=1)
                 whole = all(bool(part.isfinite().all()) for part in own.parameters)
                 if checkpoint is not None and whole and (step + 1) % recipe.checkpoint_every == 0:
-                    save_tensors(checkpoint, own.tensors(history, done + step + 1), {"run": run})
+                    parts = {**own.live, **kept, "done": torch.tensor(done + step + 1)}
+                    save_tensors(checkpoint, parts, {"run": run})
     model.freeze(data)
     return history
 
@@ -164,26 +168,15 @@ class _Run:
         self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica
         self.good = self.usual == 0
         self.held: Tensor | None = None
-        self.safe = self.state()
+        parts = {"model": model.state_dict(), "optimiser": self.optimiser.state}
+        # everything that the next step depends on, changed in place
+        self.live = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+        self.live |= {"usual": self.usual, "left": self.left}
+        self.safe = self.copied()
 
-    def state(self) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """A copy of weights and optimiser, to which a replica may be put back."""
-        return [part.detach().clone() for part in self.parameters], self.optimiser.copied()
-
-    def tensors(self, history: History, done: int) -> dict[str, Tensor]:
-        """Everything that the next step depends on, after so many."""
-        parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.tensors(), "history": history}
-        named = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
-        return {**named, "usual": self.usual, "left": self.left, "done": torch.tensor(done)}
-
-    def restored(self, tensors: Mapping[str, Tensor], history: History) -> int:
-        """Go on from what `tensors` gave; the steps that were done."""
-        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
-        self.optimiser.restore({name: tensors[f"optimiser.{name}"] for name in self.optimiser.tensors()})
-        for name, part in history.items():
-            part.copy_(tensors[f"history.{name}"])
-        self.usual, self.left, self.safe = tensors["usual"], tensors["left"], self.state()
-        return int(tensors["done"])
+    def copied(self) -> dict[str, Tensor]:
+        """A copy of `live`, to which a replica may be put back."""
+        return {name: part.clone() for name, part in self.live.items()}
 
     def advance(self, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; the terms of the loss before it."""
@@ -207,15 +200,14 @@ class _Run:
         lost, whole = ~self.good, bool(self.good.all())
         if not whole:
             gradients = [part.masked_fill(lost[:, None, None], 0.0) for part in gradients]
-            self.left = self.left - lost.to(self.left.dtype)
+            self.left.sub_(lost.to(self.left.dtype))
         elif stage.rescues and (step % SAFE_EVERY == 0 or step % self.recipe.checkpoint_every == 0):
-            self.safe = self.state()
+            self.safe = self.copied()
         if stage.clip is not None:
-            gradients, self.usual = _clipped(gradients, self.usual, stage.clip)
+            gradients = _clipped(gradients, self.usual, stage.clip)
         shares = 0.5 ** (stage.rescues - self.left) if stage.rescues else None
         self.optimiser.step(gradients, stage.rate_at(step), shares)
-        if not whole:
-            self.optimiser.put_back(self.safe[1], lost)
-            for part, before in zip(self.parameters, self.safe[0], strict=True):
-                part.data[lost] = before[lost]
+        for name, part in self.live.items() if not whole else ():
+            if part.ndim > 2:  # what a replica owns has its axis third from the last
+                part[..., lost, :, :] = self.safe[name][..., lost, :, :]
         return terms

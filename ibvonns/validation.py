@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["at_least", "choice", "count", "finite", "increasing", "positive", "require", "shaped"]
+__all__ = ["choice", "count", "finite", "increasing", "positive", "require", "shaped"]
 
 
 def require(holds: object, sentence: str) -> None:
@@ -24,29 +24,29 @@ def require(holds: object, sentence: str) -> None:
         raise ValueError(sentence)
 
 
-def _number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
-    return float(value)
-
-
-def positive(name: str, value: float) -> float:
+def positive(name: str, value: float, least: float | None = None) -> float:
     """Return `value` as a float if it is finite and above zero, else raise.
 
     Args:
         name: of the argument, for the message.
         value: to be checked.
+        least: smallest value allowed, 0 or above, instead of all above zero.
 
     Raises:
-        ValueError: NaN, infinite, zero or below.
+        ValueError: NaN, infinite or too small.
         TypeError: not a number, or a bool.
 
     >>> positive("temperature", -1.0)
     Traceback (most recent call last):
     ValueError: temperature must be a finite number above 0, but is -1.0
+    >>> positive("sharpness", 0, least=0.0)
+    0.0
     """
-    good = 0 < _number(name, value) < math.inf
-    require(good, f"{name} must be a finite number above 0, but is {value}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
+    allowed = "above 0" if least is None else f"of at least {least}"
+    good = (value > 0 if least is None else value >= least) and value < math.inf
+    require(good, f"{name} must be a finite number {allowed}, but is {value}")
     return float(value)
 
 
@@ -70,26 +70,6 @@ def count(name: str, value: int, minimum: int = 1) -> int:
         raise TypeError(f"{name} must be a whole number, but is of type {type(value).__name__}")
     require(value >= minimum, f"{name} must be a whole number of at least {minimum}, but is {value}")
     return value
-
-
-def at_least(name: str, value: float, minimum: float) -> float:
-    """Return `value` as a float if it is finite and not below `minimum`, else raise.
-
-    Args:
-        name: of the argument, for the message.
-        value: to be checked.
-        minimum: smallest value allowed.
-
-    Raises:
-        ValueError: NaN, infinite or smaller.
-        TypeError: not a number, or a bool.
-
-    >>> at_least("sharpness", 0.5, 0.0)
-    0.5
-    """
-    good = minimum <= _number(name, value) < math.inf
-    require(good, f"{name} must be a finite number of at least {minimum}, but is {value}")
-    return float(value)
 
 
 def choice(name: str, value: str, allowed: Iterable[str]) -> str:

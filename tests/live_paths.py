@@ -34,8 +34,7 @@ def assert_same_path(content: dict[str, Any], protocol: str, value: float, lengt
     begun = content["starts"][values.index(value) if value in values else 0]
     assert alpha.tolist() == begun["alpha"] * len(alpha)
     start = torch.stack([mean, alpha], -1)[None, None]
-    controls, known = (pulled[..., None], None) if point else (None, velocity)
-    states, force = model.rolled(start, times, controls, known, "velocity")
+    states, force = model.rolled(start, times, {"field": pulled[..., None]} if point else {"velocity": velocity})
     assert far(record["alpha"][:301], states[0, 0, ..., 1]) < CLOSE
     assert far(record["force"][:301], force[0, 0, :, 0]) < CLOSE
     if not point:

@@ -109,9 +109,9 @@ def test_a_baseline_is_trained_scored_kept_and_saved(
 class Drag:
     """Stands for a model whose end feels nothing but its own drag."""
 
-    def rolled(self, start: Tensor, times: Tensor, controls: None, known: Tensor, given: str) -> Any:
+    def rolled(self, start: Tensor, times: Tensor, known: dict[str, Tensor]) -> Any:
         """Paths that nobody asks for, and the force."""
-        return start, 0.1 * known.expand(2, -1, -1)[..., None]
+        return start, 0.1 * known["velocity"].expand(2, -1, -1)[..., None]
 
 
 def test_work_of_a_cycle_against_drag() -> None:

@@ -77,6 +77,7 @@ def test_chapter_may_be_named_by_its_number(
 ) -> None:
     source = chapter(tmp_path, "print(1)")
     monkeypatch.setattr(execute, "sources", lambda: [source])
+    monkeypatch.setattr(execute, "RUNNING", tmp_path / "running.json")
     for name in ("1", "01", "01_trial", "notebooks/01_trial.md"):
         assert execute.main([name]) == 0
         source.with_suffix(".ipynb").unlink()

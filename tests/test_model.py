@@ -209,7 +209,7 @@ def test_a_model_of_ten_springs_runs_chains_of_other_sizes(decoder: str, springs
     times = 0.01 * torch.arange(4, dtype=torch.float64)
     velocity = torch.full((1, 4), 0.05, dtype=torch.float64)
     with torch.no_grad():
-        path, force = model.rolled(start, times, known=velocity, given="velocity")
+        path, force = model.rolled(start, times, {"velocity": velocity})
     assert path.shape == (2, 1, 4, springs, 2) and bool(force.isfinite().all())
 
 

@@ -37,8 +37,8 @@ def slope_of(values: Tensor, inputs: Tensor) -> Tensor:
 
 def magnitude(net: PICINN, z: Tensor, g: Tensor) -> float:
     """Size of what Eq. (12) subtracts: its rounding is relative to this, not to the difference."""
-    value, slope = net._convex_path(net._free_path(z), g)
-    base, tangent = net._convex_path(net._free_path(z), 0 * g)
+    value, slope = net.evaluated(z, g)
+    base, tangent = net.evaluated(z, 0 * g)
     parts = (value, base, (tangent * g).sum(-1), slope)
     return max(float(part.detach().abs().max()) for part in parts)
 

@@ -12,7 +12,7 @@ from laws import CASES, LAYOUTS, concave, drawn, every, made, states, torn
 from torch import Generator, Tensor
 from toys import architecture_of, seen_of
 
-from ibvonns.law import Law
+from ibvonns.law import Law, Scales
 from ibvonns.layouts import Grid, Layout, Point, Ring, Row
 from ibvonns.losses import Sampling
 from ibvonns.model import Model
@@ -24,14 +24,12 @@ __all__ = ["concave"]  # a fixture
 Given = dict[str, Any]
 
 
-class Relaxing:
+class Relaxing(Scales):
     """A point whose states follow dalpha/dt = a function of field and alpha, and which answers its field."""
 
-    internal = 1
-
     def __init__(self, pull: Callable[[Tensor, Tensor], Tensor], internal: int = 1) -> None:
-        self.layout: Layout = Point()
-        self.pull, self.internal = pull, internal
+        super().__init__(Point(), internal=internal)
+        self.pull = pull
 
     def step(self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The pull, and the field."""

@@ -209,6 +209,10 @@ def test_a_study_is_trained_once_and_what_is_damaged_made_anew(
     assert metrics == metrics_again and same(history, history_again)
     assert same(weights_of(model), weights_of(again))
     place = study_folder("trap", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "reproduce", None)
+        save_json(place / "metrics.json", plain({**metrics, "scored": "by other code", "errors": {}}))
+        assert {key: result("trap", 1)[2][key] for key in metrics} == metrics
     for name, size in (("model.safetensors", 100), ("metrics.json", 1)):
         (place / name).write_bytes((place / name).read_bytes()[:size])
         found = result("trap", 1)[2]

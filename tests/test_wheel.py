@@ -22,9 +22,9 @@ PYTHONS = [sys.executable, *filter(None, os.getenv("IBVONNS_PYTHONS", "").split(
 OTHERS = shutil.ignore_patterns(".*", "_build", "build", "dist", "*.egg-info", "__pycache__")
 
 
-def run(*words: str | Path, **new: str) -> str:
+def run(*words: str | Path, where: Path | None = None, **new: str) -> str:
     """What a command prints; where it fails, the test fails with its words, not its number."""
-    ran = subprocess.run(words, env=os.environ | new, timeout=1800, capture_output=True, text=True)
+    ran = subprocess.run(words, env=os.environ | new, cwd=where, timeout=1800, capture_output=True, text=True)
     assert ran.returncode == 0, f"{words}\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}"
     return ran.stdout
 
@@ -75,5 +75,5 @@ def test_quick_start_runs_in_an_empty_environment(python: str, wheel: Path, fold
     # -I: nothing but this environment is on the path. Caches of its own: the first run compiles.
     own = {"XDG_CACHE_HOME": str(venv), "NUMBA_CACHE_DIR": str(venv), "OMP_NUM_THREADS": "1"}
     before = sum(os.times()[2:4])  # children; by the clock, all other work would count
-    assert "noise floor" in run(its / "python", "-I", "-c", code[1], MPLBACKEND="Agg", **own)
+    assert "noise floor" in run(its / "python", "-I", "-c", code[1], where=folder, MPLBACKEND="Agg", **own)
     assert sum(os.times()[2:4]) - before < 60

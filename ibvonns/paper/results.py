@@ -1,5 +1,6 @@
 """Results: studies trained, scored and kept, each under a key of all that made it."""
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from ibvonns.cache import cache_folder, cached, key_of
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.fit import fitted
 from ibvonns.model import Model, load
+from ibvonns.observations import Observations
+from ibvonns.paper import studies
 from ibvonns.paper.limits import limits
 from ibvonns.paper.studies import Study, errors, study_of
 from ibvonns.recipe import Phase, Recipe, Stage
@@ -47,7 +50,9 @@ def restored_errors(stored: Mapping[str, list[float | None]]) -> dict[str, list[
 
 
 def run_key(study: str | Study, seeds: Sequence[int], data_seed: int = 0) -> str:
-    """A digest that identifies a result: study, seeds, data, the library's code, versions.
+    """A digest that identifies a training: study, seeds, data, the code that it runs through, versions.
+
+    How a trained model is scored does not count: `result` scores anew what was scored by other code.
 
     Args:
         study: one, or the name of one.
@@ -57,7 +62,7 @@ def run_key(study: str | Study, seeds: Sequence[int], data_seed: int = 0) -> str
     Raises:
         ValueError: unknown study.
     """
-    return key_of(Path(__file__), replace(study_of(study), seeds=1), list(seeds), data_seed)
+    return key_of(Path(studies.__file__), replace(study_of(study), seeds=1), list(seeds), data_seed)
 
 
 def study_folder(study: str | Study, seeds: int | None = None, data_seed: int = 0) -> Path:
@@ -121,22 +126,29 @@ def reproduce(
     data = one.data(data_seed)
     started = time.perf_counter()
     fit = fitted(one.architecture, data["train"], numbers, one.recipe, folder)
-    seconds = round(time.perf_counter() - started, 1)
-    found, gauge_free = errors(one, fit.model, data)
+    told = {"draws": fit.draws, "training_seconds": round(time.perf_counter() - started, 1)}
+    fit.model.save(folder / "model.safetensors")
+    save_tensors(folder / "history.safetensors", fit.history, {"told": json.dumps(told)})
+    return _scored(one, fit.model, data, told, data_seed, folder)
+
+
+def _scored(
+    study: Study, model: Model, data: Mapping[str, Observations], told: Mapping[str, Any], data_seed: int, folder: Path
+) -> dict[str, Any]:
+    """Score a trained model and write `metrics.json`."""
+    found, gauge_free = errors(study, model, data)
     metrics = {
-        "study": one.name,
-        "key": run_key(one, numbers, data_seed),
-        "seeds": list(numbers),
+        "study": study.name,
+        "key": run_key(study, model.seeds, data_seed),
+        "scored": key_of(Path(__file__)),
+        "seeds": model.seeds,
         "data_seed": data_seed,
-        "draws": fit.draws,
-        "training_seconds": seconds,
-        "position_deviation": float(fit.model.encoder.position[1, 0]),
+        **told,
+        "position_deviation": float(model.encoder.position[1, 0]),
         "errors": found,
         "gauge_free": gauge_free,
-        **limits(one, data, fit.model, data_seed),
+        **limits(study, data, model, data_seed),
     }
-    fit.model.save(folder / "model.safetensors")
-    save_tensors(folder / "history.safetensors", fit.history)
     save_json(folder / "metrics.json", plain(metrics))
     return metrics
 
@@ -144,8 +156,8 @@ def reproduce(
 def result(study: str | Study, seeds: int | None = None) -> tuple[Model, History, dict[str, Any]]:
     """Model, loss history and metrics: from the cache, or trained now and cached.
 
-    What is in the folder was made by this very code, for its name holds the key (`run_key`). What
-    is missing or damaged is made anew.
+    What is in the folder was trained by this very code, for its name holds the key (`run_key`). What
+    is missing or damaged is made anew, and scores of other code are.
 
     Args:
         study: one, or the name of one.
@@ -155,11 +167,16 @@ def result(study: str | Study, seeds: int | None = None) -> tuple[Model, History
         ValueError: unknown study or no seeds.
         TrainingError: as `reproduce`.
     """
-    folder = study_folder(study, seeds)
+    one, folder = study_of(study), study_folder(study, seeds)
 
     def stored() -> tuple[Model, History, dict[str, Any]]:
-        history = load_tensors(folder / "history.safetensors")[0]
-        return load(folder / "model.safetensors"), history, load_metrics(folder / "metrics.json")
+        history, metadata = load_tensors(folder / "history.safetensors")
+        model, told = load(folder / "model.safetensors"), json.loads(metadata["told"])
+        with suppress(FileNotFoundError, ValueError):
+            metrics = load_metrics(folder / "metrics.json")
+            if metrics.get("scored") == key_of(Path(__file__)):
+                return model, history, metrics
+        return model, history, _scored(one, model, one.data(), told, 0, folder)
 
     with suppress(FileNotFoundError, ValueError):
         return stored()

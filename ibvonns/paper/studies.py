@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from math import inf
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ibvonns.ensemble import Density, Ensemble
 from ibvonns.layouts import Point, Row
-from ibvonns.metrics import gauge_free_error, relative_error
+from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations, joined, observe
 from ibvonns.recipe import Recipe
@@ -274,12 +273,6 @@ def exact_potentials(system: Trap, lengths: Tensor, means: Tensor) -> dict[str, 
     """
     power = system.dual_dissipation(system.thermodynamic_force(lengths, means))
     return {"f": system.free_energy(lengths, means), "phi": power}
-
-
-def each_error(run: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], float] = relative_error) -> list[float]:
-    """An error of each replica, infinite where its rollout has run away."""
-    truths = truth.expand_as(run)
-    return [measure(*pair) if bool(pair[0].isfinite().all()) else inf for pair in zip(run, truths, strict=True)]
 
 
 @torch.no_grad()

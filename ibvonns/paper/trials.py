@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
-from ibvonns.metrics import relative_error
+from ibvonns.metrics import each_error, relative_error
 from ibvonns.model import Model
 from ibvonns.observations import observe
 from ibvonns.paper.stiv import Gaussians, chain_springs, first_state
-from ibvonns.paper.studies import each_error
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
@@ -214,7 +213,7 @@ def cycle_work(
     times = torch.arange(total + 1, dtype=torch.float64) * (period / each)
     wave = (1 - torch.cos(2 * torch.pi * times / period)) / 2
     velocity = _backward(amplitude[:, None] * wave, times)
-    _, force = model.rolled(start, times, None, velocity, "velocity")
+    _, force = model.rolled(start, times, {"velocity": velocity})
     return (force[..., 0] * velocity)[..., -each:].sum(-1) * (period / each)
 
 
@@ -294,7 +293,7 @@ def long_chain(
     first = Ensemble(times[:2], torch.cat(firsts, -1))
     alpha = model.encode(observe(first, spacing=chain.natural_length, points=FINE))[:, :, 0]
     start = torch.cat([strain[:, 0, :, None].expand(*alpha.shape[:-1], 1), alpha], -1)
-    path, pulled = model.rolled(start, times, None, _backward(length, times), "velocity")
+    path, pulled = model.rolled(start, times, {"velocity": _backward(length, times)})
     predicted = time.perf_counter() - begun
     errors = each_error(path[..., 0], strain)
     middle = path[sorted(range(len(errors)), key=errors.__getitem__)[len(errors) // 2], ..., 0]

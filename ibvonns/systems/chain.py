@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 
+import numpy
 import torch
 from torch import Generator, Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
-from ibvonns.systems.trap import paper_times, stable_steps
-from ibvonns.validation import at_least, count, finite, positive, require, shaped
+from ibvonns.systems.trap import Values, paper_times, stable_steps
+from ibvonns.validation import count, finite, positive, require, shaped
 
 __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
@@ -64,7 +65,7 @@ class Chain:
             positive(f"stiffness[{place}]", value)
         for name in ("natural_length", "barrier_strain", "viscosity", "temperature"):
             positive(name, getattr(self, name))
-        low, high = self.barrier_strain, at_least("well_strain", self.well_strain, 0.0)
+        low, high = self.barrier_strain, positive("well_strain", self.well_strain)
         require(high > low, f"well_strain must be above barrier_strain, {low}, but is {high}")
         first, second = self.stiffness
         left, right = first * low**2, second * (high - low) ** 2
@@ -228,11 +229,7 @@ class Chain:
         return Ensemble(times, strains, records)
 
     def simulate_paper(
-        self,
-        protocol: str = "smoothed-linear",
-        lengths: tuple[float, ...] = LENGTHS,
-        realisations: int = 2000,
-        seed: int = 0,
+        self, protocol: str = "smoothed-linear", lengths: Values = LENGTHS, realisations: int = 2000, seed: int = 0
     ) -> Ensemble:
         """The paper's data (Sec. 4.1): `simulate` from several lengths under a named protocol.
 
@@ -261,7 +258,8 @@ def _sums(chain: Chain, mean: float, spacing: float) -> tuple[Tensor, list[Tenso
     strains, weight = chain._tilted(mean, spacing)
     sums = [weight]
     for _ in range(chain.springs - 2):
-        sums.append(_convolve(sums[-1], weight) * spacing)
+        # a sum of positive products: no cancellation, unlike by FFT
+        sums.append(torch.from_numpy(numpy.convolve(sums[-1].numpy(), weight.numpy())) * spacing)
     return strains, sums
 
 
@@ -283,12 +281,6 @@ def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> 
         drawn.append(strain)
         left = left - strain
     return torch.cat([*drawn, left], 1)
-
-
-def _convolve(one: Tensor, other: Tensor) -> Tensor:
-    """Full convolution as a sum of positive products: no cancellation, unlike by FFT."""
-    padded = torch.nn.functional.pad(one[None, None], (len(other) - 1, len(other) - 1))
-    return torch.nn.functional.conv1d(padded, other.flip(0)[None, None])[0, 0]
 
 
 def _falling(table: Tensor, place: Tensor, number: int) -> Tensor:

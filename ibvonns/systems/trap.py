@@ -21,6 +21,8 @@ from ibvonns.validation import choice, count, finite, increasing, positive, requ
 
 __all__ = ["VELOCITIES", "Trap", "paper_times", "stable_steps"]
 
+Values = tuple[float, ...]  # one for each condition
+
 #: Pulling velocities of Sec. 3.1, lengths per time: even entries are for training, odd for test.
 VELOCITIES = tuple(0.5 * (1 + i / 20) for i in range(21))
 
@@ -54,14 +56,9 @@ def stable_steps(lengths: Tensor, times: Tensor, rate: float) -> Tensor:
 
 
 def _matching(lengths: Tensor, means: Tensor) -> None:
-    finite("lengths", lengths)
-    finite("means", means)
-    try:
-        torch.broadcast_shapes(lengths.shape, means.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"means must match the shape of lengths, {tuple(lengths.shape)}, but has shape {tuple(means.shape)}"
-        ) from None
+    one, other = tuple(finite("lengths", lengths).shape), tuple(finite("means", means).shape)
+    fits = all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False))
+    require(fits, f"means must match the shape of lengths, {one}, but has shape {other}")
 
 
 @dataclass(frozen=True)
@@ -147,11 +144,7 @@ class Trap:
         return Ensemble(times, positions, {"pulled_length": lengths, "external_force": force})
 
     def simulate_paper(
-        self,
-        protocol: str = "oscillating",
-        velocities: tuple[float, ...] = VELOCITIES,
-        realisations: int = 4000,
-        seed: int = 0,
+        self, protocol: str = "oscillating", velocities: Values = VELOCITIES, realisations: int = 4000, seed: int = 0
     ) -> Ensemble:
         """The paper's data (Sec. 3.1): `simulate` under a named protocol at the paper's times.
 
