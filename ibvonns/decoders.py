@@ -1,19 +1,20 @@
 """Decoders q(x | z): the microscopic density given back from the macroscopic state."""
 
-from collections.abc import Sequence
-from math import log, pi
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from ibvonns.ensemble import Density
-from ibvonns.likelihood import flow_nll, mixture_nll
-from ibvonns.networks import MLP
+from ibvonns.likelihood import HALF_LOG, flow_nll, mixture_nll
+from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
 from ibvonns.validation import count, finite, positive, require, shaped
 
 __all__ = ["Decoder", "FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
+
+Sizes = Sequence[int]
 
 
 def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tensor) -> Tensor:
@@ -37,8 +38,7 @@ def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tenso
     >>> gaussian_nll(zero, one, zero, one)  # the entropy of a standard Gaussian
     tensor([1.4189])
     """
-    spread = deviation**2
-    return 0.5 * log(2 * pi) + deviation.log() + (variance + (first - mean) ** 2) / (2 * spread)
+    return HALF_LOG + deviation.log() + (variance + (first - mean) ** 2) / (2 * deviation**2)
 
 
 class Decoder(nn.Module):
@@ -48,14 +48,11 @@ class Decoder(nn.Module):
     sigma* of Eq. (30); and `given`, the same of the fields, (2, fields).
     """
 
-    position: Tensor
-    given: Tensor
-
     def __init__(self, fields: int = 1, components: int = 1):
         super().__init__()
         self.fields = fields
-        for name, number in (("position", components), ("given", fields)):
-            self.register_buffer(name, torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, number))
+        unit = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        self.position, self.given = nn.Buffer(unit.repeat(1, components)), nn.Buffer(unit.repeat(1, fields))
 
     def scaled(self, z: Tensor) -> Tensor:
         """States with their fields standardised: (replicas, points, fields + internal).
@@ -128,12 +125,7 @@ class GaussianDecoder(Decoder):
     """
 
     def __init__(
-        self,
-        rngs: Sequence[Generator],
-        hidden: Sequence[int] = (10, 10),
-        internal: int = 1,
-        fields: int = 1,
-        components: int = 1,
+        self, rngs: Generators, hidden: Sizes = (10, 10), internal: int = 1, fields: int = 1, components: int = 1
     ):
         super().__init__(fields, components)
         self.network = MLP(rngs, (internal, *hidden, 2 * components))
@@ -155,13 +147,10 @@ class GaussianDecoder(Decoder):
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.log_density`, of `values` at `z`."""
-        mean, deviation = self(z)
-        values = values[..., None] if mean.shape[-1] == 1 else values
-        _begins("values", values, mean.shape[:2])
-        axes = mean.shape[:2] + (1,) * (values.ndim - 3) + mean.shape[2:]
-        mean, deviation = mean.reshape(axes), deviation.reshape(axes)
+        values = values[..., None] if self.position.shape[1] == 1 else values
+        mean, deviation = _beside("values", values, self(z))
         standard = (values - mean) / deviation
-        return (-0.5 * log(2 * pi) - deviation.log() - standard**2 / 2).sum(-1)
+        return (-HALF_LOG - deviation.log() - standard**2 / 2).sum(-1)
 
     def nll(self, data: Observations, z: Tensor) -> Tensor:
         """-<log q(x | z)> of each row in nats, exact from the moments: (replicas, rows).
@@ -188,13 +177,8 @@ class GaussianDecoder(Decoder):
             ValueError: wrong shape, or no realisation.
         """
         mean, deviation = (part[:, :, None] for part in self(z))
-        shape = (*mean.shape[:2], count("realisations", realisations), mean.shape[-1])
-        draws = mean + deviation * _normal(shape, mean, generator)
-        return draws[..., 0] if shape[-1] == 1 else draws
-
-
-def _normal(shape: Sequence[int], like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
+        drawn = mean + deviation * _random(torch.randn, mean, realisations, generator, mean.shape[-1])
+        return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
 
 
 class MixtureDecoder(Decoder):
@@ -220,9 +204,7 @@ class MixtureDecoder(Decoder):
     torch.Size([1, 3])
     """
 
-    def __init__(
-        self, rngs: Sequence[Generator], wells: float = 2.0, hidden: Sequence[int] = (10, 10), internal: int = 1
-    ):
+    def __init__(self, rngs: Generators, wells: float = 2.0, hidden: Sizes = (10, 10), internal: int = 1):
         super().__init__()
         self.wells = positive("wells", wells)
         self.share = MLP(rngs, (internal, *hidden, 1))
@@ -237,23 +219,17 @@ class MixtureDecoder(Decoder):
         Raises:
             ValueError: wrong shape.
         """
-        state = self.scaled(z)
-        logit = self.share(z[..., 1:])
-        logs = torch.cat([logsigmoid(logit), logsigmoid(-logit)], -1)
-        share = torch.sigmoid(logit)
-        apart = self.wells * torch.cat([share - 1, share], -1)
+        state, logit = self.scaled(z), self.share(z[..., 1:])
+        logs, share = torch.cat([logsigmoid(logit), logsigmoid(-logit)], -1), torch.sigmoid(logit)
+        centres = z[..., :1] + self.wells * torch.cat([share - 1, share], -1)
         widths = torch.cat([softplus(network(state)) for network in self.widths], -1)
-        return logs, z[..., :1] + apart, self.position[1] * widths
+        return logs, centres, self.position[1] * widths
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.log_density`, of `values` at `z`."""
-        logs, centres, deviations = self(z)
-        _begins("values", values, logs.shape[:2])
-        axes = logs.shape[:2] + (1,) * (values.ndim - 2) + (2,)
-        logs, centres, deviations = (part.reshape(axes) for part in (logs, centres, deviations))
+        logs, centres, deviations = _beside("values", values[..., None], self(z))
         standard = (values[..., None] - centres) / deviations
-        parts = logs - deviations.log() - 0.5 * standard**2
-        return torch.logsumexp(parts, -1) - 0.5 * log(2 * pi)
+        return torch.logsumexp(logs - deviations.log() - 0.5 * standard**2, -1) - HALF_LOG
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
@@ -271,12 +247,9 @@ class MixtureDecoder(Decoder):
             ValueError: wrong shape, or no realisation.
         """
         logs, centres, deviations = self(z)
-        shape = (*logs.shape[:2], count("realisations", realisations))
-        draw = torch.rand(*shape, generator=generator, dtype=logs.dtype, device=logs.device)
-        second = draw >= logs[..., :1].exp()
-        noise = _normal(shape, logs, generator)
-        centre, deviation = (torch.where(second, part[..., 1:], part[..., :1]) for part in (centres, deviations))
-        return centre + deviation * noise
+        well = (_random(torch.rand, logs, realisations, generator) >= logs[..., :1].exp()).long()
+        noise = _random(torch.randn, logs, realisations, generator)
+        return centres.gather(-1, well) + deviations.gather(-1, well) * noise
 
 
 class SigmoidalFlow(nn.Module):
@@ -309,7 +282,7 @@ class SigmoidalFlow(nn.Module):
     True
     """
 
-    def __init__(self, rngs: Sequence[Generator], inputs: int, sigmoids: int = 2, hidden: Sequence[int] = (10, 10)):
+    def __init__(self, rngs: Generators, inputs: int, sigmoids: int = 2, hidden: Sizes = (10, 10)):
         super().__init__()
         self.sigmoids = count("sigmoids", sigmoids)
         self.network = MLP(rngs, (inputs, *hidden, 3 * sigmoids))
@@ -333,12 +306,10 @@ class SigmoidalFlow(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        _begins("x", x, state.shape[:2])
-        log_a, b, log_c = self._spread(x.ndim, state)
+        log_a, b, log_c = _beside("x", x[..., None], self.parameters_at(state))
         p = log_a.exp() * x[..., None] + b
         rising, falling = logsigmoid(p), logsigmoid(-p)
-        log_s = torch.logsumexp(log_c + rising, -1)
-        log_rest = torch.logsumexp(log_c + falling, -1)
+        log_s, log_rest = (torch.logsumexp(log_c + part, -1) for part in (rising, falling))
         log_slope = torch.logsumexp(log_c + log_a + rising + falling, -1)
         return log_s - log_rest, log_slope - log_s - log_rest
 
@@ -359,10 +330,8 @@ class SigmoidalFlow(nn.Module):
         Raises:
             ValueError: NaN or wrong shape.
         """
-        _begins("y", finite("y", y), state.shape[:2])
-        log_a, b, _ = self._spread(y.ndim, state)
-        ends = (y[..., None] - b) / log_a.exp()
-        low, high = ends.amin(-1), ends.amax(-1)
+        log_a, b, _ = _beside("y", finite("y", y)[..., None], self.parameters_at(state))
+        low, high = ((y[..., None] - b) / log_a.exp()).aminmax(dim=-1)
         for _ in range(60):
             middle = (low + high) / 2
             below = self(middle, state)[0] < y
@@ -372,11 +341,6 @@ class SigmoidalFlow(nn.Module):
             value, log_slope = self(x, state)
             x = (x - (value - y) / log_slope.exp()).clamp(low, high)
         return x
-
-    def _spread(self, axes: int, state: Tensor) -> list[Tensor]:
-        """`parameters_at` with as many axes before the last as the values have."""
-        parts = self.parameters_at(state)
-        return [p.reshape(*p.shape[:2], *(1,) * (axes - 2), self.sigmoids) for p in parts]
 
 
 class FlowDecoder(Decoder):
@@ -399,25 +363,20 @@ class FlowDecoder(Decoder):
     """
 
     def __init__(
-        self,
-        rngs: Sequence[Generator],
-        sigmoids: int = 2,
-        hidden: Sequence[int] = (10, 10),
-        internal: int = 1,
-        fields: int = 1,
+        self, rngs: Generators, sigmoids: int = 2, hidden: Sizes = (10, 10), internal: int = 1, fields: int = 1
     ):
         super().__init__(fields)
         self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids, hidden)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.log_density`, of `values` at `z`."""
-        centre, scale = self.position[:, 0]
+        centre, scale = self.position
         y, log_slope = self.flow((values - centre) / scale, self.scaled(z))
-        return log_slope - scale.log() - 0.5 * y**2 - 0.5 * log(2 * pi)
+        return log_slope - scale.log() - 0.5 * y**2 - HALF_LOG
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
-        centre, scale = self.position[:, 0]
+        centre, scale = self.position
         nll = flow_nll((grid - centre) / scale, weights, *self.flow.parameters_at(self.scaled(z)))
         return nll + weights.sum(-1) * scale.log()
 
@@ -432,14 +391,19 @@ class FlowDecoder(Decoder):
         Raises:
             ValueError: wrong shape, or no realisation.
         """
-        state = self.scaled(z)
-        y = _normal((*z.shape[:2], count("realisations", realisations)), state, generator)
-        centre, scale = self.position[:, 0]
-        return centre + scale * self.flow.inverse(y, state)
+        state, (centre, scale) = self.scaled(z), self.position
+        return centre + scale * self.flow.inverse(_random(torch.randn, state, realisations, generator), state)
 
 
-def _begins(name: str, values: Tensor, front: Sequence[int]) -> None:
-    """Allow values whose first axes are those of the points, or broadcast to them."""
-    came = tuple(values.shape)
-    fits = len(came) >= len(front) and all(a in (1, b) for a, b in zip(came, front, strict=False))
-    require(fits, f"{name} must begin with shape {tuple(front)}, but have shape {came}")
+def _beside(name: str, values: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Parts (replicas, points, n) with as many axes in between as the values, (replicas, points, ..., n)."""
+    came, front = tuple(values.shape[:-1]), tuple(parts[0].shape[:2])
+    fits = len(came) >= 2 and all(a in (1, b) for a, b in zip(came, front, strict=False))
+    require(fits, f"{name} must begin with shape {front}, but have shape {came}")
+    return [part.reshape(*front, *(1,) * (len(came) - 2), -1) for part in parts]
+
+
+def _random(draw: Callable[..., Tensor], like: Tensor, realisations: int, generator: Generator, *more: int) -> Tensor:
+    """Random numbers for each point of `like`, (replicas, points, realisations, ...)."""
+    shape = (*like.shape[:2], count("realisations", realisations), *more)
+    return draw(*shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -1,12 +1,10 @@
 """The permutation-invariant encoder alpha = rho(<h(x)>), Eq. (4)."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ibvonns.ensemble import Cloud, Samples
-from ibvonns.networks import MLP
+from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
 from ibvonns.validation import count, finite, shaped
 
@@ -25,8 +23,7 @@ class Encoder(nn.Module):
 
     Args:
         rngs: one generator for each replica.
-        features: widths of h after its input, the last being the number of averaged features.
-        hidden: widths of rho between the features and alpha.
+        width: of every hidden layer of h and of rho, and the number of averaged features.
         internal: number of internal variables.
         components: of a position.
         reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
@@ -44,28 +41,16 @@ class Encoder(nn.Module):
     True
     """
 
-    position: Tensor
-    offset: Tensor
-    scale: Tensor
-
     def __init__(
-        self,
-        rngs: Sequence[Generator],
-        features: Sequence[int] = (10, 10, 10),
-        hidden: Sequence[int] = (10,),
-        internal: int = 1,
-        components: int = 1,
-        reference: float | None = None,
+        self, rngs: Generators, width: int = 10, internal: int = 1, components: int = 1, reference: float | None = None
     ):
         super().__init__()
         self.reference = reference
-        self.h = MLP(rngs, (components, *features))
-        self.rho = MLP(rngs, (features[-1], *hidden, internal))
-        position = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components)
-        self.register_buffer("position", position)
-        one = torch.ones(len(rngs), 1, internal, dtype=torch.float64)
-        self.register_buffer("offset", 0 * one)
-        self.register_buffer("scale", one)
+        self.h = MLP(rngs, (components, width, width, width))
+        self.rho = MLP(rngs, (width, width, internal))
+        self.position = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components))
+        self.offset = nn.Buffer(torch.zeros(len(rngs), 1, internal, dtype=torch.float64))
+        self.scale = nn.Buffer(torch.ones_like(self.offset))
 
     def features(self, positions: Tensor) -> Tensor:
         """h(x) at single positions: (replicas, points, features).
@@ -87,15 +72,10 @@ class Encoder(nn.Module):
             times: if given, each replica's own, indices of shape (replicas, wanted), of rows
                 (conditions, times, ...).
         """
-        return self._from_reference(cloud.average(self.features, times))
-
-    def _from_reference(self, averages: Tensor) -> Tensor:
-        """rho, less its value where all realisations stand at the reference position."""
-        alpha: Tensor = self.rho(averages)
+        alpha: Tensor = self.rho(cloud.average(self.features, times))
         if self.reference is None:
             return alpha
-        zero: Tensor = self.rho(self.features(torch.full_like(self.position[:1], self.reference)))
-        return alpha - zero
+        return alpha - self.rho(self.features(torch.full_like(self.position[:1], self.reference)))
 
     def shift(self, cloud: Cloud, by: float) -> Tensor:
         """Change of the raw alpha per length when whole ensembles are shifted.
@@ -125,9 +105,8 @@ class Encoder(nn.Module):
         offset = raw.mean(1, keepdim=True)
         centred = raw - offset
         trend = (centred * (means - means.mean())[:, None]).sum(1, keepdim=True)
-        orientation = torch.where(trend < 0, -1.0, 1.0).to(raw.dtype)
         scale = centred.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-        return offset, orientation * scale
+        return offset, torch.where(trend < 0, -1.0, 1.0).to(raw.dtype) * scale
 
     def standardised(
         self, data: Observations, times: Tensor | None = None, own: Tensor | None = None
@@ -146,27 +125,27 @@ class Encoder(nn.Module):
             alpha at the one and at the other, (replicas, conditions, wanted, sites, internal), the
             second None if none are wanted.
         """
-        number, device = len(data.times), data.mean.device
-        fixed = torch.arange(0, number, GAUGE_EVERY, device=device)
-        wanted = torch.arange(number, device=device) if times is None else times
-        needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
-        shape = (data.mean.shape[0], -1, data.mean.shape[2])
-        raw = self.raw(data.cloud.at(needed)).unflatten(1, shape)
-        gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
-        offset, scale = (
-            part[:, :, None, None] for part in self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
-        )
-        alpha = (raw[:, :, place[len(fixed) :]] - offset) / scale
+        every = torch.arange(len(data.times), device=data.mean.device)
+        raw, *gauge = self._measured(data, every if times is None else times)
+        offset, scale = (part[:, :, None, None] for part in gauge)
+        alpha = (raw - offset) / scale
         if own is None:
             return alpha, None
-        return alpha, (self.raw(data.cloud, own).unflatten(1, shape) - offset) / scale
+        raw = self.raw(data.cloud, own).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
+        return alpha, (raw - offset) / scale
+
+    def _measured(self, data: Observations, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The raw alpha at the wanted times, and the gauge that every tenth time gives."""
+        fixed = torch.arange(0, len(data.times), GAUGE_EVERY, device=wanted.device)
+        needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
+        raw = self.raw(data.cloud.at(needed)).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
+        gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
+        return raw[:, :, place[len(fixed) :]], *self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
         """Store the gauge of the training `data`, as `standardised` measures it."""
-        fixed = slice(None, None, GAUGE_EVERY)
-        raw = self.raw(data.cloud.at(fixed))
-        offset, scale = self.measure_gauge(raw, data.mean[:, fixed, :, 0].flatten())
+        _, offset, scale = self._measured(data, torch.arange(1, device=data.mean.device))
         self.offset.copy_(offset)
         self.scale.copy_(scale)
 

@@ -17,18 +17,6 @@ CACHED = 200_000  # realisations that are compressed at a time
 Features = Callable[[Tensor], Tensor]
 
 
-def _uniform(grid: Tensor) -> Tensor:
-    """Spacing of a grid, or ValueError if it has no single one."""
-    steps = increasing("grid", grid).diff()
-    spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
-    # a spacing comes out of a subtraction: its rounding is that of the positions
-    allowed = 1e-9 * spacing + 4 * torch.finfo(grid.dtype).eps * grid.abs().max()
-    low, high = float(steps.min()), float(steps.max())
-    even = float((steps - spacing).abs().max()) <= float(allowed)
-    require(even, f"grid must be uniform, but its spacings range from {low:.4g} to {high:.4g}")
-    return spacing
-
-
 @dataclass(frozen=True, eq=False)
 class Density:
     """An ensemble compressed to weights on a uniform grid of positions.
@@ -51,9 +39,17 @@ class Density:
     weights: Tensor
 
     def __post_init__(self) -> None:
-        _uniform(self.grid)
-        finite("weights", self.weights)
-        shaped("weights", self.weights, ("...", len(self.grid)))
+        steps, spacing = increasing("grid", self.grid).diff(), self.spacing
+        # a spacing comes out of a subtraction: its rounding is that of the positions
+        allowed = 1e-9 * spacing + 4 * torch.finfo(self.grid.dtype).eps * self.grid.abs().max()
+        even = (steps - spacing).abs().max() <= allowed
+        require(even, f"grid must be uniform, but its spacings range from {steps.min():.4g} to {steps.max():.4g}")
+        shaped("weights", finite("weights", self.weights), ("...", len(self.grid)))
+
+    @property
+    def spacing(self) -> Tensor:
+        """Distance of two neighbouring points of the grid."""
+        return (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
 
     def expectation(self, values: Tensor) -> Tensor:
         """<u> of each row, for one or more functions u given on the grid.
@@ -91,16 +87,15 @@ class Density:
         values = features(self.grid[:, None])
         if times is None:
             return self.expectation(values)
-        own = self.weights[:, times].movedim(1, 0)
-        return own.flatten(1, -2) @ values
+        return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
 
     def shifted(self, by: float) -> "Density":
         """The same ensembles, moved by a length."""
         return replace(self, grid=self.grid + by)
 
-    def at(self, times: Tensor | slice) -> "Density":
-        """Some times of rows (conditions, times, ...)."""
-        return replace(self, weights=self.weights[:, times])
+    def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Density":
+        """Some `times`, and some `conditions`, of rows (conditions, times, ...)."""
+        return replace(self, weights=self.weights[conditions][:, times])
 
     def coarser(self, factor: int) -> "Density":
         """The same on every so many points of the grid, exactly as if compressed to it at once.
@@ -132,10 +127,9 @@ class Density:
             points: of the new grid.
             before: how many of them lie before the old grid.
         """
-        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
         place = torch.arange(points).to(self.grid) - before
         padded = torch.nn.functional.pad(self.weights, (before, points - before - len(self.grid)))
-        return Density(self.grid[0] + spacing * place, padded)
+        return Density(self.grid[0] + self.spacing * place, padded)
 
     def joined(self, other: "Density", share: float) -> "Density":
         """Both as one ensemble, on a grid that holds both.
@@ -147,15 +141,13 @@ class Density:
         Raises:
             ValueError: grids that do not match.
         """
-        spacing = (self.grid[-1] - self.grid[0]) / (len(self.grid) - 1)
-        offset = float((other.grid[0] - self.grid[0]) / spacing)
-        ratio = float((other.grid[-1] - other.grid[0]) / spacing) / (len(other.grid) - 1)
+        offset, ratio = float((other.grid[0] - self.grid[0]) / self.spacing), float(other.spacing / self.spacing)
         whole = abs(offset - round(offset)) < 1e-6 and abs(ratio - 1) < 1e-9
         require(whole, "grids must have the same spacing and be shifted by whole points, but are not")
         first, second = max(0, -round(offset)), max(0, round(offset))
         points = max(first + len(self.grid), second + len(other.grid))
         mine, theirs = self.reaching(points, first), other.reaching(points, second)
-        return Density(mine.grid, torch.lerp(mine.weights, theirs.weights, share))
+        return replace(mine, weights=torch.lerp(mine.weights, theirs.weights, share))
 
     def error_bound(self, curvature: float) -> float:
         """Largest error of `expectation` for a function whose second derivative is bounded.
@@ -170,8 +162,7 @@ class Density:
         >>> round(Density(grid, torch.ones(1, 11) / 11).error_bound(2.0), 6)
         0.0025
         """
-        spacing = float(self.grid[1] - self.grid[0])
-        return spacing**2 / 8 * positive("curvature", curvature, least=0.0)
+        return float(self.spacing) ** 2 / 8 * positive("curvature", curvature, least=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,19 +188,17 @@ class Samples:
             features: from positions (points, components) to (replicas, points, features).
             times: if given, each replica's own, indices of shape (replicas, wanted).
         """
-        if times is None:
-            rows = self.positions.flatten(0, -3)
-            return features(rows.flatten(0, 1)).unflatten(1, rows.shape[:2]).mean(2)
-        own = self.positions[:, times].movedim(1, 0).flatten(1, -3)
-        return features(own.flatten(1, 2)).unflatten(1, own.shape[1:3]).mean(2)
+        x = self.positions
+        rows = x.flatten(0, -3) if times is None else x[:, times].movedim(1, 0).flatten(1, -3)
+        return features(rows.flatten(-3, -2)).unflatten(1, rows.shape[-3:-1]).mean(2)
 
     def shifted(self, by: float) -> "Samples":
         """The same ensembles, moved by a length in every direction."""
         return Samples(self.positions + by)
 
-    def at(self, times: Tensor | slice) -> "Samples":
-        """Some times of rows (conditions, times, ...)."""
-        return Samples(self.positions[:, times])
+    def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Samples":
+        """Some `times`, and some `conditions`, of rows (conditions, times, ...)."""
+        return Samples(self.positions[conditions][:, times])
 
     def coarser(self, factor: int) -> "Samples":
         """One of every `factor` realisations."""
@@ -251,14 +240,13 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
-        finite("realisations", self.realisations)
-        shape, axes = (
-            tuple(self.realisations.shape),
-            self.realisations.ndim - (count("components", self.components) > 1),
-        )
+        several = count("components", self.components) > 1
+        shape = tuple(finite("realisations", self.realisations).shape)
         require(0 not in shape, f"realisations must hold at least 1 realisation, but has shape {shape}")
-        wanted = f"(conditions, {len(self.times)}, ..., realisations)" + (self.components > 1) * " and then components"
-        good = axes >= 3 and shape[1] == len(self.times) and (self.components == 1 or shape[-1] == self.components)
+        wanted = f"(conditions, {len(self.times)}, ..., realisations)" + several * " and then components"
+        good = (
+            len(shape) >= 3 + several and shape[1] == len(self.times) and (not several or shape[-1] == self.components)
+        )
         require(good, f"realisations must have shape {wanted}, but has shape {shape}")
         for name, record in self.records.items():
             came = tuple(finite(f"records[{name!r}]", record).shape)
@@ -315,24 +303,19 @@ class Ensemble:
         Raises:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
-        spacing = _uniform(grid)
         require(self.components == 1, f"components must be 1 on a grid, but are {self.components}")
-        low, high = map(float, self.realisations.aminmax())
-        first, last = float(grid[0]), float(grid[-1])
+        density = Density(grid, self.realisations.new_zeros(*self.realisations.shape[:-1], len(grid)))
+        (low, high), first, last = self.realisations.aminmax(), grid[0], grid[-1]
         spans = f"[{low:.4g}, {high:.4g}], but spans [{first:.4g}, {last:.4g}]"
         require(first <= low and high <= last, f"grid must span every realisation, {spans}")
-        rows = self.realisations.flatten(0, -2)
-        weights = torch.zeros(len(rows), len(grid), dtype=rows.dtype, device=rows.device)
-        few = max(1, CACHED // rows.shape[1])  # rows at a time, which stay in the processor's cache
-        for some, weight in zip(rows.split(few), weights.split(few), strict=True):
-            place = (some - grid[0]) / spacing
+        few = max(1, CACHED // self.count)  # rows at a time, which stay in the processor's cache
+        rows, weights = (part.flatten(0, -2).split(few) for part in (self.realisations, density.weights))
+        for some, weight in zip(rows, weights, strict=True):
+            place = (some - first) / density.spacing
             left = place.floor().clamp_(max=len(grid) - 2)
-            share = place.sub_(left)
-            index = left.long()
-            weight.scatter_add_(1, index, 1 - share)
-            weight.scatter_add_(1, index + 1, share)
-        shape = (*self.realisations.shape[:-1], len(grid))
-        return Density(grid, (weights / self.count).reshape(shape))
+            share, index = place.sub_(left), left.long()
+            weight.scatter_add_(1, index, 1 - share).scatter_add_(1, index + 1, share).div_(self.count)
+        return density
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a safetensors file `path`, whole or not at all."""
@@ -349,9 +332,7 @@ class Ensemble:
             ValueError: the file is damaged, or holds something else.
         """
         tensors, metadata = load_tensors(path)
-        where = os.fspath(path)
-        require(metadata.get("kind") == KIND, f"path must name a saved ensemble, but {where!r} holds none")
+        whole = metadata.get("kind") == KIND and {"times", "realisations"} <= tensors.keys()
+        require(whole, f"path must name a saved ensemble, but {os.fspath(path)!r} holds none")
         records = {name.removeprefix("records."): part for name, part in tensors.items() if "." in name}
-        whole = {"times", "realisations"} <= tensors.keys()
-        require(whole, f"path must name an ensemble with times and realisations, but {where!r} has not both")
         return cls(tensors["times"], tensors["realisations"], records, int(metadata.get("components", "1")))

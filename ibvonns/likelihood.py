@@ -33,12 +33,10 @@ TINY = 1e-300  # sums below it, 690 widths out, count as this
 def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     """Rows low to high; parts are log weights, centres, log deviations, each (rows, k)."""
     components = parts.shape[2]
-    logs, standard, narrow = np.empty(components), np.empty(components), np.empty(components)
+    logs, standard = np.empty(components), np.empty(components)
     for row in range(low, high):
-        for k in range(components):
-            narrow[k] = np.exp(-parts[2, row, k])
-        for j in range(len(grid)):
-            w = weights[row % len(weights), j]
+        narrow = np.exp(-parts[2, row])
+        for j, w in enumerate(weights[row % len(weights)]):
             if w == 0:
                 continue
             top, total = -np.inf, 0.0
@@ -69,12 +67,10 @@ def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int
     whose derivatives by S, T, D are (-y - 1) / S, (y - 1) / T, 1 / D.
     """
     d = parts.shape[2]
-    a, c, s, t = np.empty(d), np.empty(d), np.empty(d), np.empty(d)
+    s, t = np.empty(d), np.empty(d)
     for row in range(low, high):
-        for k in range(d):
-            a[k], c[k] = np.exp(parts[0, row, k]), np.exp(parts[2, row, k])
-        for j in range(len(grid)):
-            w = weights[row % len(weights), j]
+        a, c = np.exp(parts[0, row]), np.exp(parts[2, row])
+        for j, w in enumerate(weights[row % len(weights)]):
             if w == 0:
                 continue
             below, above, dense = 0.0, 0.0, 0.0
@@ -105,18 +101,16 @@ class _Compressed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: Callable[..., None], grid: Tensor, weights: Tensor, *parts: Tensor) -> Tensor:
-        front, components = parts[0].shape[:-1], parts[0].shape[-1]
-        rows = front.numel()
-        together = torch.stack([part.detach().reshape(rows, components) for part in parts])
-        value, slopes = np.zeros(rows), np.zeros(tuple(together.shape))
-        inputs = (grid.contiguous().numpy(), weights.contiguous().numpy(), together.numpy())
-        threads = torch.get_num_threads()
-        cuts = [rows * n // threads for n in range(threads + 1)]
+        front, threads = parts[0].shape[:2], torch.get_num_threads()
+        together = torch.stack(parts).flatten(1, 2)
+        value, slopes = together.new_zeros(front.numel()), torch.zeros_like(together)
+        arrays = [part.contiguous().numpy() for part in (grid, weights, together, value, slopes)]
+        spans = pairwise(len(value) * n // threads for n in range(threads + 1))
         with ThreadPoolExecutor(threads) as pool:
-            calls = (lambda span: kernel(*inputs, value, slopes, *span)), pairwise(cuts)
+            calls = (lambda span: kernel(*arrays, *span)), spans
             list(map(*calls) if threads == 1 else pool.map(*calls))
-        ctx.save_for_backward(torch.from_numpy(slopes).unflatten(1, front))
-        return torch.from_numpy(value).unflatten(0, front)
+        ctx.save_for_backward(slopes.unflatten(1, front))
+        return value.unflatten(0, front)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
@@ -154,8 +148,7 @@ def mixture_nll(grid: Tensor, weights: Tensor, logs: Tensor, centres: Tensor, de
     >>> round(at_centre.item(), 4)  # log(2 pi) / 2
     0.9189
     """
-    logged = deviations.log()
-    return _nll(_mixture, grid, weights, logs=logs, centres=centres, deviations=logged)
+    return _nll(_mixture, grid, weights, logs=logs, centres=centres, deviations=deviations.log())
 
 
 def flow_nll(grid: Tensor, weights: Tensor, log_a: Tensor, b: Tensor, log_c: Tensor) -> Tensor:

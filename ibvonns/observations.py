@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ibvonns.ensemble import Cloud, Density, Ensemble, Samples
 from ibvonns.validation import count, finite, increasing, positive, require, shaped
@@ -57,18 +58,12 @@ class Observations:
         count("count", self.count)
         sites = tuple(shaped("field", self.field, ("conditions", len(self.times), "sites", "fields")).shape[:3])
         rows = self.cloud.weights if isinstance(self.cloud, Density) else self.cloud.positions
-        shapes: dict[str, Any] = {"field": (*sites, "fields"), "mean": (*sites, "components")}
+        shapes: dict[str, Any] = {"field": (*sites, "fields"), "mean": (*sites, "components"), "times": ("times",)}
         shapes |= {"variance": self.mean.shape, "force": (*sites[:2], "ends"), "velocity": sites[:2]}
-        parts = [(name, getattr(self, name), shape) for name, shape in shapes.items()]
-        for name, part, shape in [
-            *parts,
-            ("times", self.times, ("times",)),
-            ("cloud", rows.flatten(3), (*sites, "points")),
-        ]:
-            if part is not None:
-                shaped(name, finite(name, part), shape)
-                if part.dtype != torch.float64:
-                    raise TypeError(f"{name} must be of torch.float64, but is of {part.dtype}")
+        for name, shape in {**shapes, "cloud": (*sites, "points")}.items():
+            part = rows.flatten(3) if name == "cloud" else getattr(self, name)
+            if part is not None and shaped(name, finite(name, part), shape).dtype != torch.float64:
+                raise TypeError(f"{name} must be of torch.float64, but is of {part.dtype}")
         least = float(self.variance.min())
         require(least > 0, f"variance must be above 0, but its smallest is {least:g}")
 
@@ -79,9 +74,9 @@ class Observations:
     def _mapped(self, change: Callable[[Tensor], Tensor], **others: Any) -> "Observations":
         """The same with every history, (conditions, times, ...), changed alike."""
         parts = {name: getattr(self, name) for name in ("field", "mean", "variance", "force", "velocity")}
-        new: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
-        new["blocks"] = {name: torch.stack([*map(change, part)]) for name, part in self.blocks.items()}
-        return replace(self, **new, **others)
+        new: dict[str, Any] = {name: change(part) for name, part in parts.items() if part is not None}
+        blocks = {name: torch.stack([*map(change, part)]) for name, part in self.blocks.items()}
+        return replace(self, blocks=blocks, **new, **others)
 
     def at(self, times: Tensor | slice) -> "Observations":
         """The same at some times, two or more, given by their indices in order."""
@@ -96,13 +91,10 @@ class Observations:
         Raises:
             ValueError: a stride below 1, or one that leaves a single time.
         """
-        if count("stride", stride) == 1:
-            return self
-        thin = self.at(slice(None, None, stride))
-        if self.velocity is None:
+        thin = self if count("stride", stride) == 1 else self.at(slice(None, None, stride))
+        if thin is self or self.velocity is None:
             return thin
-        way = torch.zeros_like(self.velocity)
-        way[:, 1:] = (self.velocity[:, 1:] * self.times.diff()).cumsum(1)
+        way = pad((self.velocity[:, 1:] * self.times.diff()).cumsum(1), (1, 0))
         between = way[:, ::stride].diff(dim=1) / thin.times.diff()
         return replace(thin, velocity=torch.cat([self.velocity[:, :1], between], 1))
 
@@ -116,9 +108,7 @@ class Observations:
 
     def select(self, conditions: Tensor | slice) -> "Observations":
         """The same for some of the conditions, given by a slice or an index tensor."""
-        name = "weights" if isinstance(self.cloud, Density) else "positions"
-        cloud: Any = replace(self.cloud, **{name: getattr(self.cloud, name)[conditions]})
-        return self._mapped(lambda part: part[conditions], cloud=cloud)
+        return self._mapped(lambda part: part[conditions], cloud=self.cloud.at(slice(None), conditions))
 
     def standard_error(self) -> Tensor:
         """Sampling noise of `mean`, in its shape.
@@ -152,7 +142,7 @@ def observe(
             out, unless a control is named.
         velocity: name of the record of v_n; left out if no ensemble has it.
         spacing: natural length of a site.
-        points: of the grid of positions; `Density` states the error, which falls as its square. Of
+        points: of the grid of positions, 5 or more; `Density` states the error, which falls as its square. Of
             positions with several components so many realisations are kept instead.
         grid: the positions themselves, if given: such as several ensembles share.
 
@@ -165,19 +155,18 @@ def observe(
     >>> seen.field.shape, seen.cloud.weights.shape
     (torch.Size([21, 301, 1, 1]), torch.Size([21, 301, 1, 256]))
     """
-    names = [[given] if isinstance(given, str) else list(given) for given in (control, force)]
-    count("points", points, 4)
-    step = 0.0
+    controls, answers = ([given] if isinstance(given, str) else list(given) for given in (control, force))
+    count("points", points, 5)
 
     def seen() -> Iterator[Observations]:
-        nonlocal step
+        step = 0.0
         for part in [ensemble] if isinstance(ensemble, Ensemble) else ensemble:
             low, high = map(float, part.realisations.aminmax())
             # a margin of a point on either side, so that rounding leaves no realisation outside; the
             # points are multiples of the step, so that grids of later parts fit that of the first
             step = step or max(high - low, 1e-12 * abs(high)) / (points - 4)
             places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
-            yield _seen(part, *names, velocity, spacing, step * places if grid is None else grid, points)  # type: ignore[arg-type, call-arg]
+            yield _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
 
     return joined(seen())
 
@@ -186,36 +175,24 @@ def _seen(
     part: Ensemble, controls: list[str], answers: list[str], velocity: str, spacing: float, grid: Tensor, points: int
 ) -> Observations:
     """One ensemble, in double precision; its field is the controls or the mean position."""
-
-    def record(name: str, wanted: bool = False) -> Tensor | None:
-        held = sorted(part.records)
-        require(name in held or not wanted, f"ensemble must hold the record {name!r}, but holds {held}")
-        return part.records[name].double() if name in held else None
-
-    several, positions = part.components > 1, part.realisations.double()
-    positions = positions.unsqueeze(2) if positions.ndim == 3 + several else positions
-    axes = ("conditions", "times", "sites", "realisations", *several * ("components",))
-    shaped("realisations", positions, axes)
-    require(controls or not several, "control must be named where positions have several components, but is not")
-    whole = replace(part, times=part.times.double(), realisations=positions)
-    cloud = Samples(positions[..., :points, :].clone()) if several else whole.density(grid)
+    several, times, positions = part.components > 1, part.times.double(), part.realisations.double()
     positions = positions if several else positions[..., None]
-    mean = positions.mean(-2)
-    given = [record(name, True) for name in controls]
-    measured = [force for name in answers if (force := record(name, bool(controls))) is not None]
-    blocks = [piece.mean(-2) for piece in positions.tensor_split(BLOCKS, -2)] if part.count % BLOCKS == 0 else []
-    return Observations(
-        whole.times,
-        torch.stack([one for one in given if one is not None], -1)[:, :, None] if given else mean,
-        cloud,
-        mean,
-        positions.var(-2, unbiased=False),
-        part.count,
-        torch.stack(measured, -1) if measured else None,
-        record(velocity),
-        spacing,
-        {"mean": torch.stack(blocks)} if blocks else {},
-    )
+    positions = positions.unsqueeze(2) if positions.ndim == 4 else positions
+    came = tuple(part.realisations.shape)
+    require(positions.ndim == 5, f"realisations must have one axis of sites at most, but have shape {came}")
+    require(controls or not several, "control must be named where positions have several components, but is not")
+    records = {name: record.double() for name, record in part.records.items()}
+    for name in controls + answers if controls else ():
+        require(name in records, f"ensemble must hold the record {name!r}, but holds {sorted(records)}")
+    measured = [records[name] for name in answers if name in records]
+    mean, variance = positions.mean(-2), positions.var(-2, unbiased=False)
+    field = torch.stack([records[name] for name in controls], -1)[:, :, None] if controls else mean
+    force = torch.stack(measured, -1) if measured else None
+    cloud = Samples(positions[..., :points, :].clone()) if several else Ensemble(times, positions[..., 0]).density(grid)
+    pieces = positions.tensor_split(BLOCKS, -2) if part.count % BLOCKS == 0 else ()
+    blocks = {"mean": torch.stack([piece.mean(-2) for piece in pieces])} if pieces else {}
+    known = records.get(velocity)
+    return Observations(times, field, cloud, mean, variance, part.count, force, known, spacing, blocks)
 
 
 def joined(parts: Iterable[Observations]) -> Observations:
@@ -253,13 +230,10 @@ def _both(total: Observations, part: Observations) -> Observations:
     controls = not torch.equal(total.field, total.mean) and not torch.equal(total.field, part.field)
     require(not controls, "parts of an ensemble must have the same controls, but differ")
     number = total.count + part.count
-    share, cloud = part.count / number, cast(Any, total.cloud)
-
-    def mean(name: str) -> Tensor | None:
-        pair = getattr(total, name), getattr(part, name)
-        return None if pair[0] is None or pair[1] is None else torch.lerp(*pair, share)
-
-    new: dict[str, Any] = {name: mean(name) for name in ("field", "mean", "force", "velocity")}
+    share, new = part.count / number, dict[str, Any]()
+    for name in ("field", "mean", "force", "velocity"):
+        ours, theirs = getattr(total, name), getattr(part, name)
+        new[name] = None if ours is None or theirs is None else torch.lerp(ours, theirs, share)
     square = torch.lerp(total.variance + total.mean**2, part.variance + part.mean**2, share)
-    new |= {"variance": square - new["mean"] ** 2, "cloud": cloud.joined(part.cloud, share)}
-    return replace(total, count=number, blocks={}, **new)
+    cloud = cast(Any, total.cloud).joined(part.cloud, share)
+    return replace(total, cloud=cloud, variance=square - new["mean"] ** 2, count=number, blocks={}, **new)

@@ -210,6 +210,16 @@ def test_single_precision_is_refused_by_name(name: str) -> None:
         replace(seen, **{name: value})
 
 
+def test_the_smallest_grid_has_5_points() -> None:
+    """A margin of a point on either side, and one to begin at, leave a single step at 5."""
+    few = few_of("point")
+    with pytest.raises(ValueError, match="^points must be a whole number of at least 5, but is 4$"):
+        observe(few, "pulled_length", points=4)
+    cloud = observe(few, "pulled_length", points=5).cloud
+    assert isinstance(cloud, Density) and len(cloud.grid) <= 5
+    assert float(cloud.spacing) == pytest.approx(float(few.realisations.max() - few.realisations.min()))
+
+
 def test_parts_of_other_shapes_are_not_joined() -> None:
     few = few_of("point")
     one = watched("point", few)
