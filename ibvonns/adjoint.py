@@ -17,7 +17,7 @@ with the bonds d of each site as index arrays head and tail (`layouts`). A point
 fields are given at all times, R knows nothing of them, m = 0, and F_ex = G_s.
 
 Where v_n is known instead of F_ex, each step first finds the g at which r = v_n, and so
-F_ex = g + G_s (`_pull`). Predictions need it; training does not, and it has no adjoint.
+F_ex = g + G_s (`_nearer`). Predictions need it; training does not, and it has no adjoint.
 
 **Adjoint.** Let (l_s, l_alpha) be the derivative of the loss by the new state. Then, from the last
 step to the first, with a bar for the derivative of the loss::
@@ -32,15 +32,16 @@ step to the first, with a bar for the derivative of the loss::
 
 and for a point G-bar_s is the bar of F_ex.
 
-Only the states and G are kept on the way forward; what else happened within a step is computed once
+Only the states are kept on the way forward; what else happened within a step is computed once
 more on the way back. Lanes, the sites of a block of trajectories, stand in the last axis of every
 array, so that each inner loop runs over contiguous numbers and is vectorised. What is left of the
 lanes, and of the last block, is filled with sites of which nothing is asked.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,25 +76,24 @@ def _series(terms: int) -> list[float]:
     return [float(c) for c in fit(Polynomial([-1, 18])).coef[::-1]]
 
 
-def _scalar_functions(
+def _activation(
     real: Any, whole: Any, bias: int, shift: int, terms: int, doublings: int, logs: int, low: float
-) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """exp(-|p|), cut at `low`, and log(1 + e) for e in [0, 1]; no branch, no table, no call.
+) -> Callable[[Any], Any]:
+    """softplus(p) and sigmoid(p), by e = exp(-|p|), cut at `low`; no branch, no table, no call.
 
     The exponential is a series in what is left of the exponent after whole powers of 2, which are
-    put into the bits of the number; squared `doublings` times, so that few terms do. NaN in p is
-    lost here, but stays in what is made of p.
+    put into the bits of the number; squared `doublings` times, so that few terms do. NaN stays NaN.
     """
-    zero, half, two, cut = real(0), real(0.5), real(2), real(low)
+    zero, half, one, two, cut = real(0), real(0.5), real(1), real(2), real(low)
     powers = [2.0 ** (-doublings * k) / math.factorial(k) for k in range(terms)]
     powers = tuple(real(c) for c in reversed(powers))  # type: ignore[assignment]
     series = tuple(real(c) for c in _series(logs))
     log2e = real(1 / math.log(2))
     large, small = real(0.693359375), real(math.log(2) - 0.693359375)
 
-    def decay(p: Any) -> Any:
+    def bent(p: Any) -> Any:
         x = -p if p >= zero else p
-        x = x if x > cut else cut
+        x = cut if x < cut else x
         n = np.int32(x * log2e - half)
         k = real(n)
         rest = (x - k * large) - k * small
@@ -102,80 +102,45 @@ def _scalar_functions(
             e = e * rest + c
         for _ in range(doublings):
             e *= e
-        return e * whole((whole(n) + whole(bias)) << whole(shift)).view(real)
-
-    def log_1p(p: Any) -> Any:
-        t = p / (two + p)
+        e *= whole((whole(n) + whole(bias)) << whole(shift)).view(real)
+        t = e / (two + e)
         q = t * t
-        value = zero
+        log = zero  # of 1 + e
         for c in series:
-            value = value * q + c
-        return value * t
+            log = log * q + c
+        return (zero if p < zero else p) + log * t, (one if p >= zero else e) / (one + e)
 
-    return decay, log_1p
+    return bent
 
 
-SCALARS = {
-    types.float32: _scalar_functions(np.float32, np.int32, 127, 23, 7, 0, 4, -80.0),
-    types.float64: _scalar_functions(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
+ACTIVATIONS = {
+    types.float32: _activation(np.float32, np.int32, 127, 23, 7, 0, 4, -80.0),
+    types.float64: _activation(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
 }
 # called from compiled code alone: entries from Python and from C would be compiled in vain
-BARE: Any = {"fastmath": FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-NUMERIC: Any = {**BARE, "error_model": "numpy"}  # divisions do not look for 0
+# and divisions do not look for 0
+BARE: Any = {"fastmath": FAST, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 inner: Decorator = njit(**BARE)
-numeric: Decorator = njit(**NUMERIC)
 entry: Decorator = njit(fastmath=FAST, nogil=True, cache=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
 
-def _decay(p: Any) -> Any:
-    """exp(-|p|)."""
+def _bent(p: Any) -> Any:
+    """softplus(p), sigmoid(p)."""
     raise NotImplementedError
 
 
-def _log_1p(p: Any) -> Any:
-    """log(1 + p), p from 0 to 1."""
-    raise NotImplementedError
-
-
-@overload(_decay, jit_options={**NUMERIC, "forceinline": True})  # type: ignore[typeddict-item]
+@overload(_bent, jit_options={**BARE, "forceinline": True})  # type: ignore[typeddict-item]
 def _(p: Any) -> Any:
-    return SCALARS[p][0]
-
-
-@overload(_log_1p, jit_options={**NUMERIC, "forceinline": True})  # type: ignore[typeddict-item]
-def _(p: Any) -> Any:
-    return SCALARS[p][1]
-
-
-@numeric
-def _sigmoid(p: Any, slope: Any) -> None:
-    """slope = sigmoid(p)."""
-    zero, one = p.dtype.type(0), p.dtype.type(1)
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            e = _decay(p[i, j])
-            slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
-
-
-@numeric
-def _activate(p: Any, value: Any, slope: Any) -> None:
-    """value = softplus(p), slope = sigmoid(p)."""
-    zero, one = p.dtype.type(0), p.dtype.type(1)
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            e = _decay(p[i, j])
-            value[i, j] = (zero if p[i, j] < zero else p[i, j]) + _log_1p(e)
-            slope[i, j] = (one if p[i, j] >= zero else e) / (one + e)
+    return ACTIVATIONS[p]
 
 
 @inner
-def _clear(x: Any) -> None:
-    """x = 0. Loops compile sooner than assignments to slices."""
-    zero = x.dtype.type(0)
+def _activate(x: Any, slope: Any) -> None:
+    """x, slope = softplus(x), sigmoid(x)."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            x[i, j] = zero
+            x[i, j], slope[i, j] = _bent(x[i, j])
 
 
 @inner
@@ -184,22 +149,6 @@ def _times(x: Any, y: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[i, j] = x[i, j] * y[i, j]
-
-
-@inner
-def _copy(x: Any, out: Any) -> None:
-    """out = x."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] = x[i, j]
-
-
-@inner
-def _spread(bias: Any, out: Any) -> None:
-    """out = b in every lane, with b of shape (1, outputs)."""
-    for o in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[o, j] = bias[0, o]
 
 
 @inner
@@ -229,9 +178,11 @@ def _forward(weight: Any, x: Any, out: Any) -> None:
 
 
 @inner
-def _affine(weight: Any, bias: Any, x: Any, out: Any) -> None:
-    """out = W^T x + b."""
-    _spread(bias, out)
+def _affine(weight: Any, x: Any, start: Any, out: Any) -> None:
+    """out = start + W^T x."""
+    for o in range(weight.shape[1]):
+        for j in range(x.shape[1]):
+            out[o, j] = start[o, j]
     _forward(weight, x, out)
 
 
@@ -260,98 +211,73 @@ def _outer(x: Any, y: Any, bar: Any) -> None:
 
 
 @inner
-def _total(y: Any, bar: Any) -> None:
-    """bar += y summed over lanes: the derivative by a bias."""
-    for o in range(y.shape[0]):
-        a = y.dtype.type(0)
-        for j in range(y.shape[1]):
-            a += y[o, j]
-        bar[0, o] += a
-
-
-@inner
-def _affine_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, y: Any, out: Any) -> None:
-    """y is the bar of W^T x + b: add to those of W, b and x."""
-    _outer(x, y, weight_bar)
-    _total(y, bias_bar)
-    _forward(weight.T, y, out)
-
-
-@inner
-def _slope(net: Any, path: Any, x: Any, mem: Any, sign: float, out: Any) -> None:
-    """out += sign * slope in x of the network of two layers, with s = softplus::
+def _slope(net: Any, path: Any, x: Any, none: Any, mem: Any, out: Any) -> None:
+    """out = slope in x of the network of two layers, with s = softplus::
 
         m . (k2 o s(M^T (k1 o s(D1^T (s1 o x) + h1)) + D2^T (s2 o x) + h2))
 
     The PICINN is one whose scales s, shifts h and gates k come from z (`_free`); the INN is one
-    with s = k = 1 and no D2. What `_slope_adjoint` needs is kept in mem.
+    with s = k = 1 and no D2. What `_slope_adjoint` needs is kept in mem; none holds zeros.
     """
     (d1, mix, d2, m), (s1, h1, k1, s2, h2, k2) = net, path
-    x1, x2, p, y, t1, v, q, t2, e2, c, e1, r1, r2 = mem
-    _times(x, s1, x1)
-    _times(x, s2, x2)
-    _copy(h1, p)
-    _forward(d1, x1, p)
-    _activate(p, y, t1)
-    _times(y, k1, v)
-    _copy(h2, q)
-    _forward(d2, x2, q)
+    x1, x2, y, t1, v, q = mem[0], mem[1], mem[2], mem[3], mem[4], mem[5]
+    t2, e2, c, e1, r1, r2 = mem[6], mem[7], mem[8], mem[9], mem[10], mem[11]
+    inputs, (hidden, last), lanes = d1.shape[0], mix.shape, x.shape[1]
+    _times(x[:inputs], s1, x1)
+    _times(x[:inputs], s2, x2)
+    _affine(d1, x1, h1, y)
+    _activate(y[:hidden], t1)
+    _times(y[:hidden], k1, v)
+    _affine(d2, x2, h2, q)
     _forward(mix, v, q)
-    _sigmoid(q, t2)
-    for o in range(e2.shape[0]):
-        for j in range(e2.shape[1]):
-            e2[o, j] = m[o, 0] * k2[o, j] * t2[o, j]
-    _clear(c)
-    _forward(mix.T, e2, c)
-    for i in range(e1.shape[0]):
-        for j in range(e1.shape[1]):
+    for o in range(last):
+        for j in range(lanes):
+            t2[o, j] = _bent(q[o, j])[1]
+            e2[o, j] = m[o, j] * k2[o, j] * t2[o, j]
+    _affine(mix.T, e2, none, c)
+    for i in range(hidden):
+        for j in range(lanes):
             e1[i, j] = c[i, j] * k1[i, j] * t1[i, j]
-    _clear(r1)
-    _clear(r2)
-    _forward(d1.T, e1, r1)
-    _forward(d2.T, e2, r2)
-    for k in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[k, j] += sign * (r1[k, j] * s1[k, j] + r2[k, j] * s2[k, j])
+    _affine(d1.T, e1, none, r1)
+    _affine(d2.T, e2, none, r2)
+    for k in range(inputs):
+        for j in range(lanes):
+            out[k, j] = r1[k, j] * s1[k, j] + r2[k, j] * s2[k, j]
 
 
 @inner
 def _slope_adjoint(
-    net: Any, net_bar: Any, path: Any, path_bar: Any, x: Any, mem: Any, tmp: Any, sign: float, bar: Any, x_bar: Any
+    net: Any, net_bar: Any, path: Any, path_bar: Any, x: Any, none: Any, mem: Any, tmp: Any, bar: Any, x_bar: Any
 ) -> None:
-    """From sign * bar, of `_slope`, to the bars of weights, scales, shifts, gates and x (added to).
+    """From the bar of `_slope` to those of weights, scales, shifts, gates and x (added to).
 
-    bar . slope is the change of the network's value along x' = sign * bar. So a tangent is carried
+    bar . slope is the change of the network's value along x' = bar. So a tangent is carried
     forward, marked by ', and bars go back from it; those of the tangents are what mem has kept.
     """
     (d1, mix, d2, m), (s1, _, k1, s2, _, k2) = net, path
     (d1_bar, mix_bar, d2_bar, m_bar), (s1_bar, h1_bar, k1_bar, s2_bar, h2_bar, k2_bar) = net_bar, path_bar
-    x1, x2, _, y, t1, v, _, t2, e2, c, e1, r1, r2 = mem
-    x1_, x2_, y_, v_, q_, p_bar, q_bar, v_bar, w1, w2 = tmp
-    for k in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            x1_[k, j] = sign * bar[k, j] * s1[k, j]
-            x2_[k, j] = sign * bar[k, j] * s2[k, j]
-    _clear(y_)
-    _forward(d1, x1_, y_)
-    _times(t1, y_, y_)
-    _times(k1, y_, v_)
-    _clear(q_)
-    _forward(d2, x2_, q_)
+    x1, x2, y, t1, v = mem[0], mem[1], mem[2], mem[3], mem[4]
+    t2, e2, c, e1, r1, r2 = mem[6], mem[7], mem[8], mem[9], mem[10], mem[11]
+    x1_, x2_, p_, y_, v_, q_ = tmp[0], tmp[1], tmp[2], tmp[3], tmp[4], tmp[5]
+    p_bar, q_bar, v_bar, w1, w2 = tmp[6], tmp[7], tmp[8], tmp[9], tmp[10]
+    inputs, (hidden, last), lanes = d1.shape[0], mix.shape, x.shape[1]
+    _times(bar[:inputs], s1, x1_)
+    _times(bar[:inputs], s2, x2_)
+    _affine(d1, x1_, none, p_)
+    _times(p_[:hidden], t1, y_)
+    _times(y_[:hidden], k1, v_)
+    _affine(d2, x2_, none, q_)
     _forward(mix, v_, q_)
-    for o in range(e2.shape[0]):
-        total = e2.dtype.type(0)
-        for j in range(e2.shape[1]):
+    for o in range(last):
+        for j in range(lanes):
             t = t2[o, j]
-            total += q_[o, j] * k2[o, j] * t
-            k2_bar[o, j] += q_[o, j] * m[o, 0] * t
-            q_bar[o, j] = q_[o, j] * m[o, 0] * k2[o, j] * (t - t * t)
+            m_bar[o, j] += q_[o, j] * k2[o, j] * t
+            k2_bar[o, j] += q_[o, j] * m[o, j] * t
+            q_bar[o, j] = q_[o, j] * m[o, j] * k2[o, j] * (t - t * t)
             h2_bar[o, j] += q_bar[o, j]
-        m_bar[o, 0] += total
-    _clear(v_bar)
-    _forward(mix.T, q_bar, v_bar)
-    for i in range(c.shape[0]):
-        for j in range(c.shape[1]):
+    _affine(mix.T, q_bar, none, v_bar)
+    for i in range(hidden):
+        for j in range(lanes):
             # y_ = t1 p', so that (1 - t1) y_ is what the slope t1 of p adds
             k1_bar[i, j] += v_bar[i, j] * y[i, j] + c[i, j] * y_[i, j]
             p_bar[i, j] = k1[i, j] * (v_bar[i, j] * t1[i, j] + c[i, j] * (y_[i, j] - t1[i, j] * y_[i, j]))
@@ -362,217 +288,195 @@ def _slope_adjoint(
     _outer(x2_, e2, d2_bar)
     _outer(v, q_bar, mix_bar)
     _outer(v_, e2, mix_bar)
-    _clear(w1)
-    _clear(w2)
-    _forward(d1.T, p_bar, w1)
-    _forward(d2.T, q_bar, w2)
-    for k in range(x.shape[0]):
-        for j in range(x.shape[1]):
+    _affine(d1.T, p_bar, none, w1)
+    _affine(d2.T, q_bar, none, w2)
+    for k in range(inputs):
+        for j in range(lanes):
             x_bar[k, j] += w1[k, j] * s1[k, j] + w2[k, j] * s2[k, j]
-            s1_bar[k, j] += w1[k, j] * x[k, j] + r1[k, j] * sign * bar[k, j]
-            s2_bar[k, j] += w2[k, j] * x[k, j] + r2[k, j] * sign * bar[k, j]
+            s1_bar[k, j] += w1[k, j] * x[k, j] + r1[k, j] * bar[k, j]
+            s2_bar[k, j] += w2[k, j] * x[k, j] + r2[k, j] * bar[k, j]
 
 
 @inner
-def _free(net: Any, z: Any, mem: Any) -> None:
-    """Free path of the PICINN: scales, shifts and gates of both layers, with their slopes."""
-    lin1, lin2, lin3, x1, sx1, mid, smid, gate2, sg2 = mem
-    m1, m12 = x1.shape[0], mid.shape[0]
-    _affine(net[0], net[1], z, lin1)
-    _activate(lin1[:m1], x1, sx1)
-    _affine(net[2], net[3], x1, lin2)
-    _activate(lin2[:m12], mid, smid)
-    _affine(net[4], net[5], mid[m1:], lin3)
-    _activate(lin3, gate2, sg2)
+def _free(net: Any, z: Any, layers: Any, slopes: Any) -> None:
+    """Free path of the PICINN: scales, shifts and gates of both layers, and slopes of what is bent."""
+    (w1, b1, w2, b2, w3, b3), (one, two, three), (s1, s2, s3) = net, layers, slopes
+    m1, m12 = s1.shape[0], s2.shape[0]
+    _affine(w1, z, b1, one)
+    _activate(one[:m1], s1)
+    _affine(w2, one, b2, two)
+    _activate(two[:m12], s2)
+    _affine(w3, two[m1:], b3, three)
+    _activate(three, s3)
 
 
 @inner
-def _free_adjoint(net: Any, net_bar: Any, free: Any, free_bar: Any, z: Any, z_bar: Any) -> None:
+def _layer_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, slope: Any, bar: Any, x_bar: Any) -> None:
+    """From the bar of a layer of `_free`, the first rows of which are bent, to those of W, b and x (added to)."""
+    for o in range(bar.shape[0]):
+        for j in range(bar.shape[1]):
+            bar[o, j] *= slope[o, j] if o < slope.shape[0] else slope.dtype.type(1)
+            bias_bar[o, j] += bar[o, j]
+    _outer(x, bar, weight_bar)
+    _forward(weight.T, bar, x_bar)
+
+
+@inner
+def _free_adjoint(net: Any, net_bar: Any, layers: Any, bars: Any, slopes: Any, z: Any, z_bar: Any) -> None:
     """From the bars of scales, shifts and gates to those of the weights and of z (added to)."""
-    _, _, _, x1, sx1, mid, smid, _, sg2 = free
-    lin1_bar, lin2_bar, gate2_bar = free_bar
-    m1, m12 = x1.shape[0], mid.shape[0]
-    _times(sg2, gate2_bar, gate2_bar)
-    _affine_adjoint(net[4], net_bar[4], net_bar[5], mid[m1:], gate2_bar, lin2_bar[m1:m12])
-    _times(smid, lin2_bar, lin2_bar)
-    _affine_adjoint(net[2], net_bar[2], net_bar[3], x1, lin2_bar, lin1_bar[:m1])
-    _times(sx1, lin1_bar, lin1_bar)
-    _affine_adjoint(net[0], net_bar[0], net_bar[1], z, lin1_bar, z_bar)
+    (w1, _, w2, _, w3, _), (w1_bar, b1_bar, w2_bar, b2_bar, w3_bar, b3_bar) = net, net_bar
+    (one, two, _), (one_bar, two_bar, three_bar), (s1, s2, s3) = layers, bars, slopes
+    _layer_adjoint(w3, w3_bar, b3_bar, two[len(s1) :], s3, three_bar, two_bar[len(s1) :])
+    _layer_adjoint(w2, w2_bar, b2_bar, one, s2, two_bar, one_bar)
+    _layer_adjoint(w1, w1_bar, b1_bar, z, s1, one_bar, z_bar)
 
 
 @inner
-def _forces(slope: Any, force: Any, head: Any, g: Any) -> None:
-    """g from G and from F_ex at driven ends, where head is -1 - trajectory."""
-    bonds, skip = head.shape[0], slope.shape[0] - g.shape[0]
-    for k in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            if k >= bonds:
-                g[k, j] = -slope[skip + k, j]
-            else:
-                to = head[k, j]
-                g[k, j] = (slope[0, to] if to >= 0 else force[-1 - to]) - slope[0, j]
-
-
-@numeric
-def _pull(weights: Any, search: Any, state: Any, slope: Any, velocity: Any, force: Any) -> None:
-    """F_ex of all trajectories, for which their ends move as given; a guess is replaced.
+def _nearer(g: Any, rate: Any, velocity: Any, head: Any, mobility: Any, marks: Any, turn: int) -> bool:
+    """Move the g of driven ends to where r = v is expected, and say whether one has moved.
 
     r of the last bond rises with its g by a slope of at least its mobility m, so that the root of
     r = v lies within |r - v| / m of any guess, on a known side. Secants, which halve the bracket
     where they would leave it.
     """
-    (_, _, power, linear, mobility), (room, lasts, rows, base) = weights, search
-    (z, g, zero, rate, _, _, free, path, mems), (root, error, steep, left, right) = room, rows
-    one, none, half, m = g.dtype.type(1), g.dtype.type(0), g.dtype.type(0.5), mobility[0, 0]
-    _clear(base)
-    for j, last in enumerate(lasts):
-        for k in range(z.shape[0]):
-            z[k, j] = state[k, last]
-            g[k, j] = -slope[k, last]
-        g[0, j] += force[j]
-    _free(linear, z, free)
-    _slope(power, path, zero, mems[1], -one, base)
-    for turn in range(100):
-        _copy(base, rate)
-        _slope(power, path, g, mems[0], one, rate)
-        largest = none
-        for j in range(len(lasts)):
-            x = g[0, j]
-            wrong = rate[0, j] + m * x - velocity[j]
+    root, error, left, right = marks[0], marks[1], marks[2], marks[3]
+    real, way = g.dtype.type, g.dtype.type(0)
+    for j in range(g.shape[1]):
+        x, wrong, steep = g[0, j], rate[0, j] - velocity[j], mobility[0, j]
+        if head[0, j] < 0 and (turn == 0 or x != root[j]):
+            reach = abs(wrong) / steep + abs(x) * real(1e-6)
             if turn == 0:
-                reach = abs(wrong) / m + abs(x) * g.dtype.type(1e-6)
-                steep[0, j], left[0, j], right[0, j] = m, x - reach, x + reach
-            elif x != root[0, j]:
-                steep[0, j] = max(m, (wrong - error[0, j]) / (x - root[0, j]))
-            if wrong < none:
-                left[0, j] = x
+                left[j], right[j] = x - reach, x + reach
             else:
-                right[0, j] = x
-            root[0, j], error[0, j] = x, wrong
-            x -= wrong / steep[0, j]
-            if not left[0, j] <= x <= right[0, j]:
-                x = half * (left[0, j] + right[0, j])
+                steep = max(steep, (wrong - error[j]) / (x - root[j]))
+            if wrong < 0:
+                left[j] = x
+            else:
+                right[j] = x
+            root[j], error[j] = x, wrong
+            x -= wrong / steep
+            if not left[j] <= x <= right[j]:
+                x = real(0.5) * (left[j] + right[j])
             g[0, j] = x
-            largest = max(largest, abs(x - root[0, j]) / (one + abs(x)))
-        if not largest > g.dtype.type(1e-15):
+            way = max(way, abs(x - root[j]) / (real(1) + abs(x)))
+    return way > real(1e-15)
+
+
+@inner
+def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: Any, search: bool) -> None:
+    """G, g and r of a state, left in room as all else that the way back needs.
+
+    force: F_ex at driven ends, where head is -1; or first guess, if it is found from v_n (`search`).
+    """
+    net, (b1, b2), power, linear, mobility = weights
+    rows, layers, slopes, path, _, _, mem, driven, resting, _, _ = room
+    none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
+    (c, lanes), (bonds, _) = mobility.shape, head.shape
+    d, known = state.shape[0], linear[0].shape[0]
+    _slope(net, (one, b1, one, one, b2, one), state, none, mem, slope)
+    for k in range(c):
+        for j in range(lanes):
+            if k >= bonds:
+                g[k, j] = -slope[d - c + k, j]
+            else:
+                to = head[k, j]
+                g[k, j] = (slope[0, to] if to >= 0 else force[j]) - slope[0, j]
+    _free(linear, state[d - known :], layers, slopes)
+    _slope(power, path, none, none, resting, rest)
+    for turn in range(100):
+        _slope(power, path, g, none, driven, rate)
+        for k in range(c):
+            for j in range(lanes):
+                rate[k, j] += mobility[k, j] * g[k, j] - rest[k, j]
+        if not search or not _nearer(g, rate, given[1], head, mobility, marks, turn):
             break
-    for j, last in enumerate(lasts):
-        force[j] = g[0, j] + slope[0, last]
+
+
+@inner
+def _gather(v: Any, tail: Any, sign: Any, c: int, d: int, out: Any) -> None:
+    """out += sign * (what flows along bonds, v at each but v at its tail; behind them v itself)."""
+    zero = v.dtype.type(0)
+    for k in range(c):
+        row = max(d - c + k, 0)
+        for j in range(v.shape[1]):
+            behind = v[k, tail[k, j]] if k < tail.shape[0] and tail[k, j] >= 0 else zero
+            out[row, j] += sign * (v[k, j] - behind)
 
 
 @entry
-def _roll(weights: Any, room: Any, record: Any, given: Any, bonds: Any, moved: bool, search: Any) -> None:
+def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any, moved: bool, search: bool) -> None:
     """Fill in a block of one replica.
 
-    record: states (steps + 1, d, lanes), with the first ones given and, at a point, every field; G,
-    (steps, d, lanes); the law's own v_n at each step, (steps, trajectories).
-    given: F_ex, v_n, (steps, trajectories) each, and the length of each step, (steps, lanes).
+    path: states, (steps + 1, d, lanes), with the first ones given and, at a point, every field.
+    ends: what ends answer at each step, (steps, 1 or more, lanes): G_s of a point, r of the bonds,
+    F_ex in place of that of a driven one if it is searched.
+    given: F_ex, v_n, length of each step, (steps, 3 or more, lanes).
     bonds: head and tail of each.
-    search: memory to find F_ex from v_n, which then is written; None where it is given.
     """
-    (path, slopes, ends), (force, velocity, clock), (head, tail) = record, given, bonds
-    (net, biases, power, linear, mobility), (_, g, zero, rate, cond, mem, free, gated, mems) = weights, room
-    (_, d, lanes), c, one, none = path.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
-    skip, known = d - c, d - linear[0].shape[0]
-    _spread(biases[0], cond[1])
-    _spread(biases[1], cond[4])
-    for n in range(len(clock)):
-        state, new, slope = path[n], path[n + 1], slopes[n]
-        _clear(slope)
-        _slope(net, cond, state, mem, one, slope)
-        if search is not None:  # of the type of the argument: costs nothing where it is None
-            for b in range(force.shape[1]):  # a guess: that of the step before
-                force[n, b] = force[max(n - 1, 0), b]
-            _pull(weights, search, state, slope, velocity[n], force[n])
-        _forces(slope, force[n], head, g)
+    (head, tail), rows = bonds, room[0]
+    one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
+    (_, d, lanes), c = path.shape, weights[4].shape[0]
+    for n in range(len(given)):
+        state, new, own = path[n], path[n + 1], given[n]
+        _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, search)
+        for k in range(d - c):
+            for j in range(lanes):
+                ends[n, k, j] = slope[k, j]
+        for k in range(max(d - c, 0), d):
+            for j in range(lanes):
+                new[k, j] = state[k, j]
         for k in range(c):
             for j in range(lanes):
-                rate[k, j] = mobility[0, k] * g[k, j]
-        _free(linear, state[known:], free)
-        _slope(power, gated, g, mems[0], one, rate)
-        _slope(power, gated, zero, mems[1], -one, rate)
-        for k in range(head.shape[0], c):
-            for j in range(lanes):
-                new[skip + k, j] = state[skip + k, j] + clock[n, j] * rate[k, j]
-        if head.shape[0]:
-            for j in range(lanes):
-                if head[0, j] < 0:
-                    ends[n, -1 - head[0, j]] = rate[0, j]
-                    if moved:
-                        rate[0, j] = velocity[n, -1 - head[0, j]]
-            for j in range(lanes):
-                brought = none
-                for k in range(head.shape[0]):
-                    brought += rate[k, j] - (rate[k, tail[k, j]] if tail[k, j] >= 0 else none)
-                new[0, j] = state[0, j] + clock[n, j] * brought
+                if k < len(head):
+                    ends[n, k, j] = g[k, j] + slope[0, j] if search else rate[k, j]
+                    if moved and head[k, j] < 0:
+                        rate[k, j] = own[1, j]
+                rate[k, j] *= own[2, j]
+        _gather(rate, tail, one[0, 0], c, d, new)
 
 
 @entry
 def _roll_back(
-    weights: Any, weights_bar: Any, room: Any, room_bar: Any, record: Any, given: Any, bonds: Any, moved: bool
+    views: Any, room: Any, path: Any, path_bar: Any, ends_bar: Any, given: Any, bonds: Any, moved: bool
 ) -> None:
-    """Add to the bars of the weights; leave those of the first states in the last of record.
+    """Add to the bars of the weights and of the states; those of the first ones are then what is asked.
 
-    record: as in `_roll`, with the bars of the states, those of the end's answers (of the law's own
-    v_n, (steps, 1, trajectories), or of F_ex at a point, (steps, fields, lanes)).
+    views: of the weights and of their bars.
     """
-    (path, slopes, path_bar, ends_bar, new), (force, _, clock), (head, tail) = record, given, bonds
-    (net, biases, power, linear, mobility), (net_bar, biases_bar, power_bar, linear_bar, mobility_bar) = (
-        weights,
-        weights_bar,
-    )
-    _, g, zero, rate, cond, mem, free, gated, mems = room
-    z_bar, slope, g_bar, unused, cond_bar, tmp, free_bar, gated_bar, power_tmp = room_bar
-    (_, d, lanes), c, one, none = path.shape, g.shape[0], clock.dtype.type(1), clock.dtype.type(0)
-    skip, known, directions = d - c, d - linear[0].shape[0], head.shape[0]
-    first = 0 if directions else skip  # of the state's parts that evolve
-    _spread(biases[0], cond[1])
-    _spread(biases[1], cond[4])
-    for n in range(len(clock) - 1, -1, -1):
-        state = path[n]
-        for k in range(first, d):
+    (head, tail), (weights, bars) = bonds, views
+    net, _, power, linear, mobility = weights
+    net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar = bars
+    rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, power_tmp = room
+    none, one, slope, g, rate, rest = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
+    g_bar, waste, other = rows[7], rows[8], rows[9]
+    cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
+    (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
+    for n in range(len(given) - 1, -1, -1):
+        state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
+        _rates(weights, room, state, own, own[0], head, False)
+        for k in range(c):  # from here on the bars of rate and rest
             for j in range(lanes):
-                new[k, j] += path_bar[n + 1, k, j]
-        _forces(slopes[n], force[n], head, g)
-        _free(linear, state[known:], free)
-        _slope(power, gated, g, mems[0], one, rate)
-        _slope(power, gated, zero, mems[1], one, rate)
-        for k in range(c):  # from here on its bar
-            total = none
-            for j in range(lanes):
-                if k >= directions:
-                    rate[k, j] = clock[n, j] * new[skip + k, j]
-                else:
+                bar = own[2, j] * new[max(d - c + k, 0), j]
+                if k < len(head):
                     to = head[k, j]
-                    if to >= 0:
-                        rate[k, j] = clock[n, j] * (new[0, j] - new[0, to])
-                    else:
-                        rate[k, j] = ends_bar[n, 0, -1 - to] + (none if moved else clock[n, j] * new[0, j])
-                total += rate[k, j] * g[k, j]
-                g_bar[k, j] = mobility[0, k] * rate[k, j]
-            mobility_bar[0, k] += total
-        for part in free_bar:
-            _clear(part)
-        _slope_adjoint(power, power_bar, gated, gated_bar, g, mems[0], power_tmp, one, rate, g_bar)
-        _slope_adjoint(power, power_bar, gated, gated_bar, zero, mems[1], power_tmp, -one, rate, unused)
-        _clear(z_bar)
-        _free_adjoint(linear, linear_bar, free, free_bar, state[known:], z_bar[known:])
-        _slope(net, cond, state, mem, one, slope)
-        _clear(slope)  # from here on its bar
-        for k in range(directions, c):
+                    beyond = new[0, to] if to >= 0 else (new[0, j] if moved else zero)
+                    bar = ends_bar[n, k, j] + bar - own[2, j] * beyond
+                mobility_bar[k, j] += bar * g[k, j]
+                g_bar[k, j] = mobility[k, j] * bar
+                rate[k, j], rest[k, j] = bar, -bar
+        for part in layers_bar:
+            for k in range(part.shape[0]):
+                for j in range(lanes):
+                    part[k, j] = zero
+        _slope_adjoint(power, power_bar, gated, gated_bar, g, none, driven, power_tmp, rate, g_bar)
+        _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, power_tmp, rest, waste)
+        for k in range(d):  # from here on its bar
             for j in range(lanes):
-                slope[skip + k, j] = -g_bar[k, j]
-        for k in range(directions):
-            for j in range(lanes):
-                slope[0, j] += (g_bar[k, tail[k, j]] if tail[k, j] >= 0 else none) - g_bar[k, j]
-        if directions == 0:
-            _copy(ends_bar[n], slope)
-        _slope_adjoint(net, net_bar, cond, cond_bar, state, mem, tmp, one, slope, z_bar)
-        for k in range(first, d):
-            for j in range(lanes):
-                new[k, j] += z_bar[k, j]
-    _total(cond_bar[1], biases_bar[0])
-    _total(cond_bar[4], biases_bar[1])
+                slope[k, j] = ends_bar[n, k, j] if k < d - c else zero
+                old[k, j] += new[k, j]
+        _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, state[d - known :], old[d - known :])
+        _gather(g_bar, tail, -one[0, 0], c, d, slope)
+        _slope_adjoint(net, net_bar, cond, cond_bar, state, none, mem, tmp, slope, old)
 
 
 Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
@@ -595,55 +499,66 @@ class Widths(NamedTuple):
     energy: tuple[int, int]
     power: tuple[int, int]
 
-    def views(self, flat: Any) -> Arrays:
-        """The weight matrices in a flat vector, as `fused_weights` gives it for one replica.
-
-        INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, M2;
-        and its free path: what z feeds (free, scale and shift of layer 1, side by side), what x1
-        feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate), each a
-        W and a b. Last the mobilities. A network is thus as `_slope` takes it.
+    @property
+    def stacks(self) -> tuple[int, int, int]:
+        """Outputs of the free path: what z feeds (free, scale and shift of layer 1, one after another),
+        what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate).
         """
-        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
-        stacked = [(self.known, 2 * m1 + c), (m1, m1 + 2 * m2 + c), (m2, m2)]
-        groups = [[(d, e1), (e1, e2), (0, e2), (e2, 1)], [(1, e1), (1, e2)], [(c, m1), (m1, m2), (c, m2), (m2, 1)]]
-        groups += [[shape for rows, out in stacked for shape in ((rows, out), (1, out))], [(1, c)]]
-        parts: list[Arrays] = []
-        at = 0
-        for group in groups:
-            ends = np.cumsum([at] + [rows * columns for rows, columns in group]).tolist()
-            pairs = zip(ends[:-1], ends[1:], group, strict=True)
-            parts.append(tuple(flat[low:high].reshape(shape) for low, high, shape in pairs))
-            at = ends[-1]
-        return *parts[:-1], parts[-1][0]
+        c, (m1, m2) = self.forces, self.power
+        return 2 * m1 + c, m1 + 2 * m2 + c, m2
 
-    def room(self, lanes: int, real: Any) -> tuple[Arrays, Arrays]:
-        """Memory for one step of the loop and for its way back.
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """Lengths of the vectors, which come last in a flat vector of all weights."""
+        (e1, e2), (_, m2) = self.energy, self.power
+        return e1, e2, e2, m2, *self.stacks, self.forces
+
+    def views(self, flat: Any, vectors: Any = None) -> Arrays:
+        """The weights in a flat vector, as `fused_weights` gives it for one replica.
+
+        INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, m2;
+        and of its free path W and b of each of the `stacks`. Last the mobilities. A network is thus
+        as `_slope` takes it.
+
+        Args:
+            flat: all weights.
+            vectors: to be taken in place of those of flat, for example one column for each lane.
+        """
+        d, c, (e1, e2), (m1, m2), (a1, a2, a3) = self.state, self.forces, self.energy, self.power, self.stacks
+        shapes = (d, e1), (e1, e2), (0, e2), (c, m1), (m1, m2), (c, m2), (self.known, a1), (m1, a2), (m2, a3)
+        w1, w2, no, d1, mix, d2, s1, s2, s3 = (
+            part.reshape(shape) for part, shape in zip(_cut(flat, [a * b for a, b in shapes]), shapes, strict=True)
+        )
+        vectors = flat[len(flat) - sum(self.vectors) :] if vectors is None else vectors
+        b1, b2, w3, m, c1, c2, c3, mobility = _cut(vectors, self.vectors)
+        return (w1, w2, no, w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility
+
+    def room(self, lanes: int, real: Any) -> Arrays:
+        """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call.
 
         Args:
             lanes: sites side by side.
             real: type of the numbers.
         """
-        d, c, (e1, e2), (m1, m2) = self.state, self.forces, self.energy, self.power
+        c, (m1, m2) = self.forces, self.power
+        top = max(4, self.state, c, *self.energy, m1, m2)
 
         def make(*heights: int) -> Arrays:
             return tuple(np.zeros((height, lanes), real) for height in heights)
 
-        nets, one = ((d, e1, e2), (c, m1, m2)), np.ones((max(d, e1, e2), lanes), real)
-        cond = one[:d], *make(e1), one[:e1], one[:d], *make(e2), one[:e2]
-        free, bar = (make(2 * m1 + c, m1 + 2 * m2 + c, m2) for _ in range(2))
-        free = (*free, *make(m1, m1, m1 + m2, m1 + m2, m2, m2))
-        mem, *mems = (make(x, x, a, a, a, a, b, b, b, a, a, x, x) for x, a, b in (*nets, nets[1]))
-        tmp, power_tmp = (make(x, x, a, a, b, a, b, a, x, x) for x, a, b in nets)
-        forth = *make(d, c, c, c), cond, mem, free, _gated(*free[:2], free[5], free[7], c), tuple(mems)  # type: ignore[call-arg]
-        back = *make(d, d, c, c), make(d, e1, e1, d, e2, e2), tmp, bar, _gated(*bar[:2], *bar[1:], c), power_tmp  # type: ignore[call-arg]
-        return forth, back
+        def path(one: Any, two: Any, gate: Any) -> Arrays:
+            """Scale, shift and gate of both layers in the stacks, or in their bars."""
+            return one[m1 : m1 + c], one[m1 + c :], two[:m1], two[m1 + m2 : m1 + m2 + c], two[m1 + m2 + c :], gate
+
+        rows, *tmp = (np.zeros((number, top, lanes), real) for number in (10, 12, 12, 12, 11, 11))
+        rows[1].fill(1)
+        layers, bars, slopes = make(*self.stacks), make(*self.stacks), make(m1, m1 + m2, m2)
+        return rows, layers, slopes, path(*layers), bars, path(*bars), *tmp
 
 
-def _gated(lin1: Any, lin2: Any, mid: Any, gate: Any, c: int) -> Arrays:
-    """Scale, shift and gate of both layers in the stacked outputs of `_free`, or in their bars."""
-    m2 = len(gate)
-    m1 = (len(lin1) - c) // 2
-    return lin1[m1 : m1 + c], lin1[m1 + c :], mid[:m1], lin2[m1 + m2 : m1 + m2 + c], lin2[m1 + m2 + c :], gate
+def _cut(whole: Any, lengths: Sequence[int]) -> list[Any]:
+    """Parts of such lengths, one after another."""
+    return [whole[end - length : end] for end, length in zip(accumulate(lengths), lengths, strict=True)]
 
 
 class Run(NamedTuple):
@@ -651,25 +566,22 @@ class Run(NamedTuple):
 
     Attributes:
         widths: sizes of the law's networks.
-        given: F_ex and v_n of each step, (replicas, blocks, steps, trajectories), 0 where there is
-            none, and the length of each step, (replicas, blocks, steps, lanes).
-        field: of a point, (replicas, blocks, steps, fields, lanes).
-        bonds: head and tail of the sites of a block, (directions, lanes), a driven end being -1 -
-            trajectory.
+        given: F_ex, v_n (0 where there is none), length of each step and, of a point, its fields,
+            (replicas, blocks, steps, 3 + fields, lanes).
+        bonds: head and tail of the sites of a block, (directions, lanes), -1 at an end.
         moved: an end moves at the velocity that is given.
         search: F_ex is found from it.
     """
 
     widths: Widths
-    given: Arrays
-    field: Any
+    given: Any
     bonds: tuple[Any, Any]
     moved: bool
     search: bool
 
     def blocks(self, work: Callable[[tuple[int, int]], None]) -> None:
         """Call work((replica, block)) for all, on as many threads as pay."""
-        replicas, number, steps, lanes = self.given[2].shape
+        replicas, number, steps, _, lanes = self.given.shape
         tasks = [(r, n) for n in range(number) for r in range(replicas)]
         threads = 1 if len(tasks) * steps * lanes < LITTLE else torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
@@ -677,7 +589,7 @@ class Run(NamedTuple):
 
 
 class _Rollout(torch.autograd.Function):
-    """Of each block the states, G and the end's answers, differentiable by weights and first states.
+    """Of each block the states and what ends answer (`_roll`), differentiable by weights and first states.
 
     In the precision of `flat` throughout; the results come back in that of `start`.
     """
@@ -685,45 +597,38 @@ class _Rollout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
         weights, first = _arrays(flat.dtype, flat, start)
-        (*front, d, lanes), steps, point = first.shape, run.given[2].shape[2], len(run.bonds[0]) == 0
-        path, slopes = (np.empty((*front, steps + more, d, lanes), weights.dtype) for more in (1, 0))
-        ends, (force, velocity, clock) = np.zeros_like(run.given[0]), run.given
+        (*front, d, lanes), (steps, rows, _), vectors = first.shape, run.given.shape[2:], sum(run.widths.vectors)
+        path = np.empty((*front, steps + 1, d, lanes), weights.dtype)
         path[:, :, 0] = first
-        if point:
-            path[:, :, :-1, : run.field.shape[3]] = run.field
-        force = np.zeros_like(ends) if run.search else force
+        path[:, :, :-1, : rows - 3] = run.given[:, :, :, 3:]
+        ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), weights.dtype)
+        wide = np.repeat(weights[:, -vectors:, None], lanes, 2)
 
         def work(at: tuple[int, int]) -> None:
-            search, lasts = None, np.flatnonzero(run.bonds[0][:1] < 0)
-            if run.search:
-                wide = PAD * -(-len(lasts) // PAD)
-                rows = tuple(np.zeros((n, wide), weights.dtype) for n in (1, 1, 1, 1, 1, run.widths.forces))
-                search = run.widths.room(wide, weights.dtype)[0], lasts, rows[:5], rows[5]
-            room, record = run.widths.room(lanes, weights.dtype)[0], (path[at], slopes[at], ends[at])
-            given = force[at], velocity[at], clock[at]
-            _roll(run.widths.views(weights[at[0]]), room, record, given, run.bonds, run.moved, search)
+            views, room = run.widths.views(weights[at[0]], wide[at[0]]), run.widths.room(lanes, weights.dtype)
+            _roll(views, room, path[at], ends[at], run.given[at], run.bonds, run.moved, run.search)
 
         run.blocks(work)
-        ctx.kept = weights, path, slopes, run, start.dtype
-        answers = slopes[:, :, :, : run.field.shape[3]] if point else (force if run.search else ends)[:, :, :, None]
-        return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(answers).to(start.dtype)
+        ctx.kept = weights, wide, path, run, start.dtype
+        return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        weights, path, slopes, run, dtype = ctx.kept
+        weights, wide, path, run, dtype = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
         path_bar[:, :, 1:] = bars[0].numpy()
         weights_bar = np.zeros((*path.shape[:2], weights.shape[1]), path.dtype)
-        start_bar = np.zeros_like(path[:, :, 0])
+        wide_bar = np.zeros((*path.shape[:2], *wide.shape[1:]), path.dtype)
 
         def work(at: tuple[int, int]) -> None:
-            record = path[at], slopes[at], path_bar[at], ends_bar[at], start_bar[at]
-            views = run.widths.views(weights[at[0]]), run.widths.views(weights_bar[at])
+            views = run.widths.views(weights[at[0]], wide[at[0]]), run.widths.views(weights_bar[at], wide_bar[at])
             room = run.widths.room(path.shape[4], path.dtype)
-            _roll_back(*views, *room, record, tuple(part[at] for part in run.given), run.bonds, run.moved)
+            _roll_back(views, room, path[at], path_bar[at], ends_bar[at], run.given[at], run.bonds, run.moved)
 
         run.blocks(work)
-        return torch.from_numpy(weights_bar.sum(1)), torch.from_numpy(start_bar).to(dtype), None
+        weights_bar[:, :, -wide.shape[1] :] = wide_bar.sum(3)
+        path_bar[:, :, 0, : run.given.shape[3] - 3] = 0  # those of a point's first fields, which are replaced
+        return torch.from_numpy(weights_bar.sum(1)), torch.from_numpy(path_bar[:, :, 0]).to(dtype), None
 
 
 def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
@@ -734,7 +639,7 @@ def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
 def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     """Sizes of a law, and all its weights, those that must be positive made so: (replicas, all).
 
-    `Widths.views` finds the matrices in a row.
+    `Widths.views` finds matrices and vectors in a row.
 
     Args:
         law: of which `fuses` is true.
@@ -747,16 +652,19 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
-    parts = [layer.weight for layer in (*energy.layers, energy.last)] + [layer.bias for layer in energy.layers]
-    for n in range(2):
-        parts += [power.gain[:, None] * power.drive[n].weight, power.mix[n].weight]
-    for group in (
-        (power.free[0], power.scale[0], power.shift[0]),
-        (power.gate[0], power.free[1], power.scale[1], power.shift[1]),
-        (power.gate[1],),
-    ):
-        parts += [torch.cat([part.weight for part in group], 2), torch.cat([part.bias for part in group], 2)]
-    none = parts[0].new_zeros(len(parts[0]), 1, power.inputs[1])
+    (free1, free2), (scale1, scale2), (shift1, shift2), (gate1, gate2) = (
+        power.free,
+        power.scale,
+        power.shift,
+        power.gate,
+    )
+    stacks = (free1, scale1, shift1), (gate1, free2, scale2, shift2), (gate2,)
+    first, second = (power.gain[:, None] * drive.weight for drive in power.drive)
+    parts = [layer.weight for layer in energy.layers] + [first, power.mix[0].weight, second]
+    parts += [torch.cat([part.weight for part in stack], 2) for stack in stacks]
+    parts += [layer.bias for layer in energy.layers] + [energy.last.weight, power.mix[1].weight]
+    parts += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
+    none = parts[0].new_zeros(len(parts[0]), power.inputs[1])
     parts.append(none if law.mobility is None else softplus(law.mobility))
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
     widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
@@ -809,46 +717,42 @@ def fused_rollout(
         States after each step, (replicas, trajectories, steps, sites, fields + internal), and what
         the end answers at the beginning of each, (replicas, trajectories, steps, ends).
     """
-    layout, (replicas, trajectories, sites, _), fields = law.layout, start.shape, law.layout.fields
+    layout, (replicas, trajectories, sites, _) = law.layout, start.shape
     widths, flat = fused_weights(law)
-    flat, (mean, deviation) = flat.to(dtype), law.field
     number = min(max(-(-trajectories * sites // LANES), -(-torch.get_num_threads() // replicas)), trajectories)
     some = -(-trajectories // number)
-    number, spare = -(-trajectories // some), -some * sites % PAD
+    number = -(-trajectories // some)
 
-    def packed(part: Tensor, wide: bool = True) -> Tensor:
-        """From (replicas, trajectories, ..., last) to blocks of lanes: (replicas, blocks, ..., lanes)."""
-        part = part.movedim(1, -2) if wide else part.movedim(1, -1)[..., None]  # (..., trajectories, sites)
-        part = pad(part, (0, 0, 0, some * number - trajectories)).unflatten(-2, (number, some))
-        return pad(part.flatten(-2), (0, spare if wide else 0)).movedim(-2, 1)
+    def packed(part: Tensor) -> Tensor:
+        """From (replicas, trajectories, ..., sites) to blocks of lanes: (replicas, blocks, ..., lanes)."""
+        part = pad(part.movedim(1, -2), (0, 0, 0, some * number - trajectories)).unflatten(-2, (number, some))
+        return pad(part.flatten(-2), (0, -some * sites % PAD)).movedim(-2, 1)
 
+    def unpacked(part: Tensor) -> Tensor:
+        """And back, from (replicas, blocks, steps, rows, lanes) to (replicas, trajectories, steps, sites, rows)."""
+        part = part[..., : some * sites].unflatten(-1, (some, sites)).movedim(-2, 2)
+        return part.flatten(1, 2)[:, :trajectories].movedim(3, -1)
+
+    mean, deviation = law.field
     nothing = steps.new_zeros(steps.shape)
     pull = nothing if force is None else force / law.force
     speed = nothing if velocity is None else velocity / law.rate
-    controls = nothing[..., None] if field is None else (field - mean) / deviation
-    clock = packed((law.clock * steps)[..., None].expand(*steps.shape, sites))
-    parts = packed(pull, False), packed(speed, False), clock, packed(controls, False)
-    *given, controls = _arrays(dtype, *parts[:3], pad(parts[3], (0, spare)))
+    given = torch.stack([pull, speed, law.clock * steps], -1)
+    if field is not None:
+        given = torch.cat([given, (field - mean) / deviation], -1)
+    (given,) = _arrays(dtype, packed(given[..., None].expand(*given.shape, sites)))
     search = layout.driven and force is None
-    run = Run(widths, tuple(given), controls, _bonds(layout, some, sites), velocity is not None, search)
-    path, ends = _Rollout.apply(flat, packed(law.scaled(start).movedim(-1, 2)), run)
-
-    def unpacked(part: Tensor, each: int) -> Tensor:
-        """From blocks to trajectories: (replicas, trajectories, ..., last)."""
-        part = part[..., : some * each].unflatten(-1, (some, each)).movedim(-2, 2)
-        return part.flatten(1, 2)[:, :trajectories]
-
-    path = unpacked(path, sites).movedim(3, -1)
-    path = torch.cat([mean + deviation * path[..., :fields], path[..., fields:]], -1)
+    run = Run(widths, given, _bonds(layout, some, sites), velocity is not None, search)
+    path, ends = map(unpacked, _Rollout.apply(flat.to(dtype), packed(law.scaled(start).movedim(-1, 2)), run))
+    path = torch.cat([mean + deviation * path[..., : layout.fields], path[..., layout.fields :]], -1)
     unit = law.rate if layout.driven and not search else law.force
-    return path, unit * unpacked(ends, 1)[..., 0][..., : layout.ends]
+    return path, unit * ends[..., -1, : layout.ends]
 
 
 def _bonds(layout: Layout, trajectories: int, sites: int) -> tuple[Any, Any]:
-    """Head and tail of the sites of a block; ends are -1 - trajectory, spare lanes lead to themselves."""
-    head, tail = (part[:, None] for part in layout.bonds(sites))
-    each = torch.arange(trajectories)[:, None]
-    head = torch.where(head < 0, -1 - each, head + sites * each).flatten(1)
-    tail = torch.where(tail < 0, tail, tail + sites * each).flatten(1)
-    spare = (sites * trajectories + torch.arange(-sites * trajectories % PAD)).expand(len(head), -1)
-    return torch.cat([head, spare], 1).numpy(), torch.cat([tail, spare], 1).numpy()
+    """Head and tail of the sites of a block, -1 at an end; spare lanes lead to themselves."""
+    each = sites * torch.arange(trajectories)[:, None]
+    spare = sites * trajectories + torch.arange(-sites * trajectories % PAD)
+    parts = (torch.where(part[:, None] < 0, -1, part[:, None] + each).flatten(1) for part in layout.bonds(sites))
+    head, tail = (torch.cat([part, spare.expand(len(part), -1)], 1).numpy() for part in parts)
+    return head, tail
