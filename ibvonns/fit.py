@@ -95,7 +95,8 @@ def fit(
 
     Raises:
         ValueError: as `observe` and `Architecture`.
-        TrainingError: a seed is unsound after all attempts, or a loss is not finite.
+        TrainingError: a seed is unsound or lost after all attempts, or a loss is not finite in a stage
+            without rescues.
 
     >>> from ibvonns import Phase, Recipe, Stage, layouts
     >>> from ibvonns.systems.trap import Trap
@@ -123,9 +124,9 @@ def fitted(
     before the long windows are paid for: every seed is drawn `recipe.candidates` times (from seed,
     seed + 1000, ...), all go through the first stage, and the one with the lowest loss over its
     last 50 steps goes on. A seed whose rollouts miss the training data in the end by over
-    `recipe.sound` times their sampling noise is drawn anew, and so is one that goes astray on pulls
-    that none has seen (`astray`). alpha cannot collapse, because its
-    gauge is fixed (`Encoder`); no exact theory is asked.
+    `recipe.sound` times their sampling noise is drawn anew, and so is one that training gave up
+    (`Stage.rescues`), or that goes astray on pulls that none has seen (`astray`). alpha cannot
+    collapse, because its gauge is fixed (`Encoder`); no exact theory is asked.
 
     Args:
         architecture: of the model.
@@ -135,21 +136,24 @@ def fitted(
         folder: where checkpoints are kept while training runs; none if not given.
 
     Raises:
-        TrainingError: a seed is unsound after all attempts, or a loss is not finite.
+        TrainingError: a seed is unsound or lost after all attempts, or a loss is not finite in a stage
+            without rescues.
     """
     recipe = recipe or Recipe.of(architecture.layout)
     model = Model(seeds, architecture)
     history, draws = _trained(model, data, recipe, folder)
     for attempt in range(1, recipe.attempts + 1):
         found = scores(model, data)
-        poor = unsound(found, recipe.sound)
+        gone = torch.stack([terms[-1].isnan() for terms in history.values()]).all(0)
+        poor = sorted({*unsound(found, recipe.sound), *gone.nonzero().flatten().tolist()})
         odd = sorted({*poor, *astray(model, data, found, recipe.astray)})
         if not odd or (attempt == recipe.attempts and not poor):
             break
         if attempt == recipe.attempts:
             raise TrainingError(
                 f"seeds {[model.seeds[index] for index in poor]} miss their training data by over {recipe.sound:g} "
-                f"times its sampling noise after {attempt} attempts; try more steps, more candidates or a lower rate"
+                f"times its sampling noise, or were lost on the way, after {attempt} attempts; try more steps, "
+                "more candidates or a lower rate"
             )
         jump = RESTART * recipe.candidates * attempt
         again = Model([model.seeds[index] + jump for index in odd], architecture)
@@ -173,7 +177,7 @@ def _trained(
         opening = train(many, data, replace(recipe, stages=recipe.stages[:1]), files[0])
         weights = recipe.stages[0].weights
         loss = torch.stack([weights[name] * terms[-5:].mean(0) for name, terms in opening.items()]).sum(0)
-        draws = loss.unflatten(0, (len(seeds), number)).argmin(1).tolist()
+        draws = loss.nan_to_num(torch.inf).unflatten(0, (len(seeds), number)).argmin(1).tolist()
         places = [number * index + best for index, best in enumerate(draws)]
         for index, place in enumerate(places):
             copy_replica(model, index, many, place)
@@ -253,7 +257,7 @@ def disagreement(model: Model, data: Observations) -> Tensor:
         moved = data.field.diff(dim=1) * swell[1:, None, None]
         field = torch.cat([data.field[:, :1], data.field[:, :1] + moved.cumsum(1)], 1)
         answer = cast(Tensor, model.predict(replace(data, field=field)).force)
-    middle = answer.median(0).values
+    middle = answer.nanmedian(0).values
     return 100 * (answer - middle).flatten(1).norm(dim=1) / (middle - middle.mean()).norm()
 
 
@@ -267,5 +271,5 @@ def astray(model: Model, data: Observations, found: dict[str, Score], times: flo
         times: by how much further than the median distance; below four seeds none is judged.
     """
     apart = disagreement(model, data)
-    least = max(times * float(apart.median()), max(score.floor for score in found.values()))
+    least = max(times * float(apart.nanmedian()), max(score.floor for score in found.values()))
     return [] if len(apart) < 4 else (~(apart <= least)).nonzero().flatten().tolist()

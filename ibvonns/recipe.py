@@ -81,7 +81,8 @@ class Stage:
         clip: a replica's gradient is shortened to so many times its usual norm, a running mean; or
             None. Where a rollout is about to run away, one draw of windows could undo the rest.
         rescues: how often a replica whose loss or gradient is not finite is put back to where it
-            was up to 25 steps before, to go on at half of its rate; after that the run stops.
+            was up to 25 steps before, to go on at half of its rate. After that it is given up: it
+            rests, and its terms are NaN. With 0 the first such loss stops the run.
 
     Raises:
         ValueError: no phase, a learning rate that is not above 0, an unknown term or a negative

@@ -51,17 +51,6 @@ def _fingerprint(model: Model, data: Observations, recipe: Recipe) -> str:
     return digest.hexdigest()
 
 
-def _check(values: Tensor, step: int, name: str, model: Model, left: Tensor) -> None:
-    """Stop if one of the values, one for each seed, is not finite and no rescue is left to it."""
-    good = (torch.isfinite(values) | (left > 0)).tolist()
-    if not all(good):
-        bad = [seed for seed, fine in zip(model.seeds, good, strict=True) if not fine]
-        raise TrainingError(
-            f"step {step}: the {name} of seeds {bad} is not finite; try a lower learning rate, and "
-            "look for NaN or a constant record in the data"
-        )
-
-
 def _clipped(gradients: Sequence[Tensor], usual: Tensor, clip: float) -> list[Tensor]:
     """Gradients of each replica no longer than `clip` times the usual norm, which follows them."""
     norm = torch.stack([part.square().sum((1, 2)) for part in gradients]).sum(0).sqrt()
@@ -92,11 +81,11 @@ def train(
 
     Returns:
         The terms of the loss at every tenth step of all stages by name, (records, replicas), NaN
-        where a term was not asked.
+        where a term was not asked, or of a replica that has been given up (`Stage.rescues`).
 
     Raises:
-        TrainingError: a loss term or a gradient became NaN or infinite; the last good checkpoint is
-            kept.
+        TrainingError: a loss term or a gradient became NaN or infinite in a stage without rescues;
+            the last good checkpoint is kept.
         ValueError: the checkpoint is damaged, or belongs to another run; or data of another layout.
 
     >>> from ibvonns.layouts import Point
@@ -144,7 +133,8 @@ def train(
                 if step % 10 == 0:
                     row = begin + step // 10
                     for name, term in terms.items():  # a replica that was put back keeps what it had
-                        history[name][row] = torch.where(own.good, term.detach(), history[name][row - 1])
+                        seen = torch.where(own.good, term.detach(), history[name][row - 1])
+                        history[name][row] = seen.masked_fill(own.left < 0, torch.nan)
                 bar.update(bar.task_ids[0], advance=1)
                 whole = all(bool(part.isfinite().all()) for part in own.parameters)
                 if checkpoint is not None and whole and (step + 1) % recipe.checkpoint_every == 0:
@@ -165,7 +155,7 @@ class _Run:
         self.optimiser = optimiser(self.parameters)  # type: ignore[arg-type]
         self.thinned = {phase.stride: data.every(phase.stride) for phase in stage.phases}
         self.usual = torch.zeros(len(model.seeds), dtype=data.mean.dtype, device=data.mean.device)
-        self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica
+        self.left = torch.full_like(self.usual, stage.rescues)  # rescues of each replica; -1 where it is given up
         self.good = self.usual == 0
         self.held: Tensor | None = None
         parts = {"model": model.state_dict(), "optimiser": self.optimiser.state}
@@ -190,24 +180,33 @@ class _Run:
             self.held = model.encoder.standardised(seen)[0].detach()
         terms = loss_terms(model, seen, phase.window, starts, self.recipe.look, self.held, step, stage.weights)
         for name, term in terms.items():
-            _check(term, step, f"{name} term", model, self.left)
+            self._check(term, step, f"{name} term")
         weighted = [stage.weights[name] * term for name, term in terms.items()]
         loss = torch.stack(weighted).sum()
         gradients = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
         slopes = torch.stack([gradient.sum((1, 2)) for gradient in gradients]).sum(0)
-        _check(slopes, step, "gradient", model, self.left)
+        self._check(slopes, step, "gradient")
         self.good = torch.isfinite(torch.stack([*weighted, slopes])).all(0)
         lost, whole = ~self.good, bool(self.good.all())
         if not whole:
             gradients = [part.masked_fill(lost[:, None, None], 0.0) for part in gradients]
-            self.left.sub_(lost.to(self.left.dtype))
+            self.left.sub_(lost.to(self.left.dtype)).clamp_min_(-1)
         elif stage.rescues and (step % SAFE_EVERY == 0 or step % self.recipe.checkpoint_every == 0):
             self.safe = self.copied()
         if stage.clip is not None:
             gradients = _clipped(gradients, self.usual, stage.clip)
-        shares = 0.5 ** (stage.rescues - self.left) if stage.rescues else None
+        shares = (0.5 ** (stage.rescues - self.left)).masked_fill(self.left < 0, 0.0) if stage.rescues else None
         self.optimiser.step(gradients, stage.rate_at(step), shares)
         for name, part in self.live.items() if not whole else ():
             if part.ndim > 2:  # what a replica owns has its axis third from the last
                 part[..., lost, :, :] = self.safe[name][..., lost, :, :]
         return terms
+
+    def _check(self, values: Tensor, step: int, name: str) -> None:
+        """Stop a stage without rescues where a value of a seed is not finite."""
+        bad = [seed for seed, good in zip(self.model.seeds, values.isfinite().tolist(), strict=True) if not good]
+        if bad and not self.stage.rescues:
+            raise TrainingError(
+                f"step {step}: the {name} of seeds {bad} is not finite; try a lower learning rate, and "
+                "look for NaN or a constant record in the data"
+            )

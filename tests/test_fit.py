@@ -1,5 +1,6 @@
 """From an ensemble to a trained model: draws, soundness, restarts, and what is left in a folder."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -11,9 +12,10 @@ import torch
 from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns import fit as front
-from ibvonns.fit import Fit, Score, fit, fitted, scores, unsound
+from ibvonns.fit import Fit, Score, astray, disagreement, fit, fitted, scores, unsound
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model, Prediction, load
+from ibvonns.networks import copy_replica
 from ibvonns.observations import Observations, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.recipe import Phase, Recipe, Stage
@@ -139,6 +141,27 @@ def test_runaway_or_nan_is_no_sound_one() -> None:
 # --- draws and restarts ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["point", "row"])
+@pytest.mark.parametrize("value", [math.nan, 40.0])
+def test_the_seed_that_goes_its_own_way_is_told_by_the_others(kind: str, value: float) -> None:
+    model, seen = Model(range(5), architecture_of(kind)), seen_of(kind)
+    model.set_scales(seen)
+    for replica in range(1, 5):  # the same seed, but for a little
+        copy_replica(model, replica, Model([0], architecture_of(kind)), 0)
+    with torch.no_grad():
+        for replica, part in enumerate(next(iter(model.law.energy_network.parameters()))):
+            part *= 1 + 0.01 * replica if replica != 3 else value
+    model.freeze(seen)
+    floor = {"field": Score((0.0,) * 5, 1e-3)}
+    assert astray(model, seen, floor, 6.0) == [3]
+    apart = disagreement(model, seen)
+    assert apart.shape == (5,) and apart[[0, 1, 2, 4]].isfinite().all()
+    few = Model([0, 1, 2], architecture_of(kind))
+    few.set_scales(seen)
+    few.freeze(seen)
+    assert astray(few, seen, floor, 6.0) == []  # of so few none is judged
+
+
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
     """Training that does no more than freeze; the seeds that it was asked to train."""
@@ -171,6 +194,23 @@ def test_unsound_seed_is_drawn_anew_until_it_is_sound(
     for replica, seed in enumerate((4, 1005, 2006)):
         for name, value in Model([seed], architecture_of("point")).named_parameters():
             assert torch.equal(weights[name][replica], value[0]), name
+
+
+def test_seed_that_training_gave_up_is_drawn_anew(untrained: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze = module.train
+
+    def losing(model: Model, *inputs: Any, **options: Any) -> Any:
+        history = freeze(model, *inputs, **options)
+        for index, seed in enumerate(model.seeds):
+            history["density"][:, index] += torch.nan if seed in (5, 1005) else 0.0
+        return history
+
+    monkeypatch.setattr(module, "train", losing)
+    monkeypatch.setattr(module, "unsound", lambda *_: [])
+    found = fitted(architecture_of("point"), seen_of("point"), [4, 5], replace(TINY["point"], attempts=3))
+    assert untrained == [[4, 5], [1005], [2005]] and found.draws == [0, 2]
+    with pytest.raises(TrainingError, match=r"^seeds \[5\] .* or were lost on the way, after 2 attempts"):
+        fitted(architecture_of("point"), seen_of("point"), [4, 5], replace(TINY["point"], attempts=2))
 
 
 @pytest.mark.parametrize("attempts", [1, 2])

@@ -594,9 +594,19 @@ def test_rescued_run_that_is_broken_off_ends_the_same(lost: int, stop: int, tmp_
     assert same(weights_of(whole), weights_of(again))
 
 
-def test_replica_without_rescues_left_stops_the_run() -> None:
-    with pytest.raises(TrainingError, match=r"^step 47: the density term of seeds \[1\]"):
-        train(model_of("point"), seen_of("point"), lenient(2), optimiser=poisoning(33, 45, 47))
+def test_replica_without_rescues_left_is_given_up_and_holds_up_no_other() -> None:
+    plain, model = model_of("point"), model_of("point")
+    usual = train(plain, seen_of("point"), TINY["point"])
+    history = train(model, seen_of("point"), lenient(2), optimiser=poisoning(31, 33, 37))
+    for name, terms in history.items():
+        assert torch.allclose(terms[:, 0], usual[name][:, 0], 0, 0, equal_nan=True) and terms[-1, 1].isnan()
+    for one, two in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one[0], two[0]) and two.isfinite().all()
+
+
+def test_without_rescues_the_first_loss_stops_the_run() -> None:
+    with pytest.raises(TrainingError, match=r"^step 33: the density term of seeds \[1\]"):
+        train(model_of("point"), seen_of("point"), lenient(0), optimiser=poisoning(33))
 
 
 @pytest.mark.parametrize("kind", ["point", "row"])
