@@ -28,15 +28,16 @@ RESTART = 1000  # from one draw of a seed to the next
 
 @dataclass(frozen=True)
 class Score:
-    """Error of rolled-out training data, and the sampling noise that it cannot be told from.
+    """Error of rolled-out training data beside the sampling noise of the data.
 
     Attributes:
         errors: percent, one for each replica; infinite where a rollout has run away.
-        floor: percent, the sampling noise of the data themselves.
+        noise: percent, of the data themselves. The noise floor of a rollout, the error of an exact
+            theory that starts as they do, is at most that.
     """
 
     errors: tuple[float, ...]
-    floor: float
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Fit:
         lines = []
         for name, score in self.scores.items():
             low, middle, high = (f"{each:.2g}" for each in (min(score.errors), median(score.errors), max(score.errors)))
-            lines.append(f"{name}: error {middle} % [{low}, {high}], noise floor {score.floor:.2g} %")
+            lines.append(f"{name}: error {middle} % [{low}, {high}], noise floor at most {score.noise:.2g} %")
         return "\n".join(lines)
 
 
@@ -205,20 +206,20 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
     Returns:
         By the name of what is compared.
     """
-    noise, run, bonds = data.standard_error(), model.predict(data), model.architecture.bonds
+    scatter, run, bonds = data.standard_error(), model.predict(data), model.architecture.bonds
     spread = data.mean if bonds else data.mean - data.mean.mean()
-    floor = 100 * float(noise.norm() / spread.norm())
+    noise = 100 * float(scatter.norm() / spread.norm())
 
     if bonds:
-        return {"field": Score(tuple(each_error(run.field, data.field)), floor)}
+        return {"field": Score(tuple(each_error(run.field, data.field)), noise)}
     assert data.force is not None and run.force is not None
     # how F_ex answers to the mean at given controls, the stiffness, by least squares from the data alone
     columns = data.mean.flatten(2), data.field.flatten(2), torch.ones_like(data.mean[..., 0])
     stiff = torch.linalg.lstsq(torch.cat(columns, -1).flatten(0, 1), data.force.flatten(0, 1)).solution
-    scatter = noise.flatten(2).square() @ stiff[: data.mean.shape[-1]].square()
-    answer = 100 * float(scatter.sum().sqrt() / data.force.norm())
-    alpha = Score(tuple(each_error(run.alpha, model.encode(data), gauge_free_error)), floor)
-    return {"force": Score(tuple(each_error(run.force, data.force)), answer), "alpha": alpha}
+    answer = scatter.flatten(2).square() @ stiff[: data.mean.shape[-1]].square()
+    force = 100 * float(answer.sum().sqrt() / data.force.norm())
+    alpha = Score(tuple(each_error(run.alpha, model.encode(data), gauge_free_error)), noise)
+    return {"force": Score(tuple(each_error(run.force, data.force)), force), "alpha": alpha}
 
 
 def unsound(found: dict[str, Score], sound: float) -> list[int]:
@@ -228,7 +229,7 @@ def unsound(found: dict[str, Score], sound: float) -> list[int]:
         found: as `scores` gives it.
         sound: the largest error of a sound one, in units of the noise.
     """
-    each = zip(*([error <= sound * score.floor for error in score.errors] for score in found.values()), strict=True)
+    each = zip(*([error <= sound * score.noise for error in score.errors] for score in found.values()), strict=True)
     return [index for index, good in enumerate(each) if not all(good)]
 
 
@@ -271,5 +272,5 @@ def astray(model: Model, data: Observations, found: dict[str, Score], times: flo
         times: by how much further than the median distance; below four seeds none is judged.
     """
     apart = disagreement(model, data)
-    least = max(times * float(apart.nanmedian()), max(score.floor for score in found.values()))
+    least = max(times * float(apart.nanmedian()), max(score.noise for score in found.values()))
     return [] if len(apart) < 4 else (~(apart <= least)).nonzero().flatten().tolist()

@@ -53,7 +53,7 @@ def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
     assert found.model.seeds == [0, 1] and found.draws == [0, 0]
     names_of_scores = {"force", "alpha"} if kind in CONTROLS else {"field"}
     assert found.scores.keys() == names_of_scores
-    assert all(len(score.errors) == 2 and score.floor > 0 for score in found.scores.values())
+    assert all(len(score.errors) == 2 and score.noise > 0 for score in found.scores.values())
     lines = str(found).splitlines()
     assert len(lines) == len(names_of_scores) and all("noise floor" in line for line in lines)
     assert found.model.predict(found.data).states.isfinite().all()
@@ -112,7 +112,7 @@ def test_soundness_measures_the_force_by_its_own_noise(stiffness: float, monkeyp
     monkeypatch.setattr(Model, "predict", lambda *_, **__: run)
     found = scores(model, data)
     assert unsound(found, 1.75) == [1]
-    assert found["force"].floor == pytest.approx(100 * float(noise / data.force.norm()), rel=0.02)
+    assert found["force"].noise == pytest.approx(100 * float(noise / data.force.norm()), rel=0.02)
     assert found["alpha"].errors == (0.0, 0.0)
 
 
@@ -123,7 +123,7 @@ def test_soundness_of_a_row_is_that_of_its_field(monkeypatch: pytest.MonkeyPatch
     field = data.field * (1 + miss)[:, None, None, None, None]
     monkeypatch.setattr(Model, "predict", lambda *_, **__: Prediction(field, 1))
     found = scores(model, data)["field"]
-    assert found.floor == pytest.approx(100 * float(noise.norm() / data.mean.norm()), rel=1e-6)
+    assert found.noise == pytest.approx(100 * float(noise.norm() / data.mean.norm()), rel=1e-6)
     assert unsound({"field": found}, 3.0) == [1]
 
 
