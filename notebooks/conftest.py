@@ -22,8 +22,8 @@ os.environ["PYTHONHASHSEED"] = "0"  # sets print in one order
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["IBVONNS_PROGRESS"] = "off"  # a progress bar is no output
-for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # as execute.py
-    os.environ[name] = "65536"
+# as execute.py
+os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "33554432"}
 
 MARKED = re.compile(r"[≈∼][\d.]*\d(?: \[[\d.]+, [\d.]+\])?")
 NUMBER = re.compile(r"[\d.]*\d")

@@ -28,8 +28,8 @@ sys.path.append(str(HERE.parent / "book"))  # running.py
 
 from running import RUNNING, peak_megabytes, record  # noqa: E402
 
-# glibc gives back what is freed at once: a chapter then holds a third less at its peak
-TRIMMED = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "65536")
+# as in the Makefile: a chapter holds less at its peak
+TRIMMED = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "33554432"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it differs by machine
