@@ -13,6 +13,7 @@ import os
 import re
 from typing import Any
 
+from execute import TRIMMED
 from nbval.plugin import IPyNbCell
 
 from ibvonns.paper.scoreboard import VERDICTS
@@ -22,8 +23,7 @@ os.environ["PYTHONHASHSEED"] = "0"  # sets print in one order
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ["IBVONNS_PROGRESS"] = "off"  # a progress bar is no output
-# as execute.py
-os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "33554432"}
+os.environ |= TRIMMED
 
 MARKED = re.compile(r"[≈∼][\d.]*\d(?: \[[\d.]+, [\d.]+\])?")
 NUMBER = re.compile(r"[\d.]*\d")

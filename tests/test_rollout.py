@@ -397,13 +397,19 @@ def test_threads_change_nothing_but_the_rounding(seeds: tuple[int, ...], number:
             assert (one - other).norm() <= (1e-13 * one.norm() if len(seeds) == 1 else 0)
 
 
-def test_nan_comes_through() -> None:
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_nan_in_any_weight_comes_through_where_the_reference_lets_it(kind: str) -> None:
     """The loss must show it: `train` then names the seed."""
-    law = made(Row())
-    with torch.no_grad():
-        next(law.dissipation_network.parameters())[1] = float("nan")
-    path, _ = rollout(law, states(law, 2), lengths(2), **ends(law, 2, 2)[0])
-    assert torch.isfinite(path[0]).all() and torch.isnan(path[1]).any()
+    for place in range(len(list(made(LAYOUTS[kind]).parameters()))):
+        law = made(LAYOUTS[kind])
+        with torch.no_grad():
+            list(law.parameters())[place][1].view(-1)[0] = float("nan")
+        known = ends(law, 2, 3)[0]
+        found, expected = (
+            rollout(law, states(law, 2), lengths(3), **known, backend=each) for each in ("fast", "reference")
+        )
+        assert all(bool(part[0].isfinite().all()) for part in found)
+        assert any(part[1].isnan().any() for part in found) == any(part[1].isnan().any() for part in expected), place
 
 
 def test_other_depths_go_the_reference_way() -> None:
