@@ -80,10 +80,10 @@ def record(file: Path, name: str, seconds: float, megabytes: int | None) -> None
 def spoken(seconds: float) -> str:
     """A time in words of two digits.
 
-    >>> spoken(6.5), spoken(84.0), spoken(420.0)
-    ('6.5 s', '84 s', '7.0 min')
+    >>> spoken(6.5), spoken(84.0), spoken(420.0), spoken(840.0)
+    ('6.5 s', '84 s', '7.0 min', '14 min')
     """
-    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:#.2g} min"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:#.2g}".rstrip(".") + " min"
 
 
 def line(name: str, entry: dict[str, Any]) -> str:
