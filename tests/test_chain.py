@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Generator, Tensor
 
-from ibvonns.systems.chain import LENGTHS, Chain
+from ibvonns.systems.chain import LENGTHS, Chain, paper_pulls
 from ibvonns.systems.trap import paper_times
 
 CHAIN = Chain()
@@ -203,3 +203,17 @@ def test_simulation_starts_where_it_is_told() -> None:
     fresh = CHAIN.simulate(lengths, paper_times()[:3], 300, Generator().manual_seed(1))
     crossed = [float((part.realisations[:, -1] > 1).double().mean()) for part in (pulled, fresh)]
     assert crossed[0] < 0.05 < crossed[1]
+
+
+def test_a_force_drives_the_end_as_the_pull_that_it_makes() -> None:
+    """Given -<V'>/L0 + the drag of the next step, a force moves the same chains the same way."""
+    lengths, times = paper_pulls("sinusoidal", (0.2, 0.23))
+    few = CHAIN.simulate(lengths, times, 20, Generator().manual_seed(3))
+    tension = CHAIN.spring_force(few.realisations[:, :, -1]).mean(-1)
+    force = tension + CHAIN.viscosity * torch.nn.functional.pad(few.records["velocity"][:, 1:], (0, 1))
+    held = torch.ones_like(lengths) * lengths[:, :1]  # what comes after the first does not count
+    again = CHAIN.simulate(held, times, 20, Generator().manual_seed(3), force=force)
+    assert (again.realisations - few.realisations).abs().max() < 1e-10
+    assert (again.records["pulled_length"] - lengths).abs().max() < 1e-12
+    with pytest.raises(ValueError, match="force"):
+        CHAIN.simulate(held, times, 20, Generator().manual_seed(3), force=force[:, 1:])

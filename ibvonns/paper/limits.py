@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ibvonns.cache import cached
 from ibvonns.decoders import gaussian_nll
+from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.paper.studies import Study, exact_potentials
+from ibvonns.systems.chain import Chain, paper_pulls
 from ibvonns.systems.trap import Trap
 from ibvonns.validation import count, finite, require, shaped
 
@@ -75,6 +77,33 @@ def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "
             floor[f"{prefix}-{quantity}-{split}"] = relative_error(ours[quantity], truth)
             limit[f"{prefix}-{quantity}-{split}"] = 0.0
     return {"floor": floor, "limit": limit}
+
+
+@dataclass(frozen=True, eq=False)
+class Restarted:
+    """A chain whose realisations start where those of the system do, and then meet other noise.
+
+    Attributes:
+        system: whose first states these are, for the same seed.
+        noise: 1 to 3: each is another noise.
+        force: F_ex that drives the ends, as `Chain.simulate` takes it; the pull if not given.
+    """
+
+    system: Chain
+    noise: int = 1
+    force: Tensor | None = None
+
+    def simulate_paper(self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /) -> Ensemble:
+        """As `Chain.simulate_paper`.
+
+        >>> one, other = (each.simulate_paper("sinusoidal", (0.2,), 2, 0) for each in (Chain(), Restarted(Chain())))
+        >>> torch.equal(one.realisations[:, 0], other.realisations[:, 0]), torch.equal(one.mean(), other.mean())
+        (True, False)
+        """
+        lengths, times = paper_pulls(protocol, values)
+        first = self.system.initial(lengths[:, 0], realisations, Generator().manual_seed(seed))
+        fresh = Generator().manual_seed(seed + self.noise * 2**30)
+        return self.system.simulate(lengths, times, realisations, fresh, first, self.force)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import Values, paper_times, stable_steps
 from ibvonns.validation import count, finite, positive, require, shaped
 
-__all__ = ["LENGTHS", "VELOCITY", "Chain"]
+__all__ = ["LENGTHS", "VELOCITY", "Chain", "paper_pulls"]
 
 #: First total lengths of Sec. 4.1: even entries are for training, odd for test.
 LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))
@@ -167,8 +167,27 @@ class Chain:
 
     # --- simulation --------------------------------------------------------------------------
 
+    def initial(self, lengths: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """Strains at `equilibrium` for several lengths: (conditions, springs, realisations).
+
+        Args:
+            lengths: total lengths, shape (conditions,).
+            realisations: how many draws for each.
+            generator: source of every random number.
+
+        Raises:
+            ValueError: as `equilibrium`.
+        """
+        return torch.stack([self.equilibrium(each, realisations, generator).T for each in lengths.tolist()])
+
     def simulate(
-        self, lengths: Tensor, times: Tensor, realisations: int, generator: Generator, initial: Tensor | None = None
+        self,
+        lengths: Tensor,
+        times: Tensor,
+        realisations: int,
+        generator: Generator,
+        initial: Tensor | None = None,
+        force: Tensor | None = None,
     ) -> Ensemble:
         """Euler-Maruyama realisations of Eq. (36), from equilibrium at the first length or not.
 
@@ -179,6 +198,9 @@ class Chain:
             generator: source of every random number.
             initial: strains to start from, shape (conditions, springs, realisations), each chain
                 of the first length; drawn from equilibrium if not given.
+            force: F_ex that drives the last particle of all chains of a condition, from the first
+                of `lengths` on, whose others then do not count: eta v_n is F_ex less the mean
+                tension, in each step with that of its beginning. Shape (conditions, times).
 
         Returns:
             Strains of shape (conditions, times, springs, realisations), with records of shape
@@ -208,14 +230,20 @@ class Chain:
             same = off <= 1e-9 * self.springs
             require(same, f"initial must have the first of lengths, but its total strain is off by up to {off:.3g}")
         else:
-            for condition, first in enumerate(lengths[:, 0].tolist()):
-                strains[condition, 0] = self.equilibrium(first, realisations, generator).T
+            strains[:, 0] = self.initial(lengths[:, 0], realisations, generator)
+        if force is not None:
+            shaped("force", finite("force", force), shape[:2])
+            lengths = lengths.clone()
         stretch = torch.diff(lengths, dim=1) / self.natural_length
         amplitude = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
         drift = steps / self.viscosity / self.natural_length
         moves = torch.empty((len(lengths), self.springs - 1, realisations), dtype=torch.float64)
         for n in range(len(steps)):  # `moves`: of the free particles, in natural lengths
             here, new = strains[:, n], strains[:, n + 1]
+            if force is not None:
+                pull = (force[:, n] - self._tension(here[:, -1]).mean(-1)) * drift[n]
+                stretch[:, n] = pull
+                lengths[:, n + 1] = lengths[:, n] + self.natural_length * pull
             moves.normal_(generator=generator).mul_(amplitude[n])
             moves.add_(self._tension(here).diff(dim=1), alpha=float(drift[n]))
             new.copy_(here)
@@ -245,11 +273,22 @@ class Chain:
         >>> Chain().simulate_paper(lengths=(0.2,), realisations=2).realisations.shape
         torch.Size([1, 301, 10, 2])
         """
-        times = paper_times()
-        starts = torch.tensor(lengths, dtype=torch.float64)
-        pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
-        generator = Generator().manual_seed(seed)
-        return self.simulate(starts[:, None] + pull, times, realisations, generator)
+        return self.simulate(*paper_pulls(protocol, lengths), realisations, Generator().manual_seed(seed))
+
+
+def paper_pulls(protocol: str, lengths: Values) -> tuple[Tensor, Tensor]:
+    """Total lengths under a named protocol, (conditions, times), and the times.
+
+    Args:
+        protocol: a key of `protocols.PROTOCOLS`.
+        lengths: first total length of each condition.
+
+    Raises:
+        ValueError: unknown protocol.
+    """
+    times = paper_times()
+    pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
+    return torch.tensor(lengths, dtype=torch.float64)[:, None] + pull, times
 
 
 @lru_cache(maxsize=len(LENGTHS) + 1)  # blocks of one condition ask for the same again
