@@ -9,26 +9,19 @@ import pytest
 import torch
 from toys import TINY
 
-from ibvonns.ensemble import Ensemble
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.paper.scoreboard import published
 from ibvonns.paper.studies import STUDIES, Study
-from ibvonns.protocols import pulled_length
-from ibvonns.systems.chain import VELOCITY, Chain
-from ibvonns.systems.trap import paper_times
+from ibvonns.systems.chain import Chain
 
 
 class Begun(Chain):
     """The chain until a time of 0.4."""
 
-    def simulate_paper(
-        self, protocol: str = "", lengths: tuple[float, ...] = (), realisations: int = 0, seed: int = 0
-    ) -> Ensemble:
-        times = paper_times()[:41]
-        pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
-        length = torch.tensor(lengths, dtype=torch.float64)[:, None] + pull
-        return self.simulate(length, times, realisations, torch.Generator().manual_seed(seed))
+    def pulls(self, protocol: str, lengths: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        pulled, times = super().pulls(protocol, lengths)
+        return pulled[:, :41], times[:41]
 
 
 def small(name: str) -> Study:

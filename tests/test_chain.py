@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Generator, Tensor
 
-from ibvonns.systems.chain import LENGTHS, Chain, paper_pulls
+from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import paper_times
 
 CHAIN = Chain()
@@ -207,7 +207,7 @@ def test_simulation_starts_where_it_is_told() -> None:
 
 def test_a_force_drives_the_end_as_the_pull_that_it_makes() -> None:
     """Given -<V'>/L0 + the drag of the next step, a force moves the same chains the same way."""
-    lengths, times = paper_pulls("sinusoidal", (0.2, 0.23))
+    lengths, times = CHAIN.pulls("sinusoidal", (0.2, 0.23))
     few = CHAIN.simulate(lengths, times, 20, Generator().manual_seed(3))
     tension = CHAIN.spring_force(few.realisations[:, :, -1]).mean(-1)
     force = tension + CHAIN.viscosity * torch.nn.functional.pad(few.records["velocity"][:, 1:], (0, 1))

@@ -1,36 +1,39 @@
 """Noise floors with their scatter, and truths with hardly any noise, from many small ensembles.
 
 The truth of a study is a mean over 2000 or 4000 realisations, and its own noise hides how good a
-model is. Independent ensembles of the same size tell how large that noise is and how it varies. All
-of them together are a truth in which a seventh of it is left (chain), or a fifth (trap).
+model is. Other ensembles of the same size tell how large that noise is and how it varies. All of
+them together are a truth in which a seventh of it is left (chain), or a fifth (trap). Those of a
+chain come in pairs: the second starts from the very chains of the first, with other noise.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ibvonns.cache import cached
-from ibvonns.metrics import relative_error
 from ibvonns.model import Model
 from ibvonns.observations import Observations, joined
-from ibvonns.paper.limits import exact_limits
+from ibvonns.paper.limits import Restarted, comparable, exact_limits, restart_floors
 from ibvonns.paper.results import plain, restored_errors, result
 from ibvonns.paper.studies import STUDIES, Study, errors, study_of
-from ibvonns.validation import count, finite
+from ibvonns.systems.chain import Chain
+from ibvonns.validation import count, finite, shaped
 
 __all__ = ["Floor", "floor_of", "truth_scores"]
 
 REALISATIONS = 100_000
 FIRST = 20_000  # data seed of the first ensemble; nothing else draws from it or the next ones
+FORCED = 4  # ensembles that are run again with their F_ex given
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Error of a perfect theory against one ensemble: what the ensemble's own noise leaves.
+    """Error of an exact theory given what a prediction is given: what the noise leaves (`limits`).
 
     Attributes:
         value: percent, the mean over ensembles.
@@ -41,37 +44,44 @@ class Floor:
     scatter: float
 
 
-def _floor(values: Tensor) -> Floor:
-    return Floor(float(values.mean()), float(values.std()))
-
-
-def floor_of(samples: Tensor) -> Floor:
-    """Noise floor of a mean of which several independent samples are at hand.
-
-    Each is compared with the mean of all. That contains a share 1/n of the sample itself, which
-    makes the difference too small by a factor sqrt(1 - 1/n).
+def floor_of(errors: Sequence[Sequence[float]]) -> Floor:
+    """Noise floor from those of several ensembles; of several replicas, the middle one.
 
     Args:
-        samples: shape (ensembles, ...), two or more.
+        errors: percent, shape (ensembles, replicas), two ensembles or more.
 
     Raises:
-        ValueError: NaN, fewer than two ensembles, or a mean that is zero everywhere.
+        ValueError: NaN, or fewer than two ensembles.
 
-    >>> rng = torch.Generator().manual_seed(0)
-    >>> noise = torch.randn(50, 1000, generator=rng, dtype=torch.float64)
-    >>> round(floor_of(10 + noise).value)  # a deviation of 1 around 10
-    10
+    >>> floor_of([[1.0, 9.0, 2.0], [2.0, 9.0, 3.0]])
+    Floor(value=2.5, scatter=0.7071067811865476)
     """
-    number = count("number of ensembles", len(finite("samples", samples)), 2)
-    middle = samples.mean(0)
-    each = torch.tensor([relative_error(sample, middle) for sample in samples], dtype=torch.float64)
-    return _floor(each / (1 - 1 / number) ** 0.5)
+    values = shaped("errors", torch.tensor(errors, dtype=torch.float64), ("ensembles", "replicas"))
+    count("number of ensembles", len(finite("errors", values)), 2)
+    middle = values.mean(0).argsort()[values.shape[1] // 2]
+    return Floor(float(values[:, middle].mean()), float(values[:, middle].std()))
 
 
-def _middle(samples: Tensor) -> Floor:
-    """Floor of the middle one of several replicas: samples (ensembles, replicas, ...)."""
-    each = sorted((floor_of(one) for one in samples.unbind(1)), key=lambda one: one.value)
-    return each[len(each) // 2]
+def _runs(study: Study, split: str, number: int) -> Iterator[tuple[str | None, Observations]]:
+    """Ensembles of a truth, each with what was given if it starts where the last new one did.
+
+    With v_n given, a second run is as good a part of the truth as the first. With F_ex given, the
+    F_ex of the first drives it, so that it is no part of the truth: a few of these must do.
+    """
+    grid = study.grid(split)
+    if study.exact is not None:
+        for index in range(number):
+            yield None, study.observed(split, FIRST + index, grid=grid)
+        return
+    for index in range((number + 1) // 2):
+        seen = study.observed(split, FIRST + index, grid=grid)
+        force = cast(Tensor, seen.force)[..., 0]
+        yield None, seen
+        del seen  # clouds are large
+        for noise, given, pull in ((1, "velocity", None), (2, "force", force)):
+            if index < FORCED if given == "force" else 2 * index + 1 < number:
+                again = study.with_system(Restarted(cast(Chain, study.system), noise, pull))
+                yield given, again.observed(split, FIRST + index, grid=grid)
 
 
 Scores = dict[str, tuple[dict[str, list[float]], dict[str, Floor]]]
@@ -82,34 +92,36 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
     """Errors and floors of studies that share their data, a split and an ensemble at a time."""
     study = next(iter(studies.values()))
     found: Scores = {name: ({}, {}) for name in studies}
-    light: list[dict[str, Observations]] = [{} for _ in range(number)]  # moments and records alone
+    light: dict[str, list[Observations]] = {}  # moments and records alone
     for split in study.splits:
         total: Any = None
-        encoded: dict[str, list[Tensor]] = {name: [] for name in studies}
-        for index in range(number):
-            seen = study.observed(split, FIRST + index)
-            light[index][split] = replace(seen.coarser(study.points), blocks={})
-            for name, model in models.items():
-                if study.exact is None:
-                    encoded[name].append(model.encoder.ungauged(model.encode(seen)).float())
-            cloud: Any = seen.cloud
-            total = total or cloud
-            total.weights.lerp_(cloud.weights, 1 / (index + 1))  # in place: clouds are large
-        whole = replace(joined(one[split] for one in light), cloud=total)
-        records = {"strain": "mean", "force": "force"}
-        samples = {ours: torch.stack([getattr(one[split], name) for one in light]) for ours, name in records.items()}
+        start: dict[str, dict[str, Tensor]] = {}
+        floors = defaultdict[tuple[str, str, str], list[list[float]]](list)
+        parts: list[Observations] = light.setdefault(split, [])
+        for given, seen in _runs(study, split, number):
+            now = {} if study.exact else {name: comparable(seen, model) for name, model in models.items()}
+            start = now if given is None else start
+            for name in now if given else ():
+                for quantity, values in restart_floors(start[name], now[name]).items():
+                    floors[name, quantity, given or ""].append(values)
+            if given != "force":
+                parts.append(replace(seen.coarser(study.points), blocks={}))
+                cloud: Any = seen.cloud
+                total = total or cloud
+                total.weights.lerp_(cloud.weights, 1 / len(parts))  # in place: clouds are large
+                del cloud
+            del seen
+        whole = replace(joined(parts), cloud=total)
         for name, own in studies.items():
             found[name][0].update(errors(own, models[name], {split: whole})[0])
-            if study.exact is None:
-                floors = {quantity: floor_of(each) for quantity, each in samples.items()}
-                floors["alpha"] = _middle(torch.stack(encoded[name]))
-                for quantity, floor in floors.items():
-                    found[name][1].update(dict.fromkeys(own.ids(quantity, split), floor))
+        for (name, quantity, given), each in floors.items():
+            if studies[name].asked(quantity, given):
+                found[name][1][studies[name].row(quantity, split, given)] = floor_of(each)
     if study.exact is not None:
-        each = [exact_limits(study.exact, one, study.prefix)["floor"] for one in light]
+        each_split = (dict(zip(light, one, strict=True)) for one in zip(*light.values(), strict=True))
+        known = [exact_limits(study.exact, one, study.prefix)["floor"] for one in each_split]
         for name in studies:
-            rows = {key: torch.tensor([one[key] for one in each], dtype=torch.float64) for key in each[0]}
-            found[name][1].update({key: _floor(values) for key, values in rows.items()})
+            found[name][1].update({key: floor_of([[one[key]] for one in known]) for key in known[0]})
     return found
 
 

@@ -1,10 +1,17 @@
-"""What no model can beat: the noise of the data, exact theory, and the entropy of the densities."""
+"""What no model can beat: the noise floor of a prediction, and the entropy of the densities.
+
+The noise floor of a row is the error that an exact theory would show given what the prediction is
+given: the ensemble's own first state, and its own F_ex where that drives the end. For the trap this
+theory is known (`exact_limits`); for the chain the simulator stands in for it, run again from the
+very same chains with other noise (`sampled_floors`). A law's own error and the floor add in squares.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import hypot, sqrt
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, cast
 
 import numpy
 import torch
@@ -17,16 +24,19 @@ from ibvonns.metrics import relative_error
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.paper.studies import Study, exact_potentials
-from ibvonns.systems.chain import Chain, paper_pulls
+from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.validation import count, finite, require, shaped
 
 __all__ = [
     "EntropyLimit",
+    "Restarted",
+    "comparable",
     "entropy_limit",
     "entropy_limits",
     "exact_limits",
     "limits",
+    "restart_floors",
     "sampled_floors",
     "spacing_entropy",
 ]
@@ -45,10 +55,10 @@ def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "
 
     Returns:
         A dictionary of two, each by the id of `published.csv`, in percent or nats. First "floor",
-        the errors of the exact mean and density against the sampled ones (chapter 2). Then "limit",
-        what an ideal model may reach: the same theory started from each ensemble's own initial mean
-        for the rollouts, 0 for the potentials, the entropy of the exact law for the likelihoods.
-        alpha stands for the standardised mean.
+        the errors of the exact theory given what a model is given: rolled out from each ensemble's
+        own first mean (F_ex and alpha, for which the standardised mean stands), or at the sampled
+        states (f, phi and the density). Then "limit", of the likelihoods: the entropy of the exact
+        law.
 
     >>> from ibvonns.paper.studies import STUDIES
     >>> data = STUDIES["trap"].data(realisations=20)
@@ -65,17 +75,15 @@ def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "
         # the equation is linear: an initial deviation decays and the rest is unchanged
         decay = torch.cumprod(torch.cat([times.new_ones(1), 1 - system.rate * times.diff()]), 0)
         started = mean + (sampled[:, :1] - mean[:, :1]) * decay
-        for store, theory in ((floor, mean), (limit, started)):
-            store[f"{prefix}-force-{split}"] = relative_error(system.external_force(lengths, theory), force)
-            pair = ((each - training.mean()) / training.std(unbiased=False) for each in (theory, sampled))
-            store[f"{prefix}-alpha-{split}"] = relative_error(*pair)
+        floor[f"{prefix}-force-{split}"] = relative_error(system.external_force(lengths, started), force)
+        pair = ((each - training.mean()) / training.std(unbiased=False) for each in (started, sampled))
+        floor[f"{prefix}-alpha-{split}"] = relative_error(*pair)
         spread = seen.variance[:, :, 0, 0]
         floor[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, sampled, spread).mean())
         limit[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, mean, deviation**2).mean())
         exact, ours = (exact_potentials(system, lengths, each) for each in (mean, sampled))
         for quantity, truth in exact.items():
             floor[f"{prefix}-{quantity}-{split}"] = relative_error(ours[quantity], truth)
-            limit[f"{prefix}-{quantity}-{split}"] = 0.0
     return {"floor": floor, "limit": limit}
 
 
@@ -100,41 +108,70 @@ class Restarted:
         >>> torch.equal(one.realisations[:, 0], other.realisations[:, 0]), torch.equal(one.mean(), other.mean())
         (True, False)
         """
-        lengths, times = paper_pulls(protocol, values)
+        lengths, times = self.system.pulls(protocol, values)
         first = self.system.initial(lengths[:, 0], realisations, Generator().manual_seed(seed))
         fresh = Generator().manual_seed(seed + self.noise * 2**30)
         return self.system.simulate(lengths, times, realisations, fresh, first, self.force)
 
 
-@torch.no_grad()
-def sampled_floors(
-    study: Study, data: Mapping[str, Observations], seed: int = INDEPENDENT, model: Model | None = None
-) -> dict[str, float]:
-    """Noise floor of each error row: the truth is itself a mean over a finite ensemble (chapter 4).
-
-    A perfect theory differs from a sample by the sample's noise, which is that between two
-    independent samples over the root of two.
+def comparable(seen: Observations, model: Model | None = None) -> dict[str, Tensor]:
+    """What a rollout is compared with, by quantity: (1 or replicas, conditions, times, ...).
 
     Args:
-        study: whose data they are.
+        seen: of a chain.
+        model: whose alpha is encoded, in single precision, zero where no spring is strained.
+    """
+    known = {"strain": seen.mean[None], "force": cast(Tensor, seen.force)[None]}
+    if model is None or not model.architecture.internal:
+        return known
+    return known | {"alpha": model.encoder.ungauged(model.encode(seen)).float()}
+
+
+def restart_floors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Noise floors in percent by quantity, one for each replica, of two runs from one start.
+
+    Each differs from what an exact theory would say of the start by its own noise, and so from the
+    other by the root of two times the floor.
+
+    Args:
+        one: as `comparable` gives it.
+        other: of the second run.
+    """
+    pairs = {name: zip(other[name], one[name], strict=True) for name in one}
+    return {name: [relative_error(*pair) / sqrt(2) for pair in each] for name, each in pairs.items()}
+
+
+@torch.no_grad()
+def sampled_floors(
+    study: Study, data: Mapping[str, Observations], seed: int = 0, model: Model | None = None, noise: int = 1
+) -> dict[str, float]:
+    """Noise floor of each error row, from the same realisations run again with other noise (chapter 4).
+
+    Args:
+        study: of a chain, whose data they are.
         data: by split.
-        seed: of data that are another draw of the same.
+        seed: of the data.
         model: for the alpha rows, which need an encoder; the median over its replicas counts.
+        noise: of the second run, 1 to 3.
 
     Returns:
-        Percent by id; both end conditions of a row have the same floor.
+        Percent by id. With F_ex given, the second run's ends are driven by that of the first.
+
+    Raises:
+        ValueError: data of another seed: they do not start where the second run does.
     """
     floors: dict[str, float] = {}
     for split, seen in data.items():
-        other = study.observed(split, seed, seen.count)
-        assert other.force is not None and seen.force is not None
-        found = {"strain": [relative_error(other.mean, seen.mean)], "force": [relative_error(other.force, seen.force)]}
-        if model is not None and model.architecture.internal:
-            pair = (model.encoder.ungauged(model.encode(part)) for part in (other, seen))
-            found["alpha"] = [relative_error(*each) for each in zip(*pair, strict=True)]
-        for quantity, each in found.items():
-            middle = float(torch.tensor(each, dtype=torch.float64).median())
-            floors |= dict.fromkeys(study.ids(quantity, split), middle / sqrt(2))
+        own = comparable(seen, model)
+        for given in study.ends:
+            force = own["force"][0, ..., 0] if given == "force" else None
+            again = study.with_system(Restarted(cast(Chain, study.system), noise, force))
+            other = again.observed(split, seed, seen.count, study.grid(split))
+            same = torch.allclose(other.mean[:, 0], seen.mean[:, 0], atol=1e-9)
+            require(same, f"seed must be that of the data, but {seed} starts the {split} data elsewhere")
+            for quantity, values in restart_floors(own, comparable(other, model)).items():
+                if study.asked(quantity, given):
+                    floors[study.row(quantity, split, given)] = median(values)
     return floors
 
 
@@ -158,7 +195,8 @@ def spacing_entropy(samples: Tensor) -> Tensor:
     Raises:
         ValueError: NaN, fewer than two samples, or two that are equal (as in single precision).
 
-    Reference: Vasicek, A test for normality based on sample entropy, 1976, with spacings of one.
+    Reference: Kozachenko and Leonenko, Probl. Inf. Transm. 23 (1987) 95; Hall, Math. Proc. Camb.
+    Philos. Soc. 96 (1984) 517, for spacings.
 
     >>> rng = torch.Generator().manual_seed(0)
     >>> draws = torch.randn(20000, generator=rng, dtype=torch.float64)
@@ -266,5 +304,5 @@ def limits(study: Study, data: Mapping[str, Observations], model: Model, data_se
         {f"{study.prefix}-nll-{split}": getattr(entry, name) for split, entry in entropies.items()}
         for name in ("value", "error")
     )
-    floor = sampled_floors(study, data, data_seed + INDEPENDENT, model)
+    floor = sampled_floors(study, data, data_seed, model)
     return {"floor": floor | limit, "limit": limit, "limit_error": error}

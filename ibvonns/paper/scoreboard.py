@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import isnan, log
@@ -20,12 +21,14 @@ from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice, require
 
 __all__ = [
-    "VERDICTS", "board", "comma_separated", "judged", "markdown", "published", "rounded", "score", "score_errors",
-    "scored_rows", "stored", "summary", "table", "verdict", "worsened"
+    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "published", "rounded", "score",
+    "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
 ]  # fmt: skip
 
-#: The four verdicts, the best first.
-VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs")
+#: The verdicts, the best first, and what stands outside of that order.
+VERDICTS = ("at the noise floor", "better than published", "reproduced", "differs", "not comparable")
+#: Three ways to count them (`counted`), from the mildest to those that forgive less.
+WAYS = ("by the median", "by the worst seed", "without their notebook")
 CLOSE = 0.1  # relative excess up to which an error counts as reproduced
 NATS = 0.005  # difference that counts for a likelihood
 SLACK = {"%": 0.02, "nats": 0.001}  # of an error relative: what another processor may change
@@ -140,16 +143,20 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 def verdict(row: Mapping[str, Any]) -> str:
     """One of `VERDICTS` for a row of `board`, by its numbers alone.
 
+    - "not comparable": an alpha of the chain. The zero of the paper's alpha is not known, and by
+      the choice of a zero a relative error gets any size. (The trap's alpha has a mean of zero, and
+      with it the largest error that a choice of the zero can give.)
     - "at the noise floor": the model's own error, against 100 000 realisations, is no larger than
       the floor (its median); for a likelihood, the median is no further from the entropy limit than
-      `NATS`. On the study's own data little but their noise is left to see.
+      `NATS`. On the study's own data no less is seen of their noise than of the model's error.
     - "better than published": the median is below the published value by a twentieth (`NATS`).
     - "reproduced": the median is at most a tenth (`NATS`) above the published value, or above what
       the authors' own notebook prints.
     - "differs": none of these.
 
     Args:
-        row: with "unit", "median", "comparable", "limit", "authors_code", "floor" and "model".
+        row: with "id", "quantity", "unit", "median", "comparable", "limit", "authors_code", "floor"
+            and "model"; of a likelihood four of them do.
 
     >>> nats = {"unit": "nats", "median": 0.523, "comparable": 0.524, "limit": 0.497}
     >>> verdict(nats), verdict({**nats, "median": 0.501})
@@ -162,12 +169,32 @@ def verdict(row: Mapping[str, Any]) -> str:
         if ours < goal - NATS:
             return VERDICTS[1]
         return VERDICTS[2] if ours <= goal + NATS else VERDICTS[3]
+    if _by_encoder(row):
+        return VERDICTS[4]
     if row["model"]["median"] <= row["floor"]:
         return VERDICTS[0]
     if ours < (1 - CLOSE / 2) * goal:
         return VERDICTS[1]
     known = max(goal, row["authors_code"] or 0.0)
     return VERDICTS[2] if ours <= (1 + CLOSE) * known else VERDICTS[3]
+
+
+def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many rows have each verdict, by `WAYS` and `VERDICTS`.
+
+    By the median over the seeds, as the verdicts of the board; by the worst seed in its place; and
+    by the median where what the authors' notebook prints does not excuse a row.
+
+    Args:
+        rows: as `board` gives them.
+
+    >>> sum(counted(list(stored().values()))["by the worst seed"].values())
+    46
+    """
+    worst = [{**row, "median": row["max"], "model": {"median": row["model"]["max"]}} for row in rows]
+    strict = [{**row, "authors_code": None} for row in rows]
+    found = (Counter(map(verdict, each)) for each in (rows, worst, strict))
+    return {way: {name: counts[name] for name in VERDICTS} for way, counts in zip(WAYS, found, strict=True)}
 
 
 def board(study: str | None = None) -> list[dict[str, Any]]:
@@ -372,6 +399,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     drawn.caption = (
         f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats, its floor the "
         "entropy limit; others: relative L2 error in %, the floor what the samples' noise leaves "
-        "to a perfect theory. --json and --csv tell more."
+        "to an exact theory from the same start. --json and --csv tell more."
     )
+    for way, counts in counted(rows).items() if judged else ():
+        drawn.caption += f"\n{way}: " + ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     return drawn

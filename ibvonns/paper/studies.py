@@ -154,7 +154,9 @@ class Study:
         low, high = _range(self.system, self.splits[choice("split", split, self.splits)])
         return torch.linspace(low, high, self.points, dtype=torch.float64)
 
-    def observed(self, split: str, seed: int = 0, realisations: int | None = None) -> Observations:
+    def observed(
+        self, split: str, seed: int = 0, realisations: int | None = None, grid: Tensor | None = None
+    ) -> Observations:
         """What was observed of a split, on its `grid`.
 
         A block's realisations are held at a time, and beside the whole one condition's cloud of
@@ -164,8 +166,9 @@ class Study:
             split: a key of `splits`.
             seed: of the data.
             realisations: as for `blocks`.
+            grid: another one.
         """
-        grid, number = self.grid(split), len(self.splits[split].values)
+        grid, number = self.grid(split) if grid is None else grid, len(self.splits[split].values)
         weights, whole = torch.empty(0), list[Observations]()
         means, forces = list[Tensor](), list[Tensor]()
         for block in self.blocks(split, seed, realisations):
@@ -207,18 +210,18 @@ class Study:
         of = {name: getattr(system, theirs) for name, theirs in known.items() if hasattr(system, theirs)}
         return replace(self, system=system, architecture=replace(self.architecture, **of))
 
-    def ids(self, quantity: str, split: str) -> list[str]:
-        """Ids of a rolled-out quantity: one for each of the end conditions under which it is asked.
+    def row(self, quantity: str, split: str, given: str) -> str:
+        """Id of a rolled-out quantity where so much is given at the end.
 
         Args:
             quantity: "strain", "alpha" or "force".
             split: a key of `splits`.
+            given: a key of `ends`.
 
-        >>> STUDIES["trap"].ids("force", "test"), STUDIES["chain-gmm"].ids("force", "test")
-        (['trap-force-test'], ['gmm-force-test-velocity'])
+        >>> STUDIES["chain-gmm"].row("strain", "test", "force")
+        'gmm-strain-test-force'
         """
-        name = f"{self.prefix}-{quantity}-{split}"
-        return [name + end for given, end in self.ends.items() if self.asked(quantity, given)]
+        return f"{self.prefix}-{quantity}-{split}{self.ends[given]}"
 
     @property
     def ends(self) -> dict[str, str]:

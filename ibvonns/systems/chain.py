@@ -22,7 +22,7 @@ from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import Values, paper_times, stable_steps
 from ibvonns.validation import count, finite, positive, require, shaped
 
-__all__ = ["LENGTHS", "VELOCITY", "Chain", "paper_pulls"]
+__all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
 #: First total lengths of Sec. 4.1: even entries are for training, odd for test.
 LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))
@@ -273,22 +273,21 @@ class Chain:
         >>> Chain().simulate_paper(lengths=(0.2,), realisations=2).realisations.shape
         torch.Size([1, 301, 10, 2])
         """
-        return self.simulate(*paper_pulls(protocol, lengths), realisations, Generator().manual_seed(seed))
+        return self.simulate(*self.pulls(protocol, lengths), realisations, Generator().manual_seed(seed))
 
+    def pulls(self, protocol: str, lengths: Values) -> tuple[Tensor, Tensor]:
+        """Total lengths under a named protocol at the paper's times, (conditions, times), and these.
 
-def paper_pulls(protocol: str, lengths: Values) -> tuple[Tensor, Tensor]:
-    """Total lengths under a named protocol, (conditions, times), and the times.
+        Args:
+            protocol: a key of `protocols.PROTOCOLS`.
+            lengths: first total length of each condition.
 
-    Args:
-        protocol: a key of `protocols.PROTOCOLS`.
-        lengths: first total length of each condition.
-
-    Raises:
-        ValueError: unknown protocol.
-    """
-    times = paper_times()
-    pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
-    return torch.tensor(lengths, dtype=torch.float64)[:, None] + pull, times
+        Raises:
+            ValueError: unknown protocol.
+        """
+        times = paper_times()
+        pull = pulled_length(protocol, torch.tensor([VELOCITY], dtype=torch.float64), times)
+        return torch.tensor(lengths, dtype=torch.float64)[:, None] + pull, times
 
 
 @lru_cache(maxsize=len(LENGTHS) + 1)  # blocks of one condition ask for the same again
