@@ -120,7 +120,7 @@ def test_floor_of_harmonic_chains_is_that_of_their_exact_theory() -> None:
 def test_floor_of_several_ensembles_is_that_of_the_middle_replica() -> None:
     floor = floor_of([[1.0, 5.0, 2.0], [3.0, 7.0, 4.0], [2.0, 6.0, 3.0]])
     assert (floor.value, floor.scatter) == (3.0, 1.0)
-    with pytest.raises(ValueError, match="number of ensembles must be at least 2"):
+    with pytest.raises(ValueError, match="number of ensembles must be a whole number of at least 2"):
         floor_of([[1.0]])
 
 
