@@ -13,7 +13,8 @@ within a well: that neighbours pull harder where one stretches farther is what i
 would miss. For harmonic springs the hops change nothing, and the ansatz is exact.
 
 Reference: densities other than a Gaussian, Leadbetter, Purohit, Reina, J. Non-Equilib. Thermodyn.
-(2025) 10.1515/jnet-2025-0071. They project by a gradient flow; here moments are matched instead.
+(2025) 10.1515/jnet-2025-0071. They project by a gradient flow; here moments are matched, and no
+second law is built in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,6 @@ Moments = tuple[Tensor, Tensor, Tensor]  #: Mean and covariance of (y, z), varia
 SIDES = torch.tensor([1.0, -1.0], dtype=torch.float64)  # the way out of either well
 NODES, WEIGHTS = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(48))
 PAPER = Chain()
-LEAST = 1e-6  # share of a well, below which its moments are noise
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Wells:
         >>> bool((found.elongation.sum(-1) - length).abs().max() < 1e-14)
         True
         """
-        one, two = springs.stiffness
-        require(one == two, f"springs must have equally stiff wells, but have {one:g} and {two:g}")
+        low, high = sorted(springs.stiffness)
+        require(low == high, f"springs must have equally stiff wells, but have {low:g} and {high:g}")
         increasing("times", times)
         shaped("length", finite("length", length), ("conditions", len(times)))
         number = shaped("first[2]", finite("first[2]", first[2]), (len(length), "springs", 2)).shape[1]
@@ -139,9 +139,8 @@ def first_wells(ensemble: Ensemble, chain: Chain = PAPER) -> Moments:
     number = inside.sum(2).clamp_min(1)
     middle = (inside * y[..., None]).sum(2) / number
     variance = (inside * (y[..., None] - middle[:, :, None]) ** 2).sum(2) / number
-    thermal = chain.temperature * chain.natural_length / chain.stiffness[0]
-    variance = torch.where(number > 5, variance, thermal)  # few draws say nothing
-    return mean, centred @ centred.mT / y.shape[-1], variance
+    thermal = chain.temperature * chain.natural_length / chain.stiffness[0]  # few draws say nothing
+    return mean, centred @ centred.mT / y.shape[-1], torch.where(number > 5, variance, thermal)
 
 
 def wells_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str, float]:
@@ -168,8 +167,7 @@ def wells_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str,
         begin = (chain_springs(PAPER), first_wells(Ensemble(times[:2], torch.cat(firsts, -1), {})), times, length)
         moved, strain = Wells.rolled(*begin), torch.stack(means).mean(0)
         for name, path in (("velocity", moved), ("force", Wells.rolled(*begin, force))):
-            found = path.elongation / PAPER.natural_length - 1
-            errors[f"gmm-strain-{split}-{name}"] = relative_error(found, strain)
+            errors[f"gmm-strain-{split}-{name}"] = relative_error(path.elongation / PAPER.natural_length - 1, strain)
         errors[f"gmm-force-{split}-velocity"] = relative_error(moved.external_force(velocity), force)
     return errors
 
@@ -195,15 +193,14 @@ def _stepped(springs: Springs, state: Moments, h: float, moved: Tensor) -> Momen
     covariance = whole @ covariance @ whole.T
     covariance[:, :number, :number] += 2 * springs.temperature * h * coupling
     # y' of a spring given its y and its well: a slope, and a variance of its own
-    keeps = (own @ slope).diagonal(dim1=-2, dim2=-1)
+    keeps = (own @ slope).diagonal(dim1=-2, dim2=-1)[..., None]
     _, after, pooled_after, slope = _within(mean, covariance)
-    noise = (pooled_after - keeps**2 * pooled).clamp_min(1e-6 * thermal)[..., None]
-    keeps = keeps[..., None]
+    noise = (pooled_after[..., None] - keeps**2 * pooled[..., None]).clamp_min(1e-6 * thermal)
     gone = _crossed(SIDES * middle, variance.sqrt(), SIDES * after, keeps, noise.sqrt())
     left, moment, square = (shares * part for part in gone)  # probability that hops, and <y'>, <y'^2> of it
     squares = shares * (after**2 + keeps**2 * variance + noise) - square + square.flip(-1)
-    drawn = (SIDES * (SIDES * moment - left * after)).sum(-1)
-    gain = slope * drawn[:, None] - covariance[..., number:] * (left / shares).sum(-1)[:, None]
+    drawn = (moment - SIDES * left * after).sum(-1)[:, None]
+    gain = slope * drawn - covariance[..., number:] * (left / shares).sum(-1)[:, None]
     covariance[..., number:] += gain
     covariance[:, number:] += gain.mT
     share = (share + (SIDES * left).sum(-1)).clamp(0, 1)
@@ -217,13 +214,12 @@ def _stepped(springs: Springs, state: Moments, h: float, moved: Tensor) -> Momen
 def _within(mean: Tensor, covariance: Tensor) -> tuple[Tensor, ...]:
     """Share and mean of y in each well, its variance in a well, and slopes of every x on y there."""
     number = mean.shape[1] // 2
-    shares = torch.stack([1 - mean[:, number:], mean[:, number:]], -1).clamp(LEAST, 1 - LEAST)
+    shares = torch.stack([1 - mean[:, number:], mean[:, number:]], -1).clamp(1e-6, 1 - 1e-6)
     with_y, with_z = covariance.split(number, -1)
-    both = with_z[:, :number].diagonal(dim1=-2, dim2=-1)  # <y z> of a spring
+    own, both = (part[:, :number].diagonal(dim1=-2, dim2=-1) for part in (with_y, with_z))
     spread = shares.prod(-1)
     middle = mean[:, :number, None] - SIDES * both[..., None] / shares
-    variance = with_y[:, :number].diagonal(dim1=-2, dim2=-1) - both**2 / spread
-    variance = variance.clamp_min(1e-12 * float(covariance.abs().max()))
+    variance = (own - both**2 / spread).clamp_min(1e-9 * float(own.max()))
     slope = (with_y - with_z * (both / spread)[:, None]) / variance[:, None]
     return shares, middle, variance, slope
 
