@@ -99,7 +99,9 @@ class Visited:
     links: Array
 
     @staticmethod
-    def by(trap: Trap, lengths: Tensor, means: Tensor, slowest: float, cells: int = 1600) -> "Visited":
+    def by(
+        trap: Trap, lengths: Tensor, means: Tensor, slowest: float, cells: int = 1600, blur: float = 0.0
+    ) -> "Visited":
         """The set that pulls visit, with straight lines between their times.
 
         Args:
@@ -108,9 +110,10 @@ class Visited:
             means: mu there, same shape.
             slowest: velocity, from 0 to 1.
             cells: of the grid of mu.
+            blur: a rate, by which components are widened on both sides, for noise.
 
         Raises:
-            ValueError: NaN, wrong shape, a velocity out of range, or no cell.
+            ValueError: NaN, wrong shape, a velocity out of range, no cell, or a blur below 0.
         """
         shaped("means", finite("means", means), ("protocols", "times"))
         shaped("lengths", finite("lengths", lengths), means.shape)
@@ -122,12 +125,13 @@ class Visited:
         ends = np.floor(corners[..., 0].min() / step), np.ceil(corners[..., 0].max() / step)
         places = step * np.arange(ends[0], ends[1] + 1)  # with 0, where everything starts
         low, high = _slices(corners, places)
+        low, high = low - positive("blur", blur, least=0.0), high + blur
         least, greatest = np.minimum(low[1:], low[:-1]), np.maximum(high[1:], high[:-1])
         for corner in corners.swapaxes(0, 1):
             cell = np.clip(np.searchsorted(places, corner[:, 0], side="right") - 1, 0, len(least) - 1)
             for near in (cell, np.maximum(cell - (places[cell] == corner[:, 0]), 0)):
-                np.minimum.at(least, (near, np.arange(len(cell))), corner[:, 1])
-                np.maximum.at(greatest, (near, np.arange(len(cell))), corner[:, 1])
+                np.minimum.at(least, (near, np.arange(len(cell))), corner[:, 1] - blur)
+                np.maximum.at(greatest, (near, np.arange(len(cell))), corner[:, 1] + blur)
         parts = [components(np.stack(pair, 1)[pair[0] <= pair[1]]) for pair in zip(least, greatest, strict=True)]
         nodes = [_and_rest(components(np.concatenate(parts[max(n - 1, 0) : n + 1]))) for n in range(len(places))]
         at, hull = np.repeat(np.arange(len(nodes)), [len(node) for node in nodes]), np.concatenate(nodes)
@@ -140,9 +144,14 @@ class Visited:
         return Visited(trap, places, at, hull, np.where(inner[:, :1] > inner[:, 1:], hull, inner), links)
 
     @property
+    def met(self) -> Array:
+        """Whether a node is visited, shape (nodes,)."""
+        return self.hull[:, 1] > self.hull[:, 0]
+
+    @property
     def rests(self) -> Array:
         """Whether a node contains rest that is visited, shape (nodes,)."""
-        return _holds_rest(self.hull) & (self.hull[:, 1] > self.hull[:, 0])
+        return _holds_rest(self.hull) & self.met
 
     def resting(self) -> Array:
         """Intervals of mu in which rest is visited, shape (intervals, 2)."""
@@ -182,8 +191,8 @@ class Visited:
             ValueError: a place where rest is not visited.
         """
         offset, tilt = self._extreme(self._at_rest(mean), sign, self.hull, margin, STEEPEST)
-        met = self.hull[:, 1] > self.hull[:, 0]  # where rest is not, f gets a number all the same
-        offset[~met] = np.interp(np.flatnonzero(~met), np.flatnonzero(met), offset[met])
+        met, missed = np.flatnonzero(self.met), np.flatnonzero(~self.met)
+        offset[missed] = np.interp(missed, met, offset[met])  # some number for rest where it is not visited
         counts = np.bincount(self.at)  # the last component fills up the rows
         rows = (counts.cumsum() - counts)[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)
         arrays = [self.places, *(each[rows] for each in (*self.hull.T, offset, tilt))]
