@@ -127,6 +127,16 @@ def test_more_velocities_leave_less_freedom_and_all_leave_none() -> None:
     assert whole.with_rest(lengths, means).all() and not PAPER.with_rest(lengths, means).all()
 
 
+def test_a_wider_pair_survives_the_noise_of_sample_means() -> None:
+    lengths, means = pulled(TRAP)
+    pair = Visited.by(TRAP, lengths[-1:], means[-1:], 0.5, blur=0.2).pair(TOP)
+    noisy = means + 0.001 * torch.randn(means.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert 0.1 < shift(pair, TOP) < shift(PAIRS[0], TOP)
+    assert max(part.abs().max() for part in residuals(pair, lengths, means)) <= 1e-10
+    sharp, wide = (residuals(each, lengths, noisy)[1].square().mean().sqrt() for each in (PAIRS[0], pair))
+    assert wide <= sharp / 10 and wide <= 0.01
+
+
 def test_one_way_pulls_leave_f_free_without_limit() -> None:
     with pytest.raises(ValueError, match="mean must be where rest is visited, but is 0.5"):
         visited(TRAP, cells=200, protocol="constant-speed").freedom(0.5)

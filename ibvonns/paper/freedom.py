@@ -10,7 +10,7 @@ Theorem. On each component I the difference of the pairs is
 
 d_I = 0 if I contains rest; and d_J - d_I >= -(distance of I and J) for J above I, where rest
 counts as a component of its own, with d = 0, if it is not visited. Where components meet, as mu
-varies, their C agree. Any d that do all this, with the last inequality strict, belong to a pair.
+varies, their C and d agree. Any d that do all this, with the last inequality strict, belong to a pair.
 
 Proof. Both f have the slope F_ex in lambda along I, so that Delta f is a number C_I there, one for
 each mu. Then Eq. (24) gives C_I' + d Delta psi / dr = 0, with a first term that is the same all

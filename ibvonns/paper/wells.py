@@ -8,9 +8,11 @@ wells that are equally stiff the tension is linear in both, and so is a step of 
 So the mean and the covariance of x = (y, z) obey closed equations, but for the hops of z. For them
 a spring is the mixture of two Gaussians, one in each well, with these moments and with variances of
 their own, which E[y^2 | z] gives. A Gaussian that was cut at the barrier takes a step; what then
-lies beyond is the flux, and leaves with its moments. Other springs follow it by regression on y_i
-within a well: that neighbours pull harder where one stretches farther is what independent springs
-would miss. For harmonic springs the hops change nothing, and the ansatz is exact.
+lies beyond is the flux, and leaves with its moments. A step must not be much shorter than the
+chain's own: of what it takes across, a little comes back before it has left the barrier. Other
+springs follow it by regression on y_i within a well: that neighbours pull harder where one
+stretches farther is what independent springs would miss. For harmonic springs the hops change
+nothing, and the ansatz is exact.
 
 Reference: densities other than a Gaussian, Leadbetter, Purohit, Reina, J. Non-Equilib. Thermodyn.
 (2025) 10.1515/jnet-2025-0071. They project by a gradient flow; here moments are matched, and no
