@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from numba import njit
 from torch import Tensor
 
 from ibvonns.files import load_tensors, save_tensors
@@ -13,7 +15,6 @@ from ibvonns.validation import count, finite, increasing, positive, require, sha
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
 KIND = "ibvonns.Ensemble"
-CACHED = 200_000  # realisations that are compressed at a time
 Features = Callable[[Tensor], Tensor]
 
 
@@ -294,28 +295,27 @@ class Ensemble:
         records = {name: record[conditions] for name, record in self.records.items()}
         return Ensemble(self.times, self.realisations[conditions], records, self.components)
 
-    def density(self, grid: Tensor) -> Density:
+    def density(self, grid: Tensor, before: Tensor | None = None, share: float = 1.0) -> Density:
         """Compress to weights on a uniform grid (see `Density` for the error).
 
         Args:
             grid: shape (grid,), uniform, spanning every realisation.
+            before: weights to which these are added in place, (conditions, times, ..., grid).
+            share: of these in the whole.
 
         Raises:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
         require(self.components == 1, f"components must be 1 on a grid, but are {self.components}")
-        density = Density(grid, self.realisations.new_zeros(*self.realisations.shape[:-1], len(grid)))
+        shape = (*self.realisations.shape[:-1], len(grid))
+        weights = self.realisations.new_zeros(shape) if before is None else shaped("before", before, shape)
         (low, high), first, last = self.realisations.aminmax(), grid[0], grid[-1]
         spans = f"[{low:.4g}, {high:.4g}], but spans [{first:.4g}, {last:.4g}]"
         require(first <= low and high <= last, f"grid must span every realisation, {spans}")
-        few = max(1, CACHED // self.count)  # rows at a time, which stay in the processor's cache
-        rows, weights = (part.flatten(0, -2).split(few) for part in (self.realisations, density.weights))
-        for some, weight in zip(rows, weights, strict=True):
-            place = (some - first) / density.spacing
-            left = place.floor().clamp_(max=len(grid) - 2)
-            share, index = place.sub_(left), left.long()
-            weight.scatter_add_(1, index, 1 - share).scatter_add_(1, index + 1, share).div_(self.count)
-        return density
+        rows, sums = (part.flatten(0, -2).cpu() for part in (self.realisations, weights))
+        spacing = (last - first) / (len(grid) - 1)
+        _share(rows.numpy(), float(first), float(spacing), share / self.count, sums.numpy())
+        return Density(grid, weights if sums.data_ptr() == weights.data_ptr() else weights.copy_(sums.view(shape)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a safetensors file `path`, whole or not at all."""
@@ -336,3 +336,15 @@ class Ensemble:
         require(whole, f"path must name a saved ensemble, but {os.fspath(path)!r} holds none")
         records = {name.removeprefix("records."): part for name, part in tensors.items() if "." in name}
         return cls(tensors["times"], tensors["realisations"], records, int(metadata.get("components", "1")))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _share(samples: Any, first: float, spacing: float, each: float, weights: Any) -> None:
+    """Rows of samples, each of the same weight, shared between grid points."""
+    for row in range(len(samples)):
+        for sample in samples[row]:
+            place = (sample - first) / spacing
+            left = min(int(place), weights.shape[1] - 2)
+            share = place - left
+            weights[row, left] += each * (1 - share)
+            weights[row, left + 1] += each * share

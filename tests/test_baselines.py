@@ -26,7 +26,9 @@ from ibvonns.paper.trials import (
     far_data,
     gaussian_errors,
     held_rate,
+    held_truth,
     long_chain,
+    marginal_energy,
 )
 from ibvonns.systems.chain import Chain
 
@@ -124,6 +126,11 @@ def test_work_of_a_cycle_against_drag() -> None:
     assert torch.allclose(work, exact.expand(2, -1), rtol=1e-4)
 
 
+def test_work_of_a_cycle_leaves_the_ends_own_drag_out() -> None:
+    work = cycle_work(cast(Model, Drag()), torch.zeros(2, 3, 10, 2), torch.tensor([0.01, 0.1, 0.2]), 2.0, drag=0.1)
+    assert work.abs().max() < 1e-15
+
+
 def test_far_pulls_start_where_they_say() -> None:
     data = far_data(realisations=5)
     assert data.keys() == FAR.keys()
@@ -184,6 +191,28 @@ def test_held_springs_that_only_relax_lose_energy() -> None:
     rate, _ = held_rate(model, (3 + apart)[:, None].expand(1, 2, -1, 2))
     exact = -chain.natural_length * chain.stiffness[1] * float(apart.square().sum())
     assert torch.allclose(rate, torch.full_like(rate, exact), rtol=1e-3)
+
+
+def test_the_energy_of_marginals_is_that_of_gaussians() -> None:
+    """As of decoded densities; smoothing widens each by its own width, in squares."""
+    chain, rng = Chain(), torch.Generator().manual_seed(0)
+    strains = 3.0 + 0.2 * torch.randn(2, 10, 20_000, generator=rng, dtype=torch.float64)
+    inside = 0.5 * chain.natural_length * chain.stiffness[1] * ((3.0 - chain.well_strain) ** 2 + 0.2**2)
+    wide = 0.2**2 + 0.1**2  # <log q> of a normal density under a narrower one
+    logs = -0.5 * math.log(2 * math.pi * wide) - 0.5 * 0.2**2 / wide
+    exact = 10 * (inside + chain.temperature * logs)
+    assert marginal_energy(chain, strains).tolist() == pytest.approx([exact, exact], rel=0.005)
+
+
+def test_the_energy_of_held_chains_falls_to_equilibrium_and_stays() -> None:
+    chain, rng = Chain(), torch.Generator().manual_seed(1)
+    rest = chain.equilibrium(0.5, 2000, rng).T  # all in the second well
+    apart = rest + torch.linspace(-1.5, 1.5, 10, dtype=torch.float64)[:, None]
+    moving, still = (held_truth(chain, torch.stack([apart, rest])) / chain.temperature).tolist()
+    lost = 9 * (chain.stiffness[1] * 3.0 / 9) ** 2 / chain.viscosity / chain.temperature  # force squared over eta
+    assert abs(still) < 10 and moving == pytest.approx(-lost, rel=0.2)
+    with pytest.raises(ValueError, match="strains"):
+        held_truth(chain, rest)
 
 
 def test_the_gaussian_ansatz_is_scored_by_the_flows_rows() -> None:

@@ -102,7 +102,13 @@ class Restarted:
     force: Tensor | None = None
 
     def simulate_paper(self, protocol: str, values: tuple[float, ...], realisations: int, seed: int, /) -> Ensemble:
-        """As `Chain.simulate_paper`.
+        """As `Chain.simulate_paper`, whose parameters these are.
+
+        Args:
+            protocol: a key of `protocols.PROTOCOLS`.
+            values: first total length of each condition.
+            realisations: how many chains for each condition.
+            seed: of the first states, and with `noise` of what comes after.
 
         >>> one, other = (each.simulate_paper("sinusoidal", (0.2,), 2, 0) for each in (Chain(), Restarted(Chain())))
         >>> torch.equal(one.realisations[:, 0], other.realisations[:, 0]), torch.equal(one.mean(), other.mean())

@@ -14,7 +14,7 @@ from ibvonns.ensemble import Density, Ensemble
 from ibvonns.layouts import Point, Row
 from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
-from ibvonns.observations import Observations, joined, observe
+from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Recipe
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import VELOCITIES, Trap
@@ -157,10 +157,7 @@ class Study:
     def observed(
         self, split: str, seed: int = 0, realisations: int | None = None, grid: Tensor | None = None
     ) -> Observations:
-        """What was observed of a split, on its `grid`.
-
-        A block's realisations are held at a time, and beside the whole one condition's cloud of
-        it: clouds are large.
+        """What was observed of a split, on its `grid`; a block's realisations are held at a time.
 
         Args:
             split: a key of `splits`.
@@ -168,25 +165,23 @@ class Study:
             realisations: as for `blocks`.
             grid: another one.
         """
-        grid, number = self.grid(split) if grid is None else grid, len(self.splits[split].values)
-        weights, whole = torch.empty(0), list[Observations]()
-        means, forces = list[Tensor](), list[Tensor]()
+        grid, weights = self.grid(split) if grid is None else grid, torch.empty(0)
+        means, forces, square = list[Tensor](), list[Tensor](), torch.zeros(())
         for block in self.blocks(split, seed, realisations):
-            means.append(block.mean().reshape(*block.realisations.shape[:2], -1, 1))
+            x = block.realisations
+            weights = weights if means else x.new_zeros(*x.shape[:-1], len(grid))
+            block.density(grid, weights, 1 / BLOCKS)
+            means.append(block.mean().reshape(*x.shape[:2], -1, 1))
+            square = square + torch.einsum("...n,...n->...", x, x).view_as(means[0]) / block.count / BLOCKS
             forces.append(block.records["external_force"][..., None])
-            weights = weights if whole else means[0].new_zeros(*means[0].shape[:3], len(grid))
-            for here in (slice(place, place + 1) for place in range(number)):
-                seen = self.observe(block.select(here), grid)
-                cloud = cast(Density, seen.cloud)
-                weights[here] += cloud.weights / BLOCKS
-                light = replace(seen, cloud=Density(grid[:2], cloud.weights[..., :2].clone()))
-                whole[here] = [joined([*whole[here], light])]
-        each = {
-            name: [getattr(one, name) for one in whole] for name in ("field", "mean", "variance", "force", "velocity")
-        }
-        parts: dict[str, Any] = {name: None if own[0] is None else torch.cat(own) for name, own in each.items()}
-        blocks = {"mean": torch.stack(means), "force": torch.stack(forces)}
-        return replace(whole[0], cloud=Density(grid, weights), blocks=blocks, **parts)
+        # what is no mean is the same in all blocks
+        few = self.observe(Ensemble(block.times, x[..., :2].clone(), block.records), grid[:: len(grid) - 1])
+        mean, force, number = torch.stack(means), torch.stack(forces), BLOCKS * block.count
+        middle = mean.mean(0)
+        known: dict[str, Any] = {"field": few.field if self.control else middle, "mean": middle, "force": force.mean(0)}
+        cloud = Density(grid, weights.view(*middle.shape[:3], -1))
+        blocks, variance = {"mean": mean, "force": force}, square - middle**2
+        return replace(few, cloud=cloud, variance=variance, count=number, blocks=blocks, **known)
 
     def data(self, seed: int = 0, realisations: int | None = None) -> dict[str, Observations]:
         """`observed` of every split, by name.
