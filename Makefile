@@ -38,6 +38,7 @@ pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a m
 # second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as baseline; \
 	from ibvonns.paper.floors import truth_scores as truth; \
+	from ibvonns.paper.information import trained_without_density; \
 	from ibvonns.paper.limits import entropy_limits; \
 	from ibvonns.paper.results import result; \
 	from ibvonns.paper.studies import STUDIES;
@@ -45,6 +46,7 @@ TOOK := $(BIN)/python book/running.py
 seeds: $(INSTALLED) ## train what the chapters read into the cache: 22 minutes, or nothing to do
 	@echo "Training what the cache has not from this very library: all of it takes about 22 minutes."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
+	@$(TOOK) 'trap without its density' $(RUN) trained_without_density()"
 	@export OMP_NUM_THREADS=1; \
 	$(TOOK) 'mixture, strains alone, truth of the trap' \
 		$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from math import log, sqrt
+from pathlib import Path
 
 import pytest
 import torch
-from experiments import small, untrained
+from experiments import in_small, small, untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ibvonns.ensemble import Density
+from ibvonns.paper import information as module
 from ibvonns.paper.information import (
     decoded_information,
     exact_information,
@@ -18,6 +20,7 @@ from ibvonns.paper.information import (
     neighbour_information,
     pooled_entropy,
     spacing_information,
+    trained_without_density,
     without_density,
 )
 from ibvonns.paper.studies import STUDIES
@@ -42,7 +45,7 @@ def test_neighbours_know_no_monotone_map() -> None:
     x, z = channel(0.8)
     expected = neighbour_information(x, z[:, None])
     assert neighbour_information(x, (z.exp() - 3 * (-z).exp())[:, None]) == expected
-    assert neighbour_information(x**3, -z[:, None]) == pytest.approx(expected, abs=1e-3)  # ties by rounding
+    assert neighbour_information(x**3, -z[:, None]) == pytest.approx(expected, abs=2e-3)  # ties by rounding
 
 
 def test_a_variable_that_tells_nothing_adds_nothing() -> None:
@@ -118,3 +121,20 @@ def test_without_density_nothing_else_changes() -> None:
     weights = dict(one.recipe.stages[0].weights) | {"density": 0.0}
     stage = replace(one.recipe.stages[0], weights=weights)
     assert study == replace(one, recipe=replace(one.recipe, stages=(stage,)))
+
+
+def test_a_model_without_density_is_trained_once(tmp_path: Path) -> None:
+    with in_small(tmp_path) as patch:
+        first = trained_without_density(steps=20)
+        patch.setattr(module, "fitted", None)  # the second time nothing is trained
+        again = trained_without_density(steps=20)
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), again.parameters(), strict=True))
+    assert first.seeds == [0, 1]
+
+
+def test_the_decoder_learns_what_an_encoder_tells_and_does_not_teach_it(tmp_path: Path) -> None:
+    with in_small(tmp_path):
+        short, long = (trained_without_density(steps=steps) for steps in (1, 300))
+        data = STUDIES["trap"].observed("train")
+    assert torch.equal(short.encode(data), long.encode(data))
+    assert (decoded_information(long, data) > decoded_information(short, data)).all()
