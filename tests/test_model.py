@@ -160,7 +160,7 @@ def test_prediction_at_a_point_is_the_rollout_and_the_slope_of_the_free_energy(k
     controls = seen.field[:, :, 0]
     path, _ = rollout(model.law, start, seen.times.diff(), controls[:, :-1], backend="reference")
     assert torch.allclose(run.alpha[:, :, 1:], path[..., seen.field.shape[-1] :], rtol=1e-10)
-    assert torch.equal(run.alpha[:, :, 0], alpha[:, :, 0])
+    assert torch.allclose(run.alpha[:, :, 0], alpha[:, :, 0], rtol=0, atol=1e-12)
     assert torch.equal(run.field, seen.field.expand_as(run.field))
     for axis in range(controls.shape[-1]):  # a slope by central differences
         z = run.states.flatten(1, 2)
@@ -218,8 +218,9 @@ def test_another_start_is_taken_as_it_is(case: tuple[Model, Observations]) -> No
     alpha = model.encode(seen)[:, :, 0]
     run = model.predict(short(seen), alpha=alpha + 0.1)
     assert torch.equal(run.alpha[:, :, 0], alpha + 0.1)
-    assert same(tensors_of(model.predict(short(seen), alpha=alpha)),
-                tensors_of(model.predict(short(seen))))  # fmt: skip
+    ours, encoded = (tensors_of(model.predict(short(seen), alpha=each)) for each in (alpha, None))
+    for name, part in ours.items():  # a processor's matrix product may depend on the number of rows
+        assert torch.allclose(part, encoded[name], rtol=0, atol=1e-12, equal_nan=True)
 
 
 # --- files and plain numbers -----------------------------------------------------------------

@@ -147,6 +147,8 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("systems.chain.Chain.simulate", lambda _: CHAIN.simulate(ones(1, 2), BACK, 3, RANDOM), "times must increase stri"),
     ("systems.chain.Chain.simulate", lambda _: CHAIN.simulate(ones(1, 2), T2, 3, RANDOM), "times must have steps belo"),
     ("systems.chain.Chain.simulate_paper", lambda _: CHAIN.simulate_paper("zigzag"), "protocol must be one of"),
+    ("systems.chain.Chain.pulls", lambda _: CHAIN.pulls("zigzag", (0.2,)), "protocol must be one of"),
+    ("systems.chain.Chain.initial", lambda _: CHAIN.initial(-ones(1, 1)[0], 3, RANDOM), "length must be a finite num"),
     ("layouts.Point", lambda _: Point(0), "controls must be a whole"),
     ("layouts.Grid", lambda _: Grid(0, 2), "rows must be a whole"),
     ("layouts.Grid.bonds", lambda _: Grid(2, 3).bonds(5), "sites must number 2 x 3 on this grid, but number 5"),
