@@ -307,13 +307,13 @@ class Ensemble:
             ValueError: the grid is not uniform, or a realisation lies outside.
         """
         require(self.components == 1, f"components must be 1 on a grid, but are {self.components}")
+        spacing = Density(grid, grid[None]).spacing  # refuses a grid before the kernel, which checks nothing, writes
         shape = (*self.realisations.shape[:-1], len(grid))
         weights = self.realisations.new_zeros(shape) if before is None else shaped("before", before, shape)
         (low, high), first, last = self.realisations.aminmax(), grid[0], grid[-1]
         spans = f"[{low:.4g}, {high:.4g}], but spans [{first:.4g}, {last:.4g}]"
         require(first <= low and high <= last, f"grid must span every realisation, {spans}")
         rows, sums = (part.flatten(0, -2).cpu() for part in (self.realisations, weights))
-        spacing = (last - first) / (len(grid) - 1)
         _share(rows.numpy(), float(first), float(spacing), share / self.count, sums.numpy())
         return Density(grid, weights if sums.data_ptr() == weights.data_ptr() else weights.copy_(sums.view(shape)))
 

@@ -140,6 +140,16 @@ def test_density_averages_each_replicas_own_times() -> None:
     )
 
 
+@pytest.mark.parametrize("grid", [[1.0], [1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.5, 3.0]])
+def test_a_grid_is_refused_before_anything_is_written(grid: list[float]) -> None:
+    memory = torch.zeros(1, 2, 1, len(grid) + 4, dtype=torch.float64)
+    ensemble = Ensemble(TIMES, torch.ones(1, 2, 1, 3, dtype=torch.float64))
+    for before in (memory[..., : len(grid)], memory.flatten()[: 2 * len(grid)].view(1, 2, 1, -1)):
+        with pytest.raises(ValueError, match="^grid must"):
+            ensemble.density(torch.tensor(grid, dtype=torch.float64), before)
+        assert not memory.any()
+
+
 def test_single_precision_can_be_compressed() -> None:
     positions = torch.rand(1, 2, 50, generator=torch.Generator().manual_seed(0))
     density = Ensemble(TIMES, positions).density(torch.linspace(-0.01, 1.01, 256))
