@@ -1,6 +1,7 @@
 """Prose and numbers together: what chapters say of noise and of limits stands beside what asserts it."""
 
 import re
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import jupytext
@@ -8,10 +9,15 @@ import pytest
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("0[2-7]*.md"))
 CLAIM = re.compile(r"\b(noise|floors?|at most|none|no model)\b", re.IGNORECASE)
+SUMMARY = "## What to remember"
 #: Beginnings of the sentences that need no cell beside them, and why.
 FREE = {
     "- **Windows grow from 1": "chapter 4 measures how the noise grows with time, in the figure that is named",
     "The velocity is prescribed, so that it has no noise": "by the way the data are made",
+    "A likelihood has a limit instead of a floor": "a definition",
+    "if the rollouts of a seed miss": "how the recipe works; tests/test_fit.py",
+    "on pulls that swell and fade": "the same",
+    "Appendix A.2 of the paper argues that there is": "what the paper says; the section goes on to test it",
     "All are asked about pulls that none has seen": "what `fit.astray` does; tests/test_fit.py",
 }
 
@@ -19,22 +25,26 @@ FREE = {
 def unproven(text: str) -> list[str]:
     """Sentences with a claim in them, with no assertion in the cells just before or just after.
 
-    The opening box of a chapter, which only announces, is left out, and so are exercises' questions.
+    A heading ends what is beside. The opening box of a chapter, which only announces, is left out,
+    and so are exercises' questions and the summary, which repeats.
     """
-    cells, found = jupytext.reads(text, fmt="md:myst").cells, []
-    for place, cell in enumerate(cells):
-        if cell.cell_type != "markdown":
-            continue
-        beside = []
-        for run in (cells[place - 1 :: -1] if place else [], cells[place + 1 :]):
-            while run and run[0].cell_type != "code":  # several pieces of prose may share a cell
-                run = run[1:]
-            while run and run[0].cell_type == "code":
-                beside.append(run[0].source)
-                run = run[1:]
+    pieces: list[tuple[str, str]] = []  # "prose", "code" or "heading", in the chapter's order
+    for cell in jupytext.reads(text, fmt="md:myst").cells:
         prose = re.sub(r"```\{(admonition|exercise)\}.*?```", "", cell.source, flags=re.DOTALL)
-        if not any("assert" in source for source in beside):
-            found += [one for one in re.split(r"(?<=[.:?!])\s+|\n\n", prose) if CLAIM.search(one)]
+        for part in [cell.source] if cell.cell_type == "code" else re.split(r"(?m)^(#+ .*)$", prose):
+            kind = "code" if cell.cell_type == "code" else "heading" if re.match("#+ ", part) else "prose"
+            pieces.append((kind, part))
+    found = []
+    for place, (kind, part) in enumerate(pieces):
+        headings = [one for other, one in pieces[:place] if other == "heading"]
+        if kind != "prose" or headings[-1:] == [SUMMARY]:
+            continue
+        beside: list[tuple[str, str]] = []
+        for run in (pieces[:place][::-1], pieces[place + 1 :]):
+            run = list(dropwhile(lambda one: one[0] == "prose", run))  # several pieces may share a cell
+            beside += takewhile(lambda one: one[0] == "code", run)
+        if not any("assert" in source for _, source in beside):
+            found += [one for one in re.split(r"(?<=[.:?!])\s+|\n\n", part) if CLAIM.search(one)]
     return [one for one in found if not one.startswith(tuple(FREE))]
 
 
@@ -49,6 +59,8 @@ def test_a_claim_without_an_assertion_is_found() -> None:
     assert unproven(said + cell.format("x = 1")) == ["Here the noise decides."]
     assert unproven(said + cell.format("assert 1 < 2")) == []
     assert unproven("Nothing.\n\n" + cell.format("x = 1")) == []
+    assert unproven(said + "## Another\n\n" + cell.format("assert 1 < 2")) == ["Here the noise decides."]
+    assert unproven(f"{SUMMARY}\n\n{said}") == []
 
 
 def test_no_sentence_is_excused_that_is_not_there() -> None:
