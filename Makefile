@@ -43,8 +43,8 @@ RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as
 	from ibvonns.paper.results import result; \
 	from ibvonns.paper.studies import STUDIES;
 TOOK := $(BIN)/python book/running.py
-seeds: $(INSTALLED) ## train what the chapters read into the cache: 22 minutes, or nothing to do
-	@echo "Training what the cache has not from this very library: all of it takes about 22 minutes."
+seeds: $(INSTALLED) ## train what the chapters read into the cache: half an hour, or nothing to do
+	@echo "Training what the cache has not from this very library: all of it takes about half an hour."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
 	@$(TOOK) 'trap without its density' $(RUN) trained_without_density()"
 	@export OMP_NUM_THREADS=1; \
