@@ -29,7 +29,7 @@ from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.validation import finite, increasing, shaped
 
-__all__ = ["Gaussians", "Springs", "chain_springs", "first_state", "trap_springs"]
+__all__ = ["Gaussians", "Springs", "bell", "chain_springs", "first_state", "trap_springs"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,22 @@ class Springs:
         (k1, k2), (l1, l2) = self.stiffness, self.wells
         ratio = middle / deviation
         right, left = torch.special.ndtr(ratio), torch.special.ndtr(-ratio)
-        bell = torch.exp(-0.5 * ratio**2) / (2 * torch.pi) ** 0.5
+        edge = bell(ratio)
         force = k1 * (middle + l1) * left + k2 * (middle - l2) * right
-        force = force + (k2 - k1) * deviation * bell
-        return force, k1 * left + k2 * right - (k1 * l1 + k2 * l2) * bell / deviation
+        force = force + (k2 - k1) * deviation * edge
+        return force, k1 * left + k2 * right - (k1 * l1 + k2 * l2) * edge / deviation
+
+
+def bell(x: Tensor) -> Tensor:
+    """Density of a standard normal variable.
+
+    Args:
+        x: of any shape.
+
+    >>> bell(torch.zeros(1))
+    tensor([0.3989])
+    """
+    return torch.exp(-0.5 * x**2) / (2 * torch.pi) ** 0.5
 
 
 def chain_springs(chain: Chain) -> Springs:

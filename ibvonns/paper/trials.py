@@ -12,7 +12,7 @@ from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import each_error, relative_error
 from ibvonns.model import Model
 from ibvonns.observations import observe
-from ibvonns.paper.stiv import Gaussians, chain_springs, first_state
+from ibvonns.paper.stiv import Gaussians, bell, chain_springs, first_state
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
@@ -207,7 +207,7 @@ def marginal_energy(chain: Chain, strains: Tensor, points: int = 501, width: flo
     grid = torch.linspace(-3, 7, points, dtype=torch.float64)
     times = torch.arange(len(strains), dtype=torch.float64)  # states in their place
     weights = Ensemble(times, strains[None]).density(grid).weights[0]
-    near = torch.exp(-0.5 * ((grid[:, None] - grid) / width) ** 2) / (width * (2 * torch.pi) ** 0.5)
+    near = bell((grid[:, None] - grid) / width) / width
     logs = (weights @ near).clamp_min(1e-300).log()
     return (weights * (chain.potential(grid) + chain.temperature * logs)).sum((-2, -1))
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
-from ibvonns.paper.stiv import Springs, chain_springs
+from ibvonns.paper.stiv import Springs, bell, chain_springs
 from ibvonns.systems.chain import Chain
 from ibvonns.validation import finite, increasing, require, shaped
 
@@ -230,12 +230,8 @@ def _crossed(middle: Tensor, deviation: Tensor, after: Tensor, slope: Tensor, no
     """<1>, <y'>, <y'^2> over y' > 0, of a Gaussian cut at y < 0 that takes a step to y'."""
     top = (-middle / deviation).clamp(-5.9, 6)[..., None]
     points = -6 + (top + 6) * (NODES + 1) / 2
-    weight = (top + 6) / 2 * WEIGHTS * _bell(points) / torch.special.ndtr(top)
+    weight = (top + 6) / 2 * WEIGHTS * bell(points) / torch.special.ndtr(top)
     mean, noise = after[..., None] + (slope * deviation)[..., None] * points, noise[..., None]
-    above, edge = torch.special.ndtr(mean / noise), noise * _bell(mean / noise)
+    above, edge = torch.special.ndtr(mean / noise), noise * bell(mean / noise)
     parts = (above, mean * above + edge, (mean**2 + noise**2) * above + mean * edge)
     return [(weight * part).sum(-1) for part in parts]
-
-
-def _bell(x: Tensor) -> Tensor:
-    return torch.exp(-0.5 * x**2) / (2 * torch.pi) ** 0.5
