@@ -1,13 +1,14 @@
 """The cache: what a computation gave, kept under a key of all that can change it."""
 
 import ast
+import errno
 import hashlib
+import json
 import logging
 import os
 import platform
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -20,7 +21,7 @@ from platformdirs import user_cache_path
 
 from ibvonns.files import load_json, save_json
 
-__all__ = ["cache_folder", "cached", "key_of", "sources"]
+__all__ = ["cache_folder", "cached", "key_of", "sources", "stored"]
 
 PACKAGE = "ibvonns"
 _log = logging.getLogger(__name__)
@@ -81,28 +82,54 @@ def cache_folder() -> Path:
     """Where results are kept: the user's cache, or a temporary folder where that cannot be written.
 
     The environment variable XDG_CACHE_HOME moves it on Linux.
+
+    Raises:
+        OSError: neither can be written.
     """
-    return _writable(user_cache_path(PACKAGE))
+    try:
+        return _writable(user_cache_path(PACKAGE))
+    except RuntimeError:  # the system knows no home of the user
+        return _writable(Path("~"))
 
 
 @cache
 def _writable(folder: Path) -> Path:
     try:
+        if not folder.is_absolute():  # "~", as an older platformdirs has it
+            raise FileNotFoundError(errno.ENOENT, "there is no home", str(folder))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
         spare = Path(tempfile.gettempdir()) / f"{PACKAGE}-{getattr(os, 'getuid', int)()}"
-        _log.warning("results are kept in %s: %s; set XDG_CACHE_HOME to choose", spare, error)
         spare.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and (spare.is_symlink() or spare.stat().st_uid != os.getuid()):
+            spare = Path(tempfile.mkdtemp(prefix=f"{PACKAGE}-"))  # another user has taken the name
+        _log.warning("results are kept in %s: %s; set XDG_CACHE_HOME to choose", spare, error)
         return spare
+
+
+def stored(path: Path, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of a file of the cache; None if there is none, or if it is damaged, which is said.
+
+    Args:
+        path: of the file.
+        read: raises FileNotFoundError, or ValueError or OSError for what cannot be read.
+    """
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _log.warning("what the cache holds is made anew: %s", error)
+        return None
 
 
 def cached(name: str, parts: object, compute: Callable[[], Any], module: Path) -> Any:
     """What `compute` gives, as JSON, from the cache if this very code has computed it before.
 
-    An entry that is damaged is made anew. Several processes may ask for it at once: each writes a
-    whole file.
+    An entry that is damaged is made anew, and so is one that may not be read; it is said. Several
+    processes may ask for it at once: each computes it and writes a whole file.
 
     Args:
         name: of the file, before its key.
@@ -112,10 +139,11 @@ def cached(name: str, parts: object, compute: Callable[[], Any], module: Path) -
 
     Raises:
         ValueError: NaN or infinity in the result, which JSON does not know.
-        OSError: neither the cache nor a temporary folder can be written.
+        OSError: neither the cache nor a temporary folder can be written, or the disk is full.
     """
     path = cache_folder() / f"{name}-{key_of(module, name, parts)[:16]}.json"
-    with suppress(FileNotFoundError, ValueError):
-        return load_json(path)
-    save_json(path, compute())
-    return load_json(path)
+    if (found := stored(path, lambda file: [load_json(file)])) is None:  # a list, for a result may be None
+        content = compute()
+        save_json(path, content)
+        found = [json.loads(json.dumps(content))]  # as from the file, which another process may just replace
+    return found[0]

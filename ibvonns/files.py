@@ -1,47 +1,76 @@
 """Files: written whole or not at all, and read with a sentence where they are damaged."""
 
+import errno
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["draft", "load_json", "load_tensors", "save_json", "save_tensors"]
+__all__ = ["load_json", "load_tensors", "save_json", "save_tensors", "write"]
 
 
-@contextmanager
-def draft(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file beside `path` to be written, which then takes its place; gone if the writing fails.
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, whole or not at all: a reader, or a run that is killed, meets the old one or the new.
 
-    A reader, or a run that is killed half-way, meets either the old file or the new one. The draft
-    has a name of its own, so that two processes may write at once; links are followed, and what is
-    no regular file (a device) is written in place. The folder is made if there is none.
+    What is written takes the place of `path` at once. Until then it has no name, or, where the system
+    knows no files without one, that of a draft beside it, its own, so that several processes may write.
+    Links are followed; what is no regular file (a device, a pipe) is written in place; a new file is for
+    all whom the umask does not exclude, and one that is replaced keeps its mode. The folder is made if
+    there is none.
+
+    Args:
+        path: of the file.
+        content: of it.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: it cannot be written, for example because the disk is full; with the path.
     """
-    target = Path(path).resolve()
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        yield target
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    mask = os.umask(0)
-    os.umask(mask)
     try:
-        yield Path(name)
-        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~mask)
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        try:
+            old: int | None = os.stat(path).st_mode
+        except FileNotFoundError:
+            old = None
+        if old is not None and not stat.S_ISREG(old):
+            Path(path).write_bytes(content)
+            return
+        target = Path(os.path.realpath(path))
+        if old is not None and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name[:40]}.{token_hex(4)}")
+        try:
+            _fill(draft, content)
+            if old is not None:
+                os.chmod(draft, stat.S_IMODE(old))
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _fill(draft: Path, content: bytes) -> None:
+    """Write a new file, named when it is whole, so that no kill leaves a part of one."""
+    nameless, flags = getattr(os, "O_TMPFILE", 0), os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(draft.parent, nameless | flags, 0o666) if nameless and Path("/proc/self/fd").exists() else -1
+    except OSError:  # the file system knows none
+        handle = -1
+    named = handle < 0
+    with open(os.open(draft, os.O_CREAT | os.O_EXCL | flags, 0o666) if named else handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if not named:  # a folder is named so that links are followed; the path is absolute all the same
+            os.link(f"/proc/self/fd/{file.fileno()}", draft, src_dir_fd=file.fileno(), follow_symlinks=True)
 
 
 def save_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -49,11 +78,9 @@ def save_json(path: str | os.PathLike[str], content: Any) -> None:
 
     Raises:
         ValueError: NaN or infinity in it, which JSON does not know.
-        OSError: as `draft`.
+        OSError: as `write`.
     """
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-    with draft(path) as file:
-        file.write_text(text + "\n", encoding="utf-8")
+    write(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def load_json(path: str | os.PathLike[str]) -> Any:
@@ -74,14 +101,14 @@ def _reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         raise FileNotFoundError(f"path must name an existing file, but {os.fspath(path)!r} is none")
     try:
         yield
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"path must name a whole {kind} file, but {os.fspath(path)!r} is damaged ({error})") from None
 
 
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write named tensors to a safetensors file, whole or not at all (`draft`).
+    """Write named tensors to a safetensors file, whole or not at all (`write`).
 
     Args:
         path: of the file; its folder is made if there is none.
@@ -89,7 +116,7 @@ def save_tensors(
         metadata: texts by name, kept in the same file.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: as `write`.
 
     >>> from tempfile import TemporaryDirectory
     >>> import torch
@@ -105,8 +132,7 @@ def save_tensors(
         name: part.clone() if memory.count(at) > 1 else part
         for (name, part), at in zip(plain.items(), memory, strict=True)
     }
-    with draft(path) as file:
-        file.write_bytes(save(plain, dict(metadata or {})))  # in place where `path` is a device
+    write(path, save(plain, dict(metadata or {})))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,14 +11,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ibvonns.cache import stored
 from ibvonns.ensemble import Ensemble
+from ibvonns.files import load_tensors
 from ibvonns.layouts import Layout
 from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
 from ibvonns.networks import copy_replica
 from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Recipe
-from ibvonns.training import History, TrainingError, train
+from ibvonns.training import History, TrainingError, run_of, train
 
 __all__ = ["Fit", "Score", "astray", "disagreement", "fit", "fitted", "scores", "unsound"]
 
@@ -172,23 +174,33 @@ def _trained(
 ) -> tuple[History, list[int]]:
     """Train a fresh model, each seed from the best of its draws; the history, and those draws."""
     seeds, number, draws = model.seeds, recipe.candidates, [0] * len(model.seeds)
-    files = [None if folder is None else Path(folder) / f".{name}-{seeds[0]}.safetensors" for name in ("draws", "rest")]
+    files = list[Path]()
+
+    def checkpoint(of: Model, plan: Recipe) -> Path | None:
+        """A file that no other run writes, so that it is this run's to go on from, and to remove."""
+        if folder is None:
+            return None
+        files.append(Path(folder) / f".checkpoint-{run_of(of, data, plan)[:24]}.safetensors")
+        if stored(files[-1], load_tensors) is None:
+            files[-1].unlink(missing_ok=True)
+        return files[-1]
+
     if number > 1:
         many = Model([seed + RESTART * n for seed in seeds for n in range(number)], model.architecture)
-        opening = train(many, data, replace(recipe, stages=recipe.stages[:1]), files[0])
+        plan = replace(recipe, stages=recipe.stages[:1])
+        opening = train(many, data, plan, checkpoint(many, plan))
         weights = recipe.stages[0].weights
         loss = torch.stack([weights[name] * terms[-5:].mean(0) for name, terms in opening.items()]).sum(0)
         draws = loss.nan_to_num(torch.inf).unflatten(0, (len(seeds), number)).argmin(1).tolist()
         places = [number * index + best for index, best in enumerate(draws)]
         for index, place in enumerate(places):
             copy_replica(model, index, many, place)
-    history = train(model, data, recipe, files[1], first=int(number > 1))
+    history = train(model, data, recipe, checkpoint(model, recipe), first=int(number > 1))
     if number > 1:
         for name, terms in opening.items():
             history[name][: len(terms)] = terms[:, places]
     for file in files:
-        if file is not None:
-            file.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
     return history, draws
 
 

@@ -1,6 +1,7 @@
 """Training: every replica of a model at once, with checkpoints, and what stops a run."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ from ibvonns.optimiser import SOAP
 from ibvonns.recipe import Recipe, Stage
 from ibvonns.validation import require
 
-__all__ = ["History", "TrainingError", "train"]
+__all__ = ["History", "TrainingError", "run_of", "train"]
 
+_log = logging.getLogger(__name__)
 #: Terms of the loss at every tenth step by name, (records, replicas); NaN where one was not asked.
 History = dict[str, Tensor]
 SAFE_EVERY = 25  # steps between two states to which a replica may be put back
@@ -42,8 +44,14 @@ def _progress(total: int, done: int, label: str) -> Iterator[Progress]:
         yield bar
 
 
-def _fingerprint(model: Model, data: Observations, recipe: Recipe) -> str:
-    """Identifies a run: recipe, seeds, architecture and data."""
+def run_of(model: Model, data: Observations, recipe: Recipe) -> str:
+    """A digest that identifies a run: of recipe, seeds, architecture and data.
+
+    Args:
+        model: that is trained.
+        data: the training observations.
+        recipe: of the training.
+    """
     digest = hashlib.sha256(f"{recipe} {model.seeds} {model.architecture}".encode())
     for part in [*vars(data).values(), *vars(data.cloud).values()]:
         if isinstance(part, Tensor):
@@ -102,12 +110,15 @@ def train(
     recipe = recipe or Recipe.of(model.law.layout)
     data = replace(data.coarser(recipe.coarse), blocks={})
     model.set_scales(data)
-    run = _fingerprint(model, data, recipe) if checkpoint is not None else ""
+    run = run_of(model, data, recipe) if checkpoint is not None else ""
     begun: dict[str, Tensor] = {}
     if checkpoint is not None and Path(checkpoint).exists():
-        begun, metadata = load_tensors(checkpoint)
-        what = f"checkpoint must belong to this recipe, seeds and data, but {os.fspath(checkpoint)!r} is of another run"
-        require(metadata.get("run") == run, f"{what}: remove it or name another file")
+        what = f"checkpoint must belong to this recipe, seeds and data, but {os.fspath(checkpoint)!r} is"
+        try:
+            begun, metadata = load_tensors(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{what} damaged: remove it or name another file ({error})") from None
+        require(metadata.get("run") == run, f"{what} of another run: remove it or name another file")
     steps = [stage.steps if number >= first else 0 for number, stage in enumerate(recipe.stages)]
     names = [name for name in TERMS if any(name in stage.weights for stage in recipe.stages)]
     records = sum(-(-stage.steps // 10) for stage in recipe.stages)
@@ -124,7 +135,10 @@ def train(
                 continue
             own, since = _Run(model, data, recipe, stage, optimiser), int(begun.get("done", done)) - done
             if begun:
-                require((own.live | kept).keys() <= begun.keys(), f"{what}: it lacks what this optimiser remembers")
+                require(
+                    (own.live | kept).keys() <= begun.keys(),
+                    f"{what} of another run: it lacks what this optimiser remembers",
+                )
                 for name, part in (own.live | kept).items():
                     part.copy_(begun[name])
                 own.safe, begun = own.copied(), {}
@@ -139,7 +153,10 @@ def train(
                 whole = all(bool(part.isfinite().all()) for part in own.parameters)
                 if checkpoint is not None and whole and (step + 1) % recipe.checkpoint_every == 0:
                     parts = {**own.live, **kept, "done": torch.tensor(done + step + 1)}
-                    save_tensors(checkpoint, parts, {"run": run})
+                    try:
+                        save_tensors(checkpoint, parts, {"run": run})
+                    except OSError as error:  # weeks of training are worth more than a file
+                        _log.warning("step %d: training goes on, but its checkpoint cannot be kept: %s", step, error)
     model.freeze(data)
     return history
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ibvonns
-from ibvonns.cache import cache_folder, cached, key_of, sources
+from ibvonns.cache import _writable, cache_folder, cached, key_of, sources
 
 PACKAGE = Path(ibvonns.__file__).parent
 HERE = PACKAGE / "cache.py"
@@ -51,13 +51,64 @@ def test_a_result_is_computed_once_and_known_by_its_inputs(home: Path) -> None:
     assert len(made) == 4 == len(list(home.iterdir()))
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"x": ', "\x00"])
-def test_a_damaged_entry_is_made_anew(content: str, home: Path) -> None:
+@pytest.mark.parametrize("content", ["", "{", '{"x": ', "\x00", "[" * 100_000])
+def test_a_damaged_entry_is_made_anew_and_said_once(content: str, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     cached("thing", 1, lambda: {"x": 1}, HERE)
     (entry,) = home.iterdir()
     entry.write_text(content, encoding="utf-8")
-    assert cached("thing", 1, lambda: {"x": 1}, HERE) == {"x": 1}
+    for _ in range(2):
+        assert cached("thing", 1, lambda: {"x": 1}, HERE) == {"x": 1}
     assert json.loads(entry.read_text(encoding="utf-8")) == {"x": 1}
+    (told,) = caplog.messages
+    assert str(entry) in told and "made anew" in told
+
+
+def test_an_entry_that_may_not_be_read_is_made_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a colleague's in a shared cache, of a mode of 0600."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    cached("thing", 1, lambda: 5, HERE)
+    monkeypatch.setattr("ibvonns.cache.load_json", refuse)
+    assert cached("thing", 1, lambda: 6, HERE) == 6 and "Permission denied" in caplog.text
+
+
+def test_a_full_disk_is_an_error_with_the_path(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=f"No space left on device: '{home}"):
+        cached("thing", 1, lambda: 5, HERE)
+    assert list(home.iterdir()) == []
+
+
+def test_none_is_a_result(home: Path) -> None:
+    made = []
+    for _ in range(2):
+        assert cached("nothing", 1, lambda: made.append(1), HERE) is None
+    assert made == [1]
+
+
+@pytest.mark.parametrize("answer", ["error", "~"])
+def test_without_a_home_a_temporary_folder_serves(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def homeless(_: str) -> Path:
+        if answer == "error":
+            raise RuntimeError("could not determine the home directory")
+        return Path("~/.cache")
+
+    monkeypatch.setattr("ibvonns.cache.user_cache_path", homeless)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    _writable.cache_clear()
+    assert cache_folder().parent == tmp_path and "set XDG_CACHE_HOME" in caplog.text
+    assert not (tmp_path / "~").exists()
+    _writable.cache_clear()
 
 
 def test_two_processes_that_finish_at_once_do_not_fail() -> None:

@@ -1,5 +1,6 @@
 """Files: whole or not there, with the modes of other files, links and devices left what they are."""
 
+import errno
 import json
 import os
 import stat
@@ -12,7 +13,7 @@ import torch
 from toys import few_of, frozen
 
 from ibvonns.ensemble import Ensemble
-from ibvonns.files import draft, load_json, load_tensors, save_json, save_tensors
+from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.model import load
 
 #: Each way to write a file: a function of a path and a number that is written.
@@ -65,18 +66,74 @@ def test_failing_write_leaves_the_old_file_and_nothing_else(
     write(path, 0)
     before = path.read_bytes()
 
-    def fail(*arguments: Any, **_: Any) -> None:
-        names = [str(part) for part in arguments if isinstance(part, (str, Path))]
-        with open(names[0], "wb") as half:
-            half.write(before[:20])
-        raise OSError("no space left on device")
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(OSError, match="no space"):
-        write(path, 1)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, fail)
+            with pytest.raises(OSError, match="No space left on device: '.*numbers'$"):
+                write(path, 1)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux's")
+def test_a_full_disk_is_told_with_the_path(write: Callable[[Path, int], None]) -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write(Path("/dev/full"), 1)
+
+
+def test_a_pipe_of_the_shells_is_written(tmp_path: Path) -> None:
+    """As `>(...)` gives it: a name of which no folder can be made."""
+    reader, writer = os.pipe()
+    save_json(f"/proc/self/fd/{writer}" if Path("/proc/self/fd").exists() else f"/dev/fd/{writer}", {"a": 1})
+    assert json.loads(os.read(reader, 1000)) == {"a": 1}
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text("mine")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for whom is not root, of a mode of 0444
+    with pytest.raises(PermissionError, match="mine.json"):
+        save_json(path, 1)
+    assert path.read_text() == "mine"
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        save_json(tmp_path / "loop", 1)
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(tmp_path: Path) -> None:
+    save_json(tmp_path / ("n" * 250 + ".json"), 1)
+    assert load_json(tmp_path / ("n" * 250 + ".json")) == 1
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_kill_leaves_the_old_file_and_no_part_of_the_new(
+    tmp_path: Path, flag: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system writes without a name; elsewhere what is interrupted removes its draft."""
+    seen: list[list[str]] = []
+
+    def killed(*_: Any) -> None:
+        seen.append([path.name for path in tmp_path.iterdir()])
+        raise KeyboardInterrupt
+
+    if not flag:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("no file without a name here")
+    save_json(tmp_path / "x", 1)
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_json(tmp_path / "x", 2)
+    assert load_json(tmp_path / "x") == 1 and len(list(tmp_path.iterdir())) == 1
+    assert flag <= (seen == [["x"]])
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -125,19 +182,6 @@ def test_what_is_no_regular_file_is_written_in_place(tmp_path: Path, write: Call
     finally:
         os.close(reader)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "link", "pipe"]
-
-
-def test_two_drafts_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    with draft(path) as one, draft(path) as other:
-        one.write_text("one")
-        other.write_text("other")
-        assert not path.exists()
-    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(KeyboardInterrupt), draft(path) as third:
-        third.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_json_comes_back_as_it_was_and_knows_no_nan(tmp_path: Path) -> None:

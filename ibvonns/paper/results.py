@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from math import inf, isfinite
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ibvonns.cache import cache_folder, cached, key_of
+from ibvonns.cache import cache_folder, cached, key_of, stored
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.fit import fitted
 from ibvonns.model import Model, load
@@ -169,19 +168,19 @@ def result(study: str | Study, seeds: int | None = None) -> tuple[Model, History
     """
     one, folder = study_of(study), study_folder(study, seeds)
 
-    def stored() -> tuple[Model, History, dict[str, Any]]:
-        history, metadata = load_tensors(folder / "history.safetensors")
-        model, told = load(folder / "model.safetensors"), json.loads(metadata["told"])
-        with suppress(FileNotFoundError, ValueError):
-            metrics = load_metrics(folder / "metrics.json")
-            if metrics.get("scored") == key_of(Path(__file__)):
-                return model, history, metrics
-        return model, history, _scored(one, model, one.data(), told, 0, folder)
+    def trained(file: Path) -> tuple[Model, History, dict[str, Any]]:
+        history, metadata = load_tensors(file)
+        return load(folder / "model.safetensors"), history, json.loads(metadata.get("told", ""))
 
-    with suppress(FileNotFoundError, ValueError):
-        return stored()
-    reproduce(study, seeds)
-    return stored()
+    found = stored(folder / "history.safetensors", trained)
+    if found is None:
+        reproduce(study, seeds)
+        found = trained(folder / "history.safetensors")
+    model, history, told = found
+    metrics = stored(folder / "metrics.json", load_metrics)
+    if metrics is None or metrics.get("scored") != key_of(Path(__file__)):
+        metrics = _scored(one, model, one.data(), told, 0, folder)
+    return model, history, metrics
 
 
 def flow_likelihoods(
