@@ -50,8 +50,10 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from ibvonns.compiled import INTERPRETED, compiled
 from ibvonns.law import Law
 from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
@@ -122,7 +124,7 @@ ACTIVATIONS = {
 BARE: Any = {"fastmath": FAST, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 inner: Decorator = njit(**BARE)
-entry: Decorator = njit(fastmath=FAST, nogil=True, cache=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
+entry: Decorator = compiled(fastmath=FAST, no_cfunc_wrapper=True)
 
 
 def _bent(p: Any) -> Any:
@@ -613,6 +615,7 @@ class _Rollout(torch.autograd.Function):
         return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
         weights, wide, path, run, dtype = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
@@ -684,7 +687,7 @@ def fuses(law: Any, z: Tensor) -> bool:
     >>> fuses(law, torch.zeros(1, 3, 1, 2, dtype=torch.float64))
     True
     """
-    if not isinstance(law, Law):
+    if INTERPRETED or not isinstance(law, Law):
         return False
     depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
     return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64

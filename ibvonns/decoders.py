@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from ibvonns.compiled import INTERPRETED
 from ibvonns.ensemble import Density
 from ibvonns.likelihood import HALF_LOG, flow_nll, mixture_nll
 from ibvonns.networks import MLP, Generators
@@ -87,7 +88,8 @@ class Decoder(nn.Module):
     def nll(self, data: Observations, z: Tensor) -> Tensor:
         """-<log q(x | z)> of each row in nats, by the weights of the grid: (replicas, rows).
 
-        In one compiled pass in double precision on the processor; else by `log_density`.
+        In one compiled pass in double precision on the processor; else, and where the gradient by the
+        grid or its weights is asked, by `log_density`.
 
         Args:
             data: rows (conditions, times, sites), with their positions on a grid.
@@ -99,7 +101,8 @@ class Decoder(nn.Module):
         cloud = data.cloud
         assert isinstance(cloud, Density)  # `Architecture` sees to it
         weights = cloud.weights.flatten(0, -2)
-        if z.device.type == "cpu" and z.dtype == torch.float64:
+        data_too = cloud.grid.requires_grad or weights.requires_grad
+        if z.device.type == "cpu" and z.dtype == torch.float64 and not (data_too or INTERPRETED):
             return self.compiled(cloud.grid, weights, z)
         return -(weights * self.log_density(cloud.grid.expand(*z.shape[:2], -1), z)).sum(-1)
 

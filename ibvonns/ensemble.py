@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from numba import njit
 from torch import Tensor
 
+from ibvonns.compiled import compiled
 from ibvonns.files import load_tensors, save_tensors
-from ibvonns.validation import count, finite, increasing, positive, require, shaped
+from ibvonns.validation import count, finite, increasing, positive, require, shaped, tensor
 
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
@@ -90,8 +90,8 @@ class Density:
             return self.expectation(values)
         return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
 
-    def shifted(self, by: float) -> "Density":
-        """The same ensembles, moved by a length."""
+    def shifted(self, by: Tensor) -> "Density":
+        """The same ensembles, moved by a length, of shape (1,)."""
         return replace(self, grid=self.grid + by)
 
     def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Density":
@@ -193,8 +193,8 @@ class Samples:
         rows = x.flatten(0, -3) if times is None else x[:, times].movedim(1, 0).flatten(1, -3)
         return features(rows.flatten(-3, -2)).unflatten(1, rows.shape[-3:-1]).mean(2)
 
-    def shifted(self, by: float) -> "Samples":
-        """The same ensembles, moved by a length in every direction."""
+    def shifted(self, by: Tensor) -> "Samples":
+        """The same ensembles, moved by a length in each direction, shape (components,)."""
         return Samples(self.positions + by)
 
     def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Samples":
@@ -218,6 +218,8 @@ Cloud = Density | Samples
 class Ensemble:
     """Realisations of a stochastic system under several conditions, with its macroscopic records.
 
+    Tensors, or NumPy's arrays and lists, which become tensors: in single precision what is, else in double.
+
     Attributes:
         times: shape (times,), strictly increasing.
         realisations: microscopic positions, shape (conditions, times, ..., realisations), with one
@@ -226,7 +228,8 @@ class Ensemble:
         components: of a position.
 
     Raises:
-        ValueError: NaN, wrong shape, unsorted times or an empty ensemble.
+        ValueError: NaN, wrong shape, unsorted times, an empty ensemble, or tensors that require a gradient.
+        TypeError: no real numbers.
 
     >>> times = torch.tensor([0.0, 0.1], dtype=torch.float64)
     >>> pair = Ensemble(times, torch.tensor([[[1.0, 3.0], [2.0, 4.0]]], dtype=torch.float64))
@@ -240,9 +243,15 @@ class Ensemble:
     components: int = 1
 
     def __post_init__(self) -> None:
+        known = {name: tensor(f"records[{name!r}]", record) for name, record in self.records.items()}
+        parts = {"times": tensor("times", self.times), "realisations": tensor("realisations", self.realisations)}
+        for name, part in {**parts, "records": known}.items():
+            object.__setattr__(self, name, part)
+        for name, part in parts.items():
+            require(not part.requires_grad, f"{name} must not require a gradient, but do: give `{name}.detach()`")
         increasing("times", self.times)
         several = count("components", self.components) > 1
-        shape = tuple(finite("realisations", self.realisations).shape)
+        shape = tuple(self.realisations.shape)
         require(0 not in shape, f"realisations must hold at least 1 realisation, but has shape {shape}")
         wanted = f"(conditions, {len(self.times)}, ..., realisations)" + several * " and then components"
         good = (
@@ -250,7 +259,7 @@ class Ensemble:
         )
         require(good, f"realisations must have shape {wanted}, but has shape {shape}")
         for name, record in self.records.items():
-            came = tuple(finite(f"records[{name!r}]", record).shape)
+            came = tuple(record.shape)
             require(came[:2] == shape[:2], f"records[{name!r}] must begin with shape {shape[:2]}, but has shape {came}")
 
     def __repr__(self) -> str:
@@ -338,7 +347,7 @@ class Ensemble:
         return cls(tensors["times"], tensors["realisations"], records, int(metadata.get("components", "1")))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _share(samples: Any, first: float, spacing: float, each: float, weights: Any) -> None:
     """Rows of samples, each of the same weight, shared between grid points."""
     for row in range(len(samples)):

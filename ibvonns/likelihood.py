@@ -20,16 +20,18 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ibvonns.validation import shaped
+from ibvonns.compiled import compiled
+from ibvonns.validation import require, shaped
 
 __all__ = ["flow_nll", "mixture_nll"]
 
 HALF_LOG = 0.5 * log(2 * pi)
-TINY = 1e-300  # sums below it, 690 widths out, count as this
+TINY = 1e-280  # sums below it, some 650 widths out, are taken by their logarithms
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     """Rows low to high; parts are log weights, centres, log deviations, each (rows, k)."""
     components = parts.shape[2]
@@ -55,7 +57,29 @@ def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: 
                 slopes[2, row, k] -= share * (standard[k] ** 2 - 1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
+def _log_sum(logs: Any) -> Any:
+    top = logs.max()
+    return top + np.log(np.exp(logs - top).sum())
+
+
+@njit(error_model="numpy")
+def _far(x: float, a: Any, b: Any, log_c: Any, slopes: Any) -> Any:
+    """log q so far out that sums underflow; its derivatives by log a, b, log c are left in slopes."""
+    p = a * x + b
+    log_s = np.minimum(p, 0.0) - np.log1p(np.exp(-np.abs(p)))
+    log_t = log_s - p
+    low, high, steep = log_c + log_s, log_c + log_t, log_c + np.log(a) + log_s + log_t
+    below, above, dense = _log_sum(low), _log_sum(high), _log_sum(steep)
+    y = below - above
+    low, high, steep = np.exp(low - below) * (-y - 1), np.exp(high - above) * (y - 1), np.exp(steep - dense)
+    s, t = np.exp(log_s), np.exp(log_t)
+    by_p = low * t - high * s + steep * (t - s)
+    slopes[0], slopes[1], slopes[2] = by_p * a * x + steep, by_p, low + high + steep
+    return dense - below - above - 0.5 * y * y - HALF_LOG
+
+
+@compiled(error_model="numpy")
 def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     r"""Rows low to high; parts are log a, b, log c, each (rows, d).
 
@@ -67,7 +91,7 @@ def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int
     whose derivatives by S, T, D are (-y - 1) / S, (y - 1) / T, 1 / D.
     """
     d = parts.shape[2]
-    s, t = np.empty(d), np.empty(d)
+    s, t, far = np.empty(d), np.empty(d), np.empty((3, d))
     for row in range(low, high):
         a, c = np.exp(parts[0, row]), np.exp(parts[2, row])
         for j, w in enumerate(weights[row % len(weights)]):
@@ -82,7 +106,10 @@ def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int
                 below += c[k] * s[k]
                 above += c[k] * t[k]
                 dense += c[k] * a[k] * big * small
-            below, above, dense = max(below, TINY), max(above, TINY), max(dense, TINY)
+            if not min(below, above, dense) > TINY:
+                value[row] -= w * _far(grid[j], a, parts[1, row], parts[2, row], far)
+                slopes[:, row] -= w * far
+                continue
             log_below, log_above = np.log(below), np.log(above)
             y = log_below - log_above
             value[row] -= w * (np.log(dense) - log_below - log_above - 0.5 * y * y - HALF_LOG)
@@ -113,6 +140,7 @@ class _Compressed(torch.autograd.Function):
         return value.unflatten(0, front)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
         (slopes,) = ctx.saved_tensors
         return None, None, None, *(bars[0][..., None] * slopes)
@@ -122,6 +150,13 @@ def _nll(kernel: Callable[..., None], grid: Tensor, weights: Tensor, **parts: Te
     shaped("grid", grid, ("points",))
     shaped("weights", weights, ("rows", len(grid)))
     first, *_ = parts.values()
+    for name, part in {"grid": grid, "weights": weights, **parts}.items():
+        if part.dtype != torch.float64 or part.device.type != "cpu":
+            raise TypeError(
+                f"{name} must be of torch.float64 on the processor, but is of {part.dtype} on {part.device}"
+            )
+    for name, part in ("grid", grid), ("weights", weights):
+        require(not part.requires_grad, f"{name} must not require a gradient: `log_density` gives one, this does not")
     for name, part in parts.items():
         shaped(name, part, ("replicas", len(weights), first.shape[-1]))
     return _Compressed.apply(kernel, grid, weights, *parts.values())
@@ -141,7 +176,8 @@ def mixture_nll(grid: Tensor, weights: Tensor, logs: Tensor, centres: Tensor, de
         Shape (replicas, rows). All tensors in double precision, on the processor.
 
     Raises:
-        ValueError: wrong shape.
+        ValueError: wrong shape, or a grid or weights that require a gradient.
+        TypeError: another precision, or another device.
 
     >>> one = torch.ones(1, 1, 1, dtype=torch.float64)
     >>> at_centre = mixture_nll(one[0, 0], one[0], 0 * one, one, one)
@@ -165,7 +201,8 @@ def flow_nll(grid: Tensor, weights: Tensor, log_a: Tensor, b: Tensor, log_c: Ten
         Shape (replicas, rows). All tensors in double precision, on the processor.
 
     Raises:
-        ValueError: wrong shape.
+        ValueError: wrong shape, or a grid or weights that require a gradient.
+        TypeError: another precision, or another device.
 
     >>> zero = torch.zeros(1, 1, 1, dtype=torch.float64)
     >>> nll = flow_nll(zero[0, 0], zero[0] + 1, zero, zero, zero)  # y = x, of slope 1

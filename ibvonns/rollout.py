@@ -102,7 +102,7 @@ def rollout(
     require(pulled or velocity is not None, "force and velocity must not both be None: a driven end needs one")
     given = [start, *weights, *(part for part in parts.values() if part is not None)]
     graded = torch.is_grad_enabled() and any(part.requires_grad for part in given)
-    driving = any(part is not None and part.requires_grad for part in (field, force, velocity))
+    driving = any(part is not None and part.requires_grad for part in (steps, field, force, velocity))
     fused = backend != "reference" and fuses(law, start)
     if backend != "reference":
         _say(fused)
