@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ibvonns.ensemble import Cloud, Samples
 from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
-from ibvonns.validation import count, finite, shaped
+from ibvonns.validation import count, shaped, tensor
 
 __all__ = ["GAUGE_EVERY", "Encoder"]
 
@@ -78,16 +78,17 @@ class Encoder(nn.Module):
         return alpha - self.rho(self.features(torch.full_like(self.position[:1], self.reference)))
 
     def shift(self, cloud: Cloud, by: float) -> Tensor:
-        """Change of the raw alpha per length when whole ensembles are shifted.
+        """Change of the raw alpha when whole ensembles are shifted, by the deviation of all positions.
 
         Args:
             cloud: compressed ensembles.
-            by: how far either way, a length: a central difference is taken.
+            by: how far either way, in these deviations: a central difference is taken.
 
         Returns:
-            Shape (replicas, rows, internal), one over the unit of the positions.
+            Shape (replicas, rows, internal); no unit of the positions enters.
         """
-        moved = [self.rho(cloud.shifted(step).average(self.features)) for step in (by, -by)]
+        step = by * self.position[1]
+        moved = [self.rho(cloud.shifted(way).average(self.features)) for way in (step, -step)]
         return (moved[0] - moved[1]) / (2 * by)
 
     def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +171,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: NaN, wrong shape or an empty ensemble.
         """
-        shaped("realisations", finite("realisations", realisations), ("rows", "realisations"))
+        realisations = shaped("realisations", tensor("realisations", realisations), ("rows", "realisations"))
         rows = realisations[..., None].split(count("block", block))
         return torch.cat([self(Samples(some)) for some in rows], 1)
 

@@ -12,6 +12,7 @@ layout, what the sites lose the bonds dissipate, but for the work done at an end
 """
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ibvonns.validation import choice, count
 
-__all__ = ["Grid", "Layout", "Point", "Ring", "Row", "forces", "layout_of", "moved", "named"]
+__all__ = ["Grid", "Layout", "Point", "Ring", "Row", "bonds_of", "forces", "layout_of", "moved", "named"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def named(layout: Layout) -> dict[str, Any]:
     >>> named(Grid(2, 3))
     {'kind': 'Grid', 'rows': 2, 'columns': 3}
     """
-    return {"kind": type(layout).__name__, **asdict(layout)}
+    sizes = {name: int(size) for name, size in asdict(layout).items()}  # NumPy's are no JSON
+    return {"kind": type(layout).__name__, **sizes}
 
 
 def layout_of(values: dict[str, Any]) -> Layout:
@@ -160,6 +162,17 @@ def layout_of(values: dict[str, Any]) -> Layout:
     return KINDS[choice("layout", sizes.pop("kind"), KINDS)](**sizes)
 
 
+@cache
+def bonds_of(layout: Layout, sites: int) -> tuple[Tensor, Tensor]:
+    """`bonds` of a layout, made once: they are asked for at each step of a rollout.
+
+    Args:
+        layout: of the sites.
+        sites: how many.
+    """
+    return layout.bonds(sites)
+
+
 def forces(layout: Layout, tension: Tensor, end: Tensor | None = None) -> Tensor:
     """Thermodynamic force of each bond, Eqs. (44), (45): (..., sites, directions).
 
@@ -171,7 +184,7 @@ def forces(layout: Layout, tension: Tensor, end: Tensor | None = None) -> Tensor
     >>> forces(Row(), torch.tensor([1.0, 3.0]), torch.tensor(7.0))[:, 0].tolist()
     [2.0, 4.0]
     """
-    head = layout.bonds(tension.shape[-1])[0].to(tension.device)
+    head = bonds_of(layout, tension.shape[-1])[0].to(tension.device)
     here = tension[..., None, :].expand(*tension.shape[:-1], *head.shape)
     beyond = here if end is None else end[..., None, None]
     ahead = torch.where(head < 0, beyond, tension[..., head.clamp_min(0)])
@@ -188,7 +201,7 @@ def moved(layout: Layout, velocity: Tensor) -> Tensor:
     >>> moved(Ring(), torch.tensor([[1.0], [3.0], [0.0]])).tolist()
     [1.0, 2.0, -3.0]
     """
-    tail = layout.bonds(velocity.shape[-2])[1].to(velocity.device)
+    tail = bonds_of(layout, velocity.shape[-2])[1].to(velocity.device)
     v = velocity.movedim(-1, -2)
     behind = v.gather(-1, tail.clamp_min(0).expand(v.shape)).masked_fill(tail < 0, 0.0)
     return (v - behind).sum(-2)

@@ -33,7 +33,7 @@ class Sampling:
         along: share of the rolled-out states in the end term, beside the recorded ones.
         power: the squared error after j steps is divided by j to this power: 1 for the noise of a
             sum of j steps, 2 for a relative error of a rate.
-        by: how far whole clouds are shifted in the shift term.
+        by: how far whole clouds are shifted in the shift term, in deviations of all positions.
 
     Raises:
         ValueError: a number below what makes sense.
@@ -47,7 +47,7 @@ class Sampling:
     free: int = 20
     along: float = 0.06
     power: int = 1
-    by: float = 0.05
+    by: float = 0.04
 
     def __post_init__(self) -> None:
         for name, least in {"turns": 1, "compared": 1, "free": 1, "power": 1, "fixed": 0, "asked": 0}.items():

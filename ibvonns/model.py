@@ -19,7 +19,7 @@ from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
-from ibvonns.validation import choice, count, finite, positive, require, shaped
+from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
 
 __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
@@ -78,13 +78,15 @@ class Architecture:
     law: str = "potentials"
 
     def __post_init__(self) -> None:
-        positive("spacing", self.spacing)
-        positive("wells", self.wells)
-        count("sigmoids", self.sigmoids)
-        count("components", self.components)
         _law(self.law)
         choice("decoder", self.decoder, DECODERS)
-        count("internal", self.internal, 0 if self.decoder == "flow" and self.bonds else 1)
+        least = {"sigmoids": 1, "components": 1, "internal": 0 if self.decoder == "flow" and self.bonds else 1}
+        plain: dict[str, float] = {name: count(name, getattr(self, name), value) for name, value in least.items()}
+        plain |= {name: positive(name, getattr(self, name)) for name in ("spacing", "wells")}
+        if self.reference is not None:
+            plain["reference"] = tensor("reference", self.reference).item()
+        for name, value in plain.items():  # NumPy's numbers are no JSON
+            object.__setattr__(self, name, value)
         fits = self.decoder == "gaussian" or self.components == 1
         require(fits, f"decoder must be 'gaussian' for positions of several components, but is {self.decoder!r}")
         point = self.decoder == "mixture" and not self.bonds
@@ -148,7 +150,7 @@ class Model(nn.Module):
         architecture: of all of them.
 
     Raises:
-        ValueError: no seed, or one below 0.
+        ValueError: no seed, or one below 0 or from 2**32 on.
 
     >>> from ibvonns.layouts import Point
     >>> model = Model([0, 1], Architecture(Point(), decoder="gaussian"))
@@ -158,7 +160,7 @@ class Model(nn.Module):
 
     def __init__(self, seeds: Sequence[int], architecture: Architecture):
         super().__init__()
-        self.seeds, self.architecture = list(seeds), architecture
+        self.seeds, self.architecture = [count("seed", seed, 0) for seed in seeds], architecture
         a, rngs = architecture, generators(self.seeds)
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
@@ -359,7 +361,7 @@ class Model(nn.Module):
         odd = sorted(state.keys() ^ law["tensors"].keys())
         require(not odd, f"law must hold this architecture's tensors, but differs in {odd}")
         for name, old in state.items():
-            new = torch.as_tensor(law["tensors"][name], dtype=old.dtype)
+            new = finite(f"law's tensor {name!r}", torch.as_tensor(law["tensors"][name], dtype=old.dtype))
             if new.numel() != old.numel():
                 shaped(f"law's tensor {name!r}", new, old.shape)
             old.copy_(new.reshape(old.shape))  # an empty list has lost its shape
@@ -387,7 +389,10 @@ def load(path: str | os.PathLike[str]) -> Model:
         law = load_json(path)
     else:
         tensors, metadata = load_tensors(path)
-        law = {**json.loads(metadata.get(KIND, "{}")), "tensors": tensors}
+        try:
+            law = {**json.loads(metadata.get(KIND, "{}")), "tensors": tensors}
+        except (TypeError, ValueError):  # no JSON, or none of a dictionary
+            law = {}
     known = isinstance(law, dict) and law.get("kind") == KIND
     require(known, f"path must name a saved model, but {os.fspath(path)!r} holds none")
     return Model.restored(law)

@@ -164,7 +164,7 @@ def observe(
             low, high = map(float, part.realisations.aminmax())
             # a margin of a point on either side, so that rounding leaves no realisation outside; the
             # points are multiples of the step, so that grids of later parts fit that of the first
-            step = step or max(high - low, 1e-12 * abs(high)) / (points - 4)
+            step = step or (max(high - low, 1e-12 * abs(high)) or 1.0) / (points - 4)
             places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
             yield _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
 

@@ -10,7 +10,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from ibvonns.validation import choice, finite, increasing, shaped
+from ibvonns.validation import choice, increasing, shaped, tensor
 
 __all__ = ["PROTOCOLS", "pulled_length"]
 
@@ -59,5 +59,5 @@ def pulled_length(name: str, velocities: Tensor, times: Tensor) -> Tensor:
     tensor([[0.0000, 0.7585]])
     """
     choice("protocol", name, PROTOCOLS)
-    shaped("velocities", finite("velocities", velocities), ("conditions",))
-    return velocities[:, None] * PROTOCOLS[name](increasing("times", times))
+    velocities = shaped("velocities", tensor("velocities", velocities), ("conditions",))
+    return velocities[:, None] * PROTOCOLS[name](increasing("times", tensor("times", times)))

@@ -222,13 +222,13 @@ POINT = Recipe(
 )
 BONDS = Recipe(
     (  # lower rates end in poorer minima
-        Stage((Phase(0, 150),), {"density": 1.0, "shift": 0.1}, learning_rate=3e-2),
+        Stage((Phase(0, 150),), {"density": 1.0, "shift": 0.06}, learning_rate=3e-2),
         Stage((Phase(1, 150, 15, hold=True), Phase(1, 250, 15)),
-              {"density": 0.5, "shift": 0.1, "field": 1.0, "internal": 0.3, "end": 30.0}, clip=3.0),
+              {"density": 0.5, "shift": 0.06, "field": 1.0, "internal": 0.3, "end": 30.0}, clip=3.0),
         # half of the rate ends with larger errors after as many steps
         Stage((Phase(6, 60, 8), Phase(20, 60, 4), Phase(20, 100, 4, stride=3), Phase(50, 300, 2, stride=3),
                Phase(100, 550, 1, stride=3), Phase(300, 360, 1)),
-              {"density": 2.0, "shift": 0.6, "field": 5.0, "internal": 2.0, "end": 200.0},
+              {"density": 2.0, "shift": 0.36, "field": 5.0, "internal": 2.0, "end": 200.0},
               learning_rate=2.6e-2, clip=3.0, rescues=4),
     ),
     candidates=4,

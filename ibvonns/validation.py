@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
 
+import numpy
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-__all__ = ["choice", "count", "finite", "increasing", "positive", "require", "shaped"]
+__all__ = ["choice", "count", "finite", "increasing", "positive", "require", "seeded", "shaped", "tensor"]
 
 
 def require(holds: object, sentence: str) -> None:
@@ -42,7 +45,7 @@ def positive(name: str, value: float, least: float | None = None) -> float:
     >>> positive("sharpness", 0, least=0.0)
     0.0
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers are such
         raise TypeError(f"{name} must be a number, but is of type {type(value).__name__}")
     allowed = "above 0" if least is None else f"of at least {least}"
     good = (value > 0 if least is None else value >= least) and value < math.inf
@@ -51,7 +54,7 @@ def positive(name: str, value: float, least: float | None = None) -> float:
 
 
 def count(name: str, value: int, minimum: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `minimum`, else raise.
+    """Return `value` as an int if it is a whole number of at least `minimum`, else raise.
 
     Args:
         name: of the argument, for the message.
@@ -66,10 +69,10 @@ def count(name: str, value: int, minimum: int = 1) -> int:
     Traceback (most recent call last):
     ValueError: seeds must be a whole number of at least 1, but is 0
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, but is of type {type(value).__name__}")
     require(value >= minimum, f"{name} must be a whole number of at least {minimum}, but is {value}")
-    return value
+    return int(value)
 
 
 def choice(name: str, value: str, allowed: Iterable[str]) -> str:
@@ -91,6 +94,57 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
     listing = ", ".join(repr(entry) for entry in names)
     require(value in names, f"{name} must be one of {listing}, but is {value!r}")
     return value
+
+
+def seeded(seed: int, name: str = "seed") -> Generator:
+    """A generator on the processor. No other seed gives its numbers: a generator tells 2**32 of them apart.
+
+    Args:
+        seed: from 0 on, below 2**32.
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: another seed.
+
+    >>> seeded(2**32)
+    Traceback (most recent call last):
+    ValueError: seed must be below 4294967296, where seeds begin to repeat, but is 4294967296
+    """
+    number = count(name, seed, 0)
+    require(number < 2**32, f"{name} must be below {2**32}, where seeds begin to repeat, but is {number}")
+    return Generator().manual_seed(number)
+
+
+def tensor(name: str, values: Any) -> Tensor:
+    """`values` as a finite tensor in single or double precision, else raise.
+
+    Arrays of NumPy's in single or double precision share their memory with the tensor where that can
+    be; what is whole, read-only or of another precision is copied.
+
+    Args:
+        name: of the argument, for the message.
+        values: a tensor, or what NumPy takes for an array of numbers.
+
+    Raises:
+        ValueError: NaN or infinite values.
+        TypeError: no numbers, complex ones, or a tensor without values (of the device "meta").
+
+    >>> tensor("times", [0, 1])
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    if not isinstance(values, Tensor):
+        try:
+            array = numpy.asarray(values)
+        except ValueError:  # rows of different lengths
+            array = numpy.asarray(None)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must hold real numbers, but is of type {type(values).__name__} of {array.dtype}")
+        kept = array.dtype in (numpy.float32, numpy.float64) and array.dtype.isnative and array.flags.writeable
+        values = torch.from_numpy(numpy.ascontiguousarray(array) if kept else array.astype(numpy.float64))
+    if values.is_meta or values.dtype.is_complex or values.dtype == torch.bool:
+        what = "of the device meta" if values.is_meta else f"of {values.dtype}"
+        raise TypeError(f"{name} must hold real numbers, but is {what}")
+    return finite(name, values if values.dtype in (torch.float32, torch.float64) else values.double())
 
 
 def finite(name: str, values: Tensor) -> Tensor:

@@ -144,13 +144,15 @@ def test_alpha_of_some_times_is_that_of_all(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_shift_is_the_slope_of_alpha_along_a_shift(kind: str) -> None:
+    """In units of the deviation of all positions, each component by its own."""
     encoder, step = frozen(kind).encoder, 1e-4
+    deviation = encoder.position[1]
     some = seen_of(kind).cloud.at(slice(None, None, 20))
 
     def moved(by: float) -> Density | Samples:
         if isinstance(some, Density):
-            return Density(some.grid + by, some.weights)
-        return Samples(some.positions + by)
+            return Density(some.grid + by * deviation, some.weights)
+        return Samples(some.positions + by * deviation)
 
     with torch.no_grad():
         slope = (encoder.raw(moved(step)) - encoder.raw(moved(-step))) / (2 * step)

@@ -122,7 +122,7 @@ def test_samples_average_select_and_join_like_the_realisations() -> None:
     for replica, factor in enumerate((1, 2)):
         assert torch.allclose(each[replica], factor * found[:, own[replica]])
     assert torch.equal(samples.at(slice(3, 5)).positions, samples.positions[:, 3:5])
-    assert torch.equal(samples.shifted(0.5).positions, samples.positions + 0.5)
+    assert torch.equal(samples.shifted(torch.tensor([0.5, 0.5])).positions, samples.positions + 0.5)
     assert samples.coarser(4).positions.shape == (2, 61, 1, 15, 2)
     assert torch.equal(samples.joined(samples, 0.5).positions[..., 60:, :], samples.positions)
 

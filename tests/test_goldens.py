@@ -1,6 +1,7 @@
 """Numbers of the library before one law served every layout; `goldens.py` says how each was made."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,11 @@ def data_entries() -> Entries:
 def terms(model: Model, data: Observations, names: tuple[str, ...], *where: Any) -> Tensor:
     """Terms of a loss in the old order, 0 where there are none."""
     window, held, step = where
-    look = Recipe.of(model.architecture.layout).look
+    deviation = float(model.encoder.position[1, 0])
+    look = replace(Recipe.of(model.architecture.layout).look, by=0.05 / deviation)
     found = loss_terms(model, data, window, STARTS, look, held, step, backend="reference")
+    if "shift" in found:
+        found["shift"] = found["shift"] / deviation**2  # the old term was per unit of strain
     assert found.keys() <= set(names) | {"shift"}  # that of a trap had no weight, and has none
     return torch.stack([found.get(name, torch.zeros(len(SEEDS), dtype=torch.float64)) for name in names])
 
@@ -142,10 +146,10 @@ def chain_entries(decoder: str, internal: int) -> Entries:
         "encodings": alpha[:, ::2, ::100, ::3],
         "nll": model.nll(data, alpha),
     }
-    look = Recipe.of(Row()).look
     cloud = data.cloud.at(slice(None, None, 100))
     spread = model.encoder.raw(cloud).var(1, unbiased=False, keepdim=True)
-    here["drift"] = (model.encoder.shift(cloud, look.by).square() / spread).mean((1, 2))
+    deviation = float(model.encoder.position[1, 0])  # the old term was per unit of strain, by steps of it
+    here["drift"] = (model.encoder.shift(cloud, 0.05 / deviation).square() / spread).mean((1, 2)) / deviation**2
     names = ("density", "shift", "field", "internal", "end")
     held = model.encoder.standardised(data)[0]
     for step in (0, 1, 3):

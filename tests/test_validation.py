@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -59,6 +60,12 @@ ROW, POINT, FREE = frozen("row"), frozen("point"), Law(RNGS, Ring())
 ALPHA, Z, STATES, PULL = ones(1, 3, 1), ones(1, 3, 2), ones(1, 2, 3, 2), ones(2, 1)
 SHORT = Stage((Phase(0, 1),), {"density": 1.0})
 TOO_LONG = Recipe((Stage((Phase(400, 1),), {"end": 1.0}),))
+
+
+def nll_parts(graded: int = -1) -> list[Tensor]:
+    """Grid, weights and three parameters of a likelihood, one of which may require a gradient."""
+    parts = [ones(4), ones(2, 4), *(ones(1, 2, 2) for _ in "abc")]
+    return [part.requires_grad_(place == graded) for place, part in enumerate(parts)]
 
 
 def soap() -> SOAP:
@@ -344,6 +351,25 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("losses.Sampling", lambda _: Sampling(by=0.0), "by must be"),
     ("training.train", lambda _: trained(field=0 * SEEN.field), "deviation of the field must be a finite number above"),
     ("training.train", lambda _: training.train(ROW, SEEN), "data"),
+    ("validation.seeded", lambda _: validation.seeded(2**32), "seed must be below 4294967296"),
+    ("validation.seeded", lambda _: validation.seeded(-1), "seed must be a whole number of at least 0"),
+    ("validation.seeded", lambda _: validation.seeded(FLOAT), "seed must be a whole number", TypeError),
+    ("networks.generators", lambda _: generators([0, 2**32]), "seed must be below"),
+    ("validation.tensor", lambda _: validation.tensor("x", [[1], [1, 2]]), "x must hold real numbers", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", np.array([1j])), "x must hold real numbers", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", None), "x must hold real numbers", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", ["a"]), "x must hold real numbers", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", np.array([True])), "x must hold real numbers", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", torch.ones(1, device="meta")), "x must hold", TypeError),
+    ("validation.tensor", lambda _: validation.tensor("x", [np.nan]), "x must be finite"),
+    (
+        "ensemble.Ensemble",
+        lambda _: Ensemble(FULL.times, FULL.realisations.clone().requires_grad_()),
+        "realisations must not",
+    ),
+    ("likelihood.mixture_nll", lambda _: mixture_nll(*nll_parts(0)), "grid must not require a gradient"),
+    ("likelihood.mixture_nll", lambda _: mixture_nll(*nll_parts(1)), "weights must not require a gradient"),
+    ("likelihood.flow_nll", lambda _: flow_nll(*(part.float() for part in nll_parts())), "grid must be of", TypeError),
     ("training.train", lambda _: trained(recipe=TOO_LONG), "window must be below the number of times, 301, but is 400"),
     ("fit.fit", lambda _: fit(FULL, Point(), seeds=[], control="pulled_length"), "seeds must name"),
     ("fit.fit", lambda _: fit(PAIR, Point(), "pulled_length"), "ensemble must hold the record"),
@@ -362,7 +388,7 @@ EXEMPT = {
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
     NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score layouts.Layout
-        layouts.Point.bonds layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
+        layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
         losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
         protocols.PROTOCOLS recipe.Recipe.of recipe.Stage.rate_at
         rollout.BACKENDS systems.chain.LENGTHS systems.chain.VELOCITY systems.trap.VELOCITIES
@@ -372,15 +398,15 @@ EXEMPT = {
         ensemble.Density.at ensemble.Density.reaching ensemble.Samples.average ensemble.Samples.shifted
         ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined fit.fitted fit.unsound fit.astray
         metrics.each_error fit.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
-        losses.Sampling.times model.Model.states model.Model.freeze model.Model.encode networks.copy_replica
-        systems.trap.stable_steps""",
-    WRITES: "files.draft files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save",
+        losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
+        networks.copy_replica systems.trap.stable_steps""",
+    WRITES: "files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save",
     BASE: """law.Scales.step decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
         decoders.Decoder.compiled decoders.Decoder.nll decoders.FlowDecoder.compiled
         decoders.MixtureDecoder.compiled""",
 }
 # what is the compiled loop's, the cache's, the paper's and the show's own has tables beside its tests
-ELSEWHERE = ("adjoint", "cache", "paper", "show")
+ELSEWHERE = ("adjoint", "cache", "compiled", "paper", "show")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)])

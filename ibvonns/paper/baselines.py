@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from ibvonns.cache import cached
 from ibvonns.fit import fitted
 from ibvonns.law import Scales
-from ibvonns.layouts import Layout
+from ibvonns.layouts import Layout, bonds_of
 from ibvonns.model import LAWS, Model
 from ibvonns.networks import MLP, softplus
 from ibvonns.paper.studies import STUDIES
@@ -79,7 +79,7 @@ class NeuralLaw(Scales):
             ValueError: a driven end of which nothing is known.
         """
         layout, state = self.layout, self.scaled(z)
-        head, _ = layout.bonds(z.shape[2])
+        head, _ = bonds_of(layout, z.shape[2])
         if layout.driven:
             head = head[:, :-1]
         here = state[:, :, : head.shape[1]]

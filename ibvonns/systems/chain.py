@@ -11,7 +11,7 @@ consistent set; the paper's numbers, Eq. (38), come without units.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
+from math import ceil, sqrt
 
 import numpy
 import torch
@@ -20,12 +20,14 @@ from torch import Generator, Tensor
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import Values, paper_times, stable_steps
-from ibvonns.validation import count, finite, positive, require, shaped
+from ibvonns.validation import count, positive, require, seeded, shaped, tensor
 
 __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 
 #: First total lengths of Sec. 4.1: even entries are for training, odd for test.
 LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))
+FINE = 22.3  # points of a grid of strains to a thermal width, at least
+MOST = 30_000  # points of such a grid: convolving more takes minutes
 VELOCITY = 0.05  #: v of the pulled end in Sec. 4.1, a length per time.
 
 
@@ -94,7 +96,7 @@ class Chain:
         >>> Chain().potential(torch.tensor([0.0, 2.0]))  # the two wells
         tensor([0., 0.])
         """
-        finite("strain", strain)
+        strain = tensor("strain", strain)
         first, second = (0.5 * self.natural_length * value for value in self.stiffness)
         shifted = strain - self.well_strain
         return torch.where(strain <= self.barrier_strain, first * strain**2, second * shifted**2)
@@ -108,7 +110,7 @@ class Chain:
         Raises:
             ValueError: NaN.
         """
-        return self._tension(finite("strain", strain))
+        return self._tension(tensor("strain", strain))
 
     def _tension(self, strain: Tensor) -> Tensor:
         first, second = self.stiffness
@@ -117,7 +119,9 @@ class Chain:
 
     # --- equilibrium -------------------------------------------------------------------------
 
-    def equilibrium(self, length: float, realisations: int, generator: Generator, spacing: float = 0.01) -> Tensor:
+    def equilibrium(
+        self, length: float, realisations: int, generator: Generator, spacing: float | None = None
+    ) -> Tensor:
         r"""Independent draws from the equilibrium of the chain at a fixed total length (chapter 4).
 
         The law is prod_i w(eps_i) delta(sum_i eps_i - S) with w = exp(-V/kBT). Let W_k be the
@@ -131,13 +135,15 @@ class Chain:
             length: total length, natural lengths included.
             realisations: how many draws.
             generator: source of every random number.
-            spacing: of the grid of strains; the error of the law falls as its square.
+            spacing: of the grid of strains; a 22nd of the narrower well's thermal width if not given. The
+                error of the law falls as its square.
 
         Returns:
             Strains, shape (realisations, springs); each row sums to length / L0 - n.
 
         Raises:
-            ValueError: no realisation, a length or a spacing that is not above 0.
+            ValueError: no realisation, a length or a spacing that is not above 0, a spacing as wide as the
+                narrower well, or one that takes a grid of more than 30 000 points.
 
         >>> strains = Chain().equilibrium(0.2, 3, torch.Generator().manual_seed(0))
         >>> bool((strains.sum(1) - 10).abs().max() < 1e-12)
@@ -145,24 +151,45 @@ class Chain:
         """
         total = positive("length", length) / self.natural_length - self.springs
         count("realisations", realisations)
-        strains, sums = _sums(self, total / self.springs, positive("spacing", spacing))
+        narrow = min(self._widths)
+        # a whole number of points to a unit of strain
+        spacing = 1 / ceil(FINE / narrow) if spacing is None else positive("spacing", spacing)
+        wide = f"spacing must be below the narrower well's thermal width at this temperature, {narrow:.3g}, but is"
+        require(spacing < narrow, f"{wide} {spacing:.3g}")
+        strains, sums = _sums(self, total / self.springs, spacing)
         levels = torch.rand(realisations, self.springs - 1, generator=generator, dtype=torch.float64)
         # block by block: the densities of all at once would not fit into the processor's cache
         return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
 
+    @property
+    def _widths(self) -> tuple[float, float]:
+        """Thermal widths of the two wells, strains."""
+        first, second = (sqrt(self.temperature / self.natural_length / value) for value in self.stiffness)
+        return first, second
+
     def _tilted(self, mean: float, spacing: float) -> tuple[Tensor, Tensor]:
         """Grid of strains and normalised weights exp(-V/kBT + theta eps) with the wanted mean."""
-        widest = sqrt(self.temperature / (min(self.stiffness) * self.natural_length))
+        widest = max(self._widths)
         low, high = min(mean, 0.0) - 10 * widest, max(mean, self.well_strain) + 10 * widest
-        strains = low + spacing * torch.arange(int((high - low) / spacing) + 2, dtype=torch.float64)
+        points = (high - low) / spacing
+        require(points < 100 * MOST, _many(points))
+        strains = low + spacing * torch.arange(int(points) + 2, dtype=torch.float64)
         energy = self.potential(strains) / self.temperature
+
+        def tilted(theta: float) -> tuple[Tensor, float]:
+            weight = torch.softmax(theta * strains - energy, 0)
+            return weight, float((weight * strains).sum())
+
         lower, upper = -1e4, 1e4
+        while tilted(lower)[1] > mean or tilted(upper)[1] < mean:  # a cold chain
+            lower, upper = 2 * lower, 2 * upper
         for _ in range(200):  # bisection: the mean rises with theta
             theta = (lower + upper) / 2
-            weight = torch.softmax(theta * strains - energy, 0)
-            lower, upper = (theta, upper) if float((weight * strains).sum()) < mean else (lower, theta)
+            weight, at = tilted(theta)
+            lower, upper = (theta, upper) if at < mean else (lower, theta)
         seen = (weight > 1e-25 * weight.max()).nonzero()
         kept = slice(int(seen[0]), int(seen[-1]) + 1)  # what no draw reaches only costs time
+        require(len(strains[kept]) <= MOST, _many(len(strains[kept])))
         return strains[kept], weight[kept] / spacing
 
     # --- simulation --------------------------------------------------------------------------
@@ -219,12 +246,13 @@ class Chain:
         >>> pulled.realisations.shape
         torch.Size([1, 2, 10, 5])
         """
+        lengths, times = tensor("lengths", lengths).double(), tensor("times", times).double()
         steps, least = stable_steps(lengths, times, self.rate), float(lengths.min())
         require(least > 0, f"lengths must be above 0, but the smallest is {least:g}")
         shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
         strains = torch.empty(shape, dtype=torch.float64)
         if initial is not None:
-            strains[:, 0] = shaped("initial", finite("initial", initial), (shape[0], *shape[2:]))
+            strains[:, 0] = shaped("initial", tensor("initial", initial), (shape[0], *shape[2:]))
             missed = strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)
             off = float(missed.abs().max())
             same = off <= 1e-9 * self.springs
@@ -232,7 +260,7 @@ class Chain:
         else:
             strains[:, 0] = self.initial(lengths[:, 0], realisations, generator)
         if force is not None:
-            shaped("force", finite("force", force), shape[:2])
+            force = shaped("force", tensor("force", force), shape[:2])
             lengths = lengths.clone()
         stretch = torch.diff(lengths, dim=1) / self.natural_length
         amplitude = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
@@ -273,7 +301,7 @@ class Chain:
         >>> Chain().simulate_paper(lengths=(0.2,), realisations=2).realisations.shape
         torch.Size([1, 301, 10, 2])
         """
-        return self.simulate(*self.pulls(protocol, lengths), realisations, Generator().manual_seed(seed))
+        return self.simulate(*self.pulls(protocol, lengths), realisations, seeded(seed))
 
     def pulls(self, protocol: str, lengths: Values) -> tuple[Tensor, Tensor]:
         """Total lengths under a named protocol at the paper's times, (conditions, times), and these.
@@ -299,6 +327,12 @@ def _sums(chain: Chain, mean: float, spacing: float) -> tuple[Tensor, list[Tenso
         # a sum of positive products: no cancellation, unlike by FFT
         sums.append(torch.from_numpy(numpy.convolve(sums[-1].numpy(), weight.numpy())) * spacing)
     return strains, sums
+
+
+def _many(points: float) -> str:
+    return (
+        f"spacing must leave at most {MOST} points of the grid of strains at this temperature, but leaves {points:.3g}"
+    )
 
 
 def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:

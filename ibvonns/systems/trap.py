@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
-from ibvonns.validation import choice, count, finite, increasing, positive, require, shaped
+from ibvonns.validation import choice, count, finite, increasing, positive, require, seeded, shaped, tensor
 
 __all__ = ["VELOCITIES", "Trap", "paper_times", "stable_steps"]
 
@@ -55,10 +55,12 @@ def stable_steps(lengths: Tensor, times: Tensor, rate: float) -> Tensor:
     return steps
 
 
-def _matching(lengths: Tensor, means: Tensor) -> None:
-    one, other = tuple(finite("lengths", lengths).shape), tuple(finite("means", means).shape)
+def _matching(lengths: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    lengths, means = tensor("lengths", lengths), tensor("means", means)
+    one, other = tuple(lengths.shape), tuple(means.shape)
     fits = all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False))
     require(fits, f"means must match the shape of lengths, {one}, but has shape {other}")
+    return lengths, means
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Trap:
         >>> Trap().simulate(times[None], times, 5, torch.Generator().manual_seed(0)).count
         5
         """
+        lengths, times = tensor("lengths", lengths), tensor("times", times)
         steps = stable_steps(lengths, times, self.rate)
         count("realisations", realisations)
         shape = (len(lengths), len(times), realisations)
@@ -163,7 +166,7 @@ class Trap:
         times = paper_times()
         speeds = torch.tensor(velocities, dtype=torch.float64)
         lengths = pulled_length(protocol, speeds, times)
-        return self.simulate(lengths, times, realisations, Generator().manual_seed(seed))
+        return self.simulate(lengths, times, realisations, seeded(seed))
 
     # --- moments -----------------------------------------------------------------------------
 
@@ -187,8 +190,8 @@ class Trap:
         0.2838338208091532
         """
         choice("steps", steps, ("euler", "exact"))
-        increasing("times", times)
-        shaped("lengths", finite("lengths", lengths), ("conditions", len(times)))
+        times = increasing("times", tensor("times", times))
+        lengths = shaped("lengths", tensor("lengths", lengths), ("conditions", len(times)))
         means = [lengths[:, 0] / 2]
         for n, step in enumerate(torch.diff(times).tolist()):
             before, after, mean = lengths[:, n], lengths[:, n + 1], means[-1]
@@ -219,7 +222,7 @@ class Trap:
         True
         """
         choice("steps", steps, ("euler", "exact"))
-        increasing("times", times)
+        times = increasing("times", tensor("times", times))
         rest = self.equilibrium_deviation**2
         variances = [rest if initial is None else positive("initial", initial) ** 2]
         for step in torch.diff(times).tolist():
@@ -245,7 +248,7 @@ class Trap:
         >>> Trap().free_energy(torch.tensor(2.0), torch.tensor(1.0))
         tensor(1.)
         """
-        _matching(lengths, means)
+        lengths, means = _matching(lengths, means)
         return self.stiffness / 2 * ((lengths - means) ** 2 + means**2)
 
     def dissipation(self, rates: Tensor) -> Tensor:
@@ -257,8 +260,7 @@ class Trap:
         Raises:
             ValueError: NaN.
         """
-        finite("rates", rates)
-        return self.viscosity / 2 * rates**2
+        return self.viscosity / 2 * tensor("rates", rates) ** 2
 
     def dual_dissipation(self, forces: Tensor) -> Tensor:
         """phi = g^2 / (2 eta), the Legendre transform of `dissipation`, Eq. (7).
@@ -276,8 +278,7 @@ class Trap:
         >>> trap.dual_dissipation(force) + trap.dissipation(rate) - force * rate
         tensor(0.)
         """
-        finite("forces", forces)
-        return forces**2 / (2 * self.viscosity)
+        return tensor("forces", forces) ** 2 / (2 * self.viscosity)
 
     def thermodynamic_force(self, lengths: Tensor, means: Tensor) -> Tensor:
         """g = -df/d mu = k (lambda - 2 mu), a force, Eq. (24).
@@ -289,7 +290,7 @@ class Trap:
         Raises:
             ValueError: NaN, or shapes that do not match.
         """
-        _matching(lengths, means)
+        lengths, means = _matching(lengths, means)
         return self.stiffness * (lengths - 2 * means)
 
     def external_force(self, lengths: Tensor, means: Tensor) -> Tensor:
@@ -302,7 +303,7 @@ class Trap:
         Raises:
             ValueError: NaN, or shapes that do not match.
         """
-        _matching(lengths, means)
+        lengths, means = _matching(lengths, means)
         return self.stiffness * (lengths - means)
 
     def equilibrium_force(self, lengths: Tensor) -> Tensor:
@@ -314,5 +315,4 @@ class Trap:
         Raises:
             ValueError: NaN.
         """
-        finite("lengths", lengths)
-        return self.stiffness * lengths / 2
+        return self.stiffness * tensor("lengths", lengths) / 2

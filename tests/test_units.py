@@ -1,0 +1,97 @@
+"""No number of the library has a unit: what is learned does not know whether it was metres or lengths of one."""
+
+import pytest
+import torch
+from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, few_of
+
+from ibvonns import Architecture, Ensemble, Model, Observations, Prediction, observe, train
+from ibvonns.systems.chain import Chain
+from ibvonns.systems.trap import Trap
+
+BOLTZMANN = 4.11e-21  # kBT at room temperature, joules
+# powers of two, by which a product is exact: micrometres, milliseconds and piconewtons, about, in SI units
+LENGTH, TIME, FORCE = 2.0**-20, 2.0**-10, 2.0**-40
+
+
+def learned(kind: str, decoder: str, length: float, time: float, force: float) -> tuple[Observations, Prediction]:
+    """What a short training makes of the same particles in units that are so many times larger."""
+    few, bonds = few_of(kind), kind not in CONTROLS
+    units = {"external_force": force, "force_right": force, "force_up": force, "velocity": length / time}
+    records = {name: record * units.get(name, length) for name, record in few.records.items()}
+    # a strain has no unit; a density has one
+    position = 1.0 if kind == "row" else 1 / length if bonds else length
+    ensemble = Ensemble(few.times * time, few.realisations * position, records, few.components)
+    spacing = SPACING.get(kind, 1.0) * (length if bonds else 1.0)
+    answers = ANSWERS.get(kind, "external_force")
+    data = observe(ensemble, CONTROLS.get(kind, ()), answers, spacing=spacing, points=81)
+    parts = LAYOUTS[kind], spacing, 1, decoder, few.components
+    model = Model([0, 1], Architecture(*parts, wells=2.0 * position))
+    train(model, data, TINY[kind])
+    return data, model.predict(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [
+        ("point", "gaussian"),
+        ("plane", "gaussian"),
+        ("row", "flow"),
+        ("row", "mixture"),
+        ("ring", "flow"),
+        ("grid", "flow"),
+    ],
+)
+def test_training_is_the_same_to_the_bit_in_units_of_powers_of_two(kind: str, decoder: str) -> None:
+    _, plain = learned(kind, decoder, 1.0, 1.0, 1.0)
+    _, scaled = learned(kind, decoder, LENGTH, TIME, FORCE)
+    assert torch.equal(plain.alpha, scaled.alpha)
+    field = LENGTH if kind in CONTROLS else 1.0 if kind == "row" else 1 / LENGTH
+    assert torch.equal(plain.field * field, scaled.field)
+    if plain.force is not None and scaled.force is not None:
+        assert torch.equal(plain.force * FORCE, scaled.force)
+    if plain.velocity is not None and scaled.velocity is not None:
+        assert torch.equal(plain.velocity * LENGTH / TIME, scaled.velocity)
+
+
+def test_a_bead_of_a_micrometre_is_simulated_in_newtons_and_seconds() -> None:
+    """Stiffness in N/m, friction of water in N s/m: the variance is kBT / 2k, and the exact mean is met."""
+    trap = Trap(stiffness=1e-6, viscosity=1e-8, temperature=BOLTZMANN)
+    times = torch.linspace(0, 0.02, 101, dtype=torch.float64)
+    lengths = 1e-6 * torch.sin(300 * times)[None]
+    seen = trap.simulate(lengths, times, 4000, torch.Generator().manual_seed(0))
+    assert seen.variance()[0, 0].item() == pytest.approx(BOLTZMANN / 2e-6, rel=0.1)
+    missed = (seen.mean() - trap.mean(lengths, times)) / seen.standard_error()
+    assert missed.abs().max() < 5
+    data = observe(seen, "pulled_length")
+    assert (data.mean[..., 0, 0] - seen.mean()).abs().max() < 1e-12 * 1e-6
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e2, 1.0, 1e-2, 1e-3])
+def test_a_chain_is_drawn_at_its_own_temperature(factor: float) -> None:
+    """Where all springs are stretched beyond the second well they are Gaussian: variance kBT / (E2 L0) (1 - 1/n)."""
+    chain = Chain(temperature=5e-6 * factor)
+    width = (chain.temperature / chain.stiffness[1] / chain.natural_length) ** 0.5
+    mean = 3 + 8 * width
+    length = chain.natural_length * chain.springs * (1 + mean)
+    strains = chain.equilibrium(length, 4000, torch.Generator().manual_seed(0))
+    assert float(strains.var()) / (width**2 * (1 - 1 / chain.springs)) == pytest.approx(1, abs=0.03)
+    assert float((strains.mean(0) - mean).abs().max()) < 5 * width / 4000**0.5
+
+
+def test_a_chain_in_joules_is_that_of_the_paper() -> None:
+    """Strains know energies in units of kBT alone."""
+    joules = Chain(stiffness=(20 * BOLTZMANN / 1e-8,) * 2, natural_length=1e-8, temperature=BOLTZMANN, viscosity=1e-9)
+    assert joules.barrier / joules.temperature == pytest.approx(10)
+    draws = [
+        chain.equilibrium(20 * chain.natural_length, 500, torch.Generator().manual_seed(1))
+        for chain in (joules, Chain())
+    ]
+    assert (draws[0] - draws[1]).abs().max() < 1e-6
+
+
+def test_a_grid_that_cannot_hold_what_stands_on_it_is_refused() -> None:
+    cold = Chain(temperature=5e-12)
+    with pytest.raises(ValueError, match="^spacing must leave at most .* but leaves"):
+        cold.equilibrium(0.1, 10, torch.Generator())
+    with pytest.raises(ValueError, match="^spacing must be below the narrower well's thermal width"):
+        Chain().equilibrium(0.1, 10, torch.Generator(), spacing=0.3)
