@@ -50,10 +50,9 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from ibvonns.compiled import INTERPRETED, compiled
+from ibvonns.compiled import INTERPRETED, compiled, first_only
 from ibvonns.law import Law
 from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
@@ -615,8 +614,8 @@ class _Rollout(torch.autograd.Function):
         return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
+        first_only()
         weights, wide, path, run, dtype = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
         path_bar[:, :, 1:] = bars[0].numpy()

@@ -15,12 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from numba import config as numba_config
 from numba import njit
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCPUCodegen
 
-__all__ = ["INTERPRETED", "compiled"]
+__all__ = ["INTERPRETED", "compiled", "first_only"]
 
 config: Any = numba_config  # it has no types
 INTERPRETED = bool(config.DISABLE_JIT)  #: Whether Numba compiles nothing (NUMBA_DISABLE_JIT).
@@ -144,3 +145,18 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
         return loop
 
     return decorate
+
+
+def first_only() -> None:
+    """Refuse to differentiate the derivative that a compiled loop gives, which knows nothing of its own.
+
+    To be called on the way back.
+
+    Raises:
+        RuntimeError: the graph of the way back is asked for (`create_graph`).
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph must be False where a loop is compiled, which has first derivatives alone; "
+            "`log_density` and the backend 'reference' have others"
+        )

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ibvonns.compiled import compiled
+from ibvonns.compiled import compiled, first_only
 from ibvonns.validation import require, shaped
 
 __all__ = ["flow_nll", "mixture_nll"]
@@ -140,8 +139,8 @@ class _Compressed(torch.autograd.Function):
         return value.unflatten(0, front)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
+        first_only()
         (slopes,) = ctx.saved_tensors
         return None, None, None, *(bars[0][..., None] * slopes)
 

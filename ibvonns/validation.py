@@ -144,7 +144,8 @@ def tensor(name: str, values: Any) -> Tensor:
     if values.is_meta or values.dtype.is_complex or values.dtype == torch.bool:
         what = "of the device meta" if values.is_meta else f"of {values.dtype}"
         raise TypeError(f"{name} must hold real numbers, but is {what}")
-    return finite(name, values if values.dtype in (torch.float32, torch.float64) else values.double())
+    values = values if values.dtype in (torch.float32, torch.float64) else values.double()
+    return finite(name, values.contiguous())  # strides would decide the order of sums
 
 
 def finite(name: str, values: Tensor) -> Tensor:
