@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import perf_counter
 from typing import Any
@@ -28,8 +29,32 @@ sys.path.append(str(HERE.parent / "book"))  # running.py
 
 from running import RUNNING, peak_megabytes, record  # noqa: E402
 
-# as in the Makefile: a chapter holds less at its peak
-TRIMMED = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "33554432"}
+from ibvonns.files import write  # noqa: E402
+
+#: What a chapter's kernel finds in its environment, whatever the machine's: what a cell prints or draws may
+#: depend on each of these.
+FIXED = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # another one draws into nothing
+    "MATPLOTLIBRC": os.devnull,  # a reader's own style
+    "COLUMNS": "80",  # lines are broken at it
+    "LINES": "24",
+    "TERM": "dumb",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",  # sets print in one order
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's notice stays off the page
+    "IBVONNS_PROGRESS": "off",  # execute.py shows its own
+    # one thread: sums keep their order, whatever the machine's number of cores
+    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
+    # as in the Makefile: a chapter holds less at its peak
+    **{"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "33554432"},
+}
+# what a reader may have set, which colours, warns, leaves assertions out, or runs files of his own
+DROPPED = re.compile(
+    "LANG|LANGUAGE|LC_.*|(NO|FORCE|PY)_COLOR(S)?|CLICOLOR.*|COLORTERM|MPL(?!CONFIGDIR).*|IPYTHONDIR|NUMBA_(?!CACHE_DIR|CPU).*"
+    "|PYTHON(STARTUP|OPTIMIZE|WARNINGS|DEVMODE|IOENCODING|UTF8|INSPECT|VERBOSE|BREAKPOINT|ASYNCIODEBUG)"
+)
+PICTURES = {"image/png", "application/vnd.jupyter.widget-view+json"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}  # no version: it differs by machine
@@ -38,6 +63,26 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 class ChapterError(Exception):
     """A chapter that did not run to its end; the message names the chapter, the cell, the error."""
+
+
+def environment(ipython: str) -> dict[str, str]:
+    """The environment of a chapter's kernel.
+
+    Args:
+        ipython: an empty folder, in place of a reader's settings and startup files.
+    """
+    kept = {name: value for name, value in os.environ.items() if not DROPPED.fullmatch(name)}
+    return {**kept, **FIXED, "IPYTHONDIR": ipython}
+
+
+def undrawn(notebook: NotebookNode) -> list[int]:
+    """Code cells, counted from 1, that announce a figure and show no picture."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    kinds = [{kind for output in cell.get("outputs", []) for kind in output.get("data", {})} for cell in code]
+    figures = ["figure" in cell.metadata.get("mystnb", {}) for cell in code]
+    return [
+        n for n, (figure, found) in enumerate(zip(figures, kinds, strict=True), 1) if figure and not found & PICTURES
+    ]
 
 
 def sources(folder: Path = HERE) -> list[Path]:
@@ -83,7 +128,7 @@ def execute(source: Path, running: Path | None = None) -> Path:
         running: file that keeps the run's time and memory, if they are to be kept.
 
     Raises:
-        ChapterError: a cell fails, or its kernel dies.
+        ChapterError: a cell fails, its kernel dies, or a figure is announced and nothing drawn.
     """
     notebook = jupytext.read(source)
     positions = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
@@ -124,7 +169,8 @@ def execute(source: Path, running: Path | None = None) -> Path:
 
     Thread(target=tick, daemon=True).start()
     try:
-        client.execute()
+        with TemporaryDirectory() as folder:
+            client.execute(env=environment(folder))
     except CellExecutionError as error:
         trace = ANSI.sub("", error.traceback).rstrip()
         raise ChapterError(f"{place}: {error.ename}: {error.evalue}\n\n{trace}") from None
@@ -133,10 +179,11 @@ def execute(source: Path, running: Path | None = None) -> Path:
     finally:
         finished.set()
 
+    if empty := undrawn(client.nb):
+        cells = ", ".join(str(number) for number in empty)
+        raise ChapterError(f"{source.name}, code cell {cells} of {len(positions)}: a figure is announced, none drawn")
     target = source.with_suffix(".ipynb")
-    temporary = target.with_suffix(".ipynb.tmp")
-    temporary.write_text(normalise(client.nb), encoding="utf-8")
-    temporary.replace(target)  # at once: no reader ever meets half a notebook
+    write(target, normalise(client.nb).encode())
     if running is not None:
         record(running, source.stem, perf_counter() - whole, memory)
     return target
@@ -153,13 +200,6 @@ def main(names: list[str]) -> int:
         known = ", ".join(chapters) or "none"
         print(f"no such chapter: {', '.join(unknown) or '-'} (there are: {known})", file=sys.stderr)
         return 2
-    # Read by the kernels: sets print in one order; a debugger's notice stays off the terminal.
-    os.environ["PYTHONHASHSEED"] = "0"
-    # one thread: sums keep their order, whatever the machine's number of cores
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    os.environ["IBVONNS_PROGRESS"] = "off"  # this program shows its own
-    os.environ.update(TRIMMED)
     for number, name in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {name}", file=sys.stderr, flush=True)
         started = perf_counter()

@@ -12,9 +12,9 @@ import jupytext
 import nbformat
 import pytest
 import yaml
-from conftest import settle  # type: ignore[attr-defined]
-from execute import HERE, WIDGETS, normalise, sources
+from execute import HERE, WIDGETS, normalise, sources, undrawn
 from picture import TARGET, picture
+from settled import settle
 
 from ibvonns.show.widgets import Frames, Panel
 
@@ -57,6 +57,10 @@ def test_outputs_are_stored_and_free_of_warnings(source: Path) -> None:
     # A warning on stderr carries a temporary path: nbval would fail, and no reader wants it.
     noise = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not noise, f"{source.stem} writes to stderr"
+
+
+def test_every_figure_that_is_announced_is_drawn(source: Path) -> None:
+    assert undrawn(stored(source)) == [], HINT
 
 
 def test_stored_form_is_normal(source: Path) -> None:

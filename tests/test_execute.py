@@ -61,6 +61,51 @@ def test_two_runs_write_the_same_bytes(execute: ModuleType, tmp_path: Path) -> N
         assert model.startswith("widget-") and model in state
 
 
+FIGURE = """
+---
+mystnb:
+  figure:
+    caption: A line.
+---
+{code}
+"""
+SHOWN = """
+import locale, time
+import matplotlib.pyplot as plt, sympy as sp
+from rich import print as shown
+plt.plot([0, 1])
+plt.show()
+shown("[red]" + "word " * 30)
+print(time.tzname, locale.getpreferredencoding(), sum(sp.symbols("x:40")), len({"a", "b"}))
+assert plt.rcParams["lines.linewidth"] == 1.5
+"""
+
+
+def test_the_environment_changes_nothing(execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a container, a terminal's multiplexer, another country, a reader's own style and startup files."""
+    source = chapter(tmp_path, FIGURE.format(code=SHOWN).strip())
+    plain = execute.execute(source).read_bytes()
+    assert b"image/png" in plain
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "own/profile_default/startup").mkdir(parents=True)
+    (tmp_path / "own/profile_default/startup/00.py").write_text("print('good morning')")
+    (tmp_path / "own/matplotlibrc").write_text("lines.linewidth: 5")
+    odd = {"MPLBACKEND": "agg", "COLUMNS": "40", "LINES": "7", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "TZ": "Asia/Tokyo",
+           "FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm-256color", "PYTHONOPTIMIZE": "1", "PYTHONHASHSEED": "7",
+           "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "2", "IPYTHONDIR": str(tmp_path / "own"),
+           "MATPLOTLIBRC": str(tmp_path / "own/matplotlibrc"), "NUMBA_DISABLE_JIT": "1"}  # fmt: skip
+    for name, value in odd.items():
+        monkeypatch.setenv(name, value)
+    assert execute.execute(source).read_bytes() == plain
+
+
+def test_a_figure_that_is_not_drawn_is_refused(execute: ModuleType, tmp_path: Path) -> None:
+    source = chapter(tmp_path, FIGURE.format(code="print(1)").strip())
+    with pytest.raises(execute.ChapterError, match="01_trial.md, code cell 1 of 1: a figure is announced, none drawn"):
+        execute.execute(source)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_failing_cell_is_named_and_nothing_is_written(
     execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

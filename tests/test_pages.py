@@ -18,6 +18,7 @@ import ibvonns
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def library() -> Iterator[Any]:
@@ -100,6 +101,8 @@ def test_every_chapter_was_measured() -> None:
     entries = json.loads(running.RUNNING.read_text(encoding="utf-8"))
     chapters = {path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.md")}
     assert chapters <= set(entries), "run `make notebooks`"
+    assert {name for name in entries if name[:2].isdigit()} == chapters, "a row of no chapter"
+    assert {name for name in entries if not name[:2].isdigit()} <= set(re.findall(r"\$\(TOOK\) '(.+?)'", MAKEFILE))
 
 
 def test_citations_are_those_of_the_citation_file() -> None:

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -248,3 +251,25 @@ def test_a_seed_that_ran_away_is_shown(folder: Path) -> None:
     rows = scoreboard.score("trap", out=folder)
     rows[0] |= {"max": float("inf")}
     assert "inf" in scoreboard.markdown(rows) and scoreboard.summary([1.0, float("inf"), 2.0])["median"] == 2.0
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "200"])
+def test_no_number_is_cut_in_a_narrow_terminal(columns: str) -> None:
+    code = "from ibvonns.paper import cli, scoreboard as b; cli.main(); cli._show(b.table(list(b.stored().values())))"
+    odd = os.environ | {"COLUMNS": columns, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], env=odd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = {
+        words[0]: words[1:] for line in done.stdout.splitlines() if (words := re.split(r"[ |]+", line.strip(" |")))
+    }
+    for row in scoreboard.stored().values():
+        floor = scoreboard.rounded(row["limit" if row["unit"] == "nats" else "floor"], row["unit"])
+        assert {f"{row['comparable']:.3g}", floor} <= set(lines[row["id"]]), row["id"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux's")
+def test_an_output_that_is_full_is_told_in_one_sentence() -> None:
+    code = "from ibvonns.paper import cli; cli._show('text')"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0 and "No space left on device" in done.stderr

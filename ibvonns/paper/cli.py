@@ -21,8 +21,10 @@
 with an argument is said in one sentence, with exit status 2; `--help` tells of each command.
 """
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from ibvonns import __version__
 from ibvonns.files import save_json
@@ -51,6 +54,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+TABLE = 80  # columns in which the table of the scoreboard is whole
 Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
 Seeds = Annotated[
     int | None, typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given.")
@@ -66,6 +70,15 @@ def _told() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from None
 
 
+def _show(text: Table | str) -> None:
+    """Print; a narrower terminal than a table needs breaks its lines, but no number is cut."""
+    with _told():  # the disk behind the output may be full
+        if isinstance(text, str):
+            print(text, flush=True)
+        else:
+            Console(width=max(Console().width, TABLE)).print(text)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -79,6 +92,9 @@ def main(
     ] = False,
 ) -> None:
     """Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of few characters
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("ibvonns").setLevel(logging.INFO)  # which engine runs
 
@@ -96,7 +112,7 @@ def reproduce(
     with _told():
         metrics = run_study(study, seeds, out)
     folder = out or study_folder(study, len(metrics["seeds"]))
-    Console().print(boards.table(boards.scored_rows(metrics)))
+    _show(boards.table(boards.scored_rows(metrics)))
     print(f"trained {len(metrics['seeds'])} seeds in {metrics['training_seconds']} s")
     print(f"draw of first weights that went on: {metrics['draws']}\nwrote {folder / 'metrics.json'}")
 
@@ -127,11 +143,11 @@ def scoreboard(
         print("\n".join(worse) or f"none of {len(rows)} rows is worse than the stored one")
         raise typer.Exit(1 if worse else 0)
     if as_json:
-        print(json.dumps(plain(rows), indent=1, allow_nan=False))
+        _show(json.dumps(plain(rows), indent=1, allow_nan=False))
     elif as_csv:
-        print(boards.comma_separated(rows), end="")
+        _show(boards.comma_separated(rows).rstrip("\n"))
     else:
-        Console().print(boards.table(rows))
+        _show(boards.table(rows))
 
 
 @app.command()
