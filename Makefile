@@ -18,7 +18,7 @@ export MALLOC_TRIM_THRESHOLD_ := 33554432
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book bench lab test html pdf seeds notebooks lint clean
+.PHONY: help book bench lab test long html pdf seeds notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,11 @@ test: html seeds ## the library's tests, every stored number, and the pages in a
 	$(BIN)/python book/pdf.py --if-possible
 	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
 	$(BIN)/pytest -n 2 --nbval $$(ls -r notebooks/*.ipynb) notebooks/test_in_step.py
+
+long: $(INSTALLED) ## what takes minutes more: the second law at ten million states, thirty kills, mutants
+	$(BIN)/pytest -m long tests/test_long.py
+	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/mutants.py
 
 lint: $(INSTALLED) ## style and types
 	$(BIN)/ruff check .
