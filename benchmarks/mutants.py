@@ -26,10 +26,9 @@ NEAR = {
     "systems/trap.py": "trap units", "systems/chain.py": "chain units", "law.py": "law", "rollout.py": "rollout arrays",
     "encoder.py": "encoder", "decoders.py": "decoders arrays", "networks.py": "networks law", "metrics.py": "metrics",
 }  # fmt: skip
-ALL = """arrays baselines cache chain decoders encoder ensemble files fit goldens law layouts long metrics model
-    networks observations optimiser protocols rollout training trap units validation""".split()
+REST = "arrays decoders encoder goldens law layouts metrics model networks observations rollout training units".split()
 CHECKS = {"require", "shaped", "count", "finite", "positive", "choice", "increasing", "tensor", "seeded", "ValueError"}
-LIMIT = 400  # seconds, after which a mutant that never ends is counted as found
+LIMIT = 1500  # seconds, after which a mutant that never ends is counted as found
 
 SWAPPED: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Mult,
@@ -177,7 +176,7 @@ def main(number: int = 100, seed: int = 0) -> int:
         text, words = mutant(texts[file], n)
         (folder / "ibvonns" / file).write_text(text, encoding="utf-8")
         near = NEAR[file].split()
-        lives = survives(folder, near) and survives(folder, [name for name in ALL if name not in near])
+        lives = survives(folder, near) and survives(folder, [name for name in REST if name not in near])
         (folder / "ibvonns" / file).write_text(texts[file], encoding="utf-8")
         tried[file] += 1
         alive += [f"{file}, {words}"] * lives
