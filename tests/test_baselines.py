@@ -17,6 +17,7 @@ from ibvonns.networks import generators
 from ibvonns.paper import baselines
 from ibvonns.paper.baselines import BASELINES, NeuralLaw, trained_baseline
 from ibvonns.paper.limits import spacing_entropy
+from ibvonns.paper.stiv import gaussian_errors
 from ibvonns.paper.studies import errors
 from ibvonns.paper.trials import (
     FAR,
@@ -24,7 +25,6 @@ from ibvonns.paper.trials import (
     decoded_energy,
     dissipated,
     far_data,
-    gaussian_errors,
     held_rate,
     held_truth,
     long_chain,

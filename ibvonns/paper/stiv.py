@@ -19,17 +19,23 @@ in a step of length h: for harmonic springs that is the law of the simulated pro
 Reference: Leadbetter, Purohit, Reina, PNAS Nexus 2 (2023) pgad417.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
+from ibvonns.metrics import relative_error
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.validation import finite, increasing, shaped
 
-__all__ = ["Gaussians", "Springs", "bell", "chain_springs", "first_state", "trap_springs"]
+__all__ = [
+    "Gaussians", "Springs", "ansatz_errors", "bell", "chain_springs", "first_state", "gaussian_errors", "trap_springs",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,57 @@ def first_state(ensemble: Ensemble, natural_length: float) -> tuple[Tensor, Tens
     mean = positions.mean(-1)
     centred = positions - mean[..., None]
     return mean, centred @ centred.mT / positions.shape[-1]
+
+
+@torch.no_grad()
+def ansatz_errors(
+    prefix: str,
+    rolled: Callable[..., Any],
+    start: Callable[[Ensemble], Iterable[Any]],
+    data: Mapping[str, Ensemble | Iterable[Ensemble]],
+) -> dict[str, float]:
+    """Errors of an ansatz for the paper's chain, which starts as the data do: percent, nats for a likelihood.
+
+    Args:
+        prefix: of the ids.
+        rolled: from springs, a first state, times, lengths and, if it drives, F_ex to what follows.
+        start: from the ensemble at its first times to a first state.
+        data: by split, an ensemble of the chain or its equal blocks, as `Study.blocks` gives them.
+    """
+    errors, unit = dict[str, float](), Chain().natural_length
+    names = ("external_force", "velocity", "pulled_length")
+    for split, given in data.items():
+        light = []
+        for part in [given] if isinstance(given, Ensemble) else given:
+            x = part.realisations
+            square = torch.einsum("...n,...n->...", x, x) / part.count
+            light.append((x[:, :2].clone(), part.mean(), square, *(part.records[name] for name in names)))
+        firsts, *averaged = zip(*light, strict=True)
+        strain, square, force, velocity, length = (torch.stack(each).mean(0) for each in averaged)
+        first = Ensemble(part.times[:2], torch.cat(firsts, -1))
+        begin = (chain_springs(Chain()), *start(first), part.times, length)
+        moved = rolled(*begin)
+        for name, path in (("velocity", moved), ("force", rolled(*begin, force))):
+            errors[f"{prefix}-strain-{split}-{name}"] = relative_error(path.elongation / unit - 1, strain)
+        errors[f"{prefix}-force-{split}-velocity"] = relative_error(moved.external_force(velocity), force)
+        if isinstance(moved, Gaussians):
+            middle, deviation = moved.elongation / unit - 1, moved.deviation / unit
+            errors[f"{prefix}-nll-{split}"] = float(gaussian_nll(middle, deviation, strain, square - strain**2).mean())
+    return errors
+
+
+def gaussian_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str, float]:
+    """Errors of the Gaussian ansatz, by the ids of the flow's rows.
+
+    It starts from each ensemble's own mean and covariance, and fits nothing.
+
+    Args:
+        data: as for `ansatz_errors`.
+
+    >>> len(gaussian_errors({"near": Chain().simulate_paper(lengths=(0.2,), realisations=10)}))
+    4
+    """
+    return ansatz_errors("cnf", Gaussians.rolled, lambda first: first_state(first, Chain().natural_length), data)
 
 
 def _elongations(mean: Tensor, length: Tensor) -> Tensor:

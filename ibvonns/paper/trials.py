@@ -1,18 +1,17 @@
 """Trials of a law beyond its data: far pulls, cycles that may yield no work, longer chains."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ibvonns.decoders import gaussian_nll
 from ibvonns.ensemble import Ensemble
-from ibvonns.metrics import each_error, relative_error
+from ibvonns.metrics import each_error
 from ibvonns.model import Model
 from ibvonns.observations import observe
-from ibvonns.paper.stiv import Gaussians, bell, chain_springs, first_state
+from ibvonns.paper.stiv import bell
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
@@ -25,7 +24,6 @@ __all__ = [
     "decoded_energy",
     "dissipated",
     "far_data",
-    "gaussian_errors",
     "held_rate",
     "held_truth",
     "long_chain",
@@ -58,53 +56,6 @@ def far_data(realisations: int = 2000, seed: int = 30_000) -> dict[str, Ensemble
         generator = torch.Generator().manual_seed(seed + number)
         data[name] = Chain().simulate(length, times, realisations, generator)
     return data
-
-
-@torch.no_grad()
-def gaussian_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str, float]:
-    """Errors of the Gaussian ansatz of `stiv`, by the ids of the flow's rows.
-
-    It starts from each ensemble's own mean and covariance, and fits nothing.
-
-    Args:
-        data: by split, an ensemble of the chain or its blocks, as `Study.blocks` gives them.
-
-    Returns:
-        Percent, or nats per strain for likelihoods.
-
-    >>> data = {"near": Chain().simulate_paper(lengths=(0.2,), realisations=10)}
-    >>> len(gaussian_errors(data))
-    4
-    """
-    springs, unit = chain_springs(Chain()), Chain().natural_length
-    errors = {}
-    for split, given_parts in data.items():
-        parts = [given_parts] if isinstance(given_parts, Ensemble) else given_parts
-        firsts: list[Ensemble] = []
-
-        def watched(parts: Iterable[Ensemble], firsts: list[Ensemble] = firsts) -> Iterator[Ensemble]:
-            for part in parts:
-                records = {"length": part.records["pulled_length"][:, :2]}
-                firsts.append(Ensemble(part.times[:2], part.realisations[:, :2].clone(), records))
-                yield part
-
-        seen = observe(watched(parts), spacing=unit, points=9)  # moments alone are asked
-        assert seen.force is not None and seen.velocity is not None
-        force, strain = seen.force[..., 0], seen.field[..., 0]
-        first = replace(firsts[0], realisations=torch.cat([part.realisations for part in firsts], -1))
-        moved_by = (seen.velocity[:, 1:] * seen.times.diff()).cumsum(1)
-        start = firsts[0].records["length"][:, :1]
-        length = torch.cat([start, start + moved_by], 1)
-        begin = (springs, *first_state(first, unit), seen.times, length)
-        moved = Gaussians.rolled(*begin)
-        for given, path in (("velocity", moved), ("force", Gaussians.rolled(*begin, force))):
-            errors[f"cnf-strain-{split}-{given}"] = relative_error(path.elongation / unit - 1, strain)
-        pulled = moved.external_force(seen.velocity)
-        errors[f"cnf-force-{split}-velocity"] = relative_error(pulled, force)
-        middle, deviation = moved.elongation / unit - 1, moved.deviation / unit
-        nll = gaussian_nll(middle, deviation, strain, seen.variance[..., 0]).mean()
-        errors[f"cnf-nll-{split}"] = float(nll)
-    return errors
 
 
 @torch.no_grad()

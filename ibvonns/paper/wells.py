@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Ensemble
-from ibvonns.metrics import relative_error
-from ibvonns.paper.stiv import Springs, bell, chain_springs
+from ibvonns.paper.stiv import Springs, ansatz_errors, bell
 from ibvonns.systems.chain import Chain
 from ibvonns.validation import finite, increasing, require, shaped
 
@@ -146,32 +145,17 @@ def first_wells(ensemble: Ensemble, chain: Chain = PAPER) -> Moments:
 
 
 def wells_errors(data: Mapping[str, Ensemble | Iterable[Ensemble]]) -> dict[str, float]:
-    """Errors of the ansatz, by the ids of the mixture's rows.
+    """Errors of the ansatz, by the ids of the mixture's rows, in percent.
 
     It starts from each ensemble's own first state, and fits nothing.
 
     Args:
-        data: by split, an ensemble of the chain or its equal blocks, as `Study.blocks` gives them.
-
-    Returns:
-        Percent.
+        data: as for `stiv.ansatz_errors`.
 
     >>> len(wells_errors({"near": Chain().simulate_paper(lengths=(0.2,), realisations=100)}))
     3
     """
-    errors = {}
-    for split, given in data.items():
-        parts = [given] if isinstance(given, Ensemble) else given
-        light = [(part.realisations[:, :2].clone(), part.mean(), part.records, part.times) for part in parts]
-        firsts, means, records, (times, *_) = zip(*light, strict=True)
-        names = ("external_force", "velocity", "pulled_length")
-        force, velocity, length = (torch.stack([record[name] for record in records]).mean(0) for name in names)
-        begin = (chain_springs(PAPER), first_wells(Ensemble(times[:2], torch.cat(firsts, -1), {})), times, length)
-        moved, strain = Wells.rolled(*begin), torch.stack(means).mean(0)
-        for name, path in (("velocity", moved), ("force", Wells.rolled(*begin, force))):
-            errors[f"gmm-strain-{split}-{name}"] = relative_error(path.elongation / PAPER.natural_length - 1, strain)
-        errors[f"gmm-force-{split}-velocity"] = relative_error(moved.external_force(velocity), force)
-    return errors
+    return ansatz_errors("gmm", Wells.rolled, lambda first: [first_wells(first)], data)
 
 
 def _tension(springs: Springs, mean: Tensor) -> Tensor:
