@@ -5,8 +5,10 @@ INSTALLED := .venv/installed
 PAGE := _build/html/index.html
 CPU_TORCH := https://download.pytorch.org/whl/cpu/
 
-# Sets print in one order; a debugger's notice stays off the terminal.
+# Sets print in one order; a debugger's notice stays off the terminal; a path with an umlaut is written
+# into .venv's scripts as it is, whatever the language.
 export PYTHONHASHSEED := 0
+export PYTHONUTF8 := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # glibc keeps one heap and gives back what is large: less memory at the peak. Giving back every
 # little piece (65536) would save a tenth more, and cost as much time in the kernel as the sums do.
@@ -28,7 +30,7 @@ book: notebooks ## execute every chapter, then build the pages
 
 html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
 	$(BUILD)
-	@echo "Open file://$(CURDIR)/$(PAGE) in a browser."
+	@$(BIN)/python -c "import pathlib; print('Open', pathlib.Path('$(PAGE)').resolve().as_uri(), 'in a browser.')"
 
 pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a minute)
 	$(BIN)/python book/pdf.py
