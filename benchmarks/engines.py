@@ -511,7 +511,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(found, indent=1))
         return
     for part in tables(found):
-        Console().print(part)
+        Console(width=max(Console().width, 80)).print(part)  # no number is cut
 
 
 if __name__ == "__main__":

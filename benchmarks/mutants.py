@@ -1,6 +1,6 @@
 """Mutants: does a test turn red when a line of the physics is wrong?
 
-    python benchmarks/mutants.py [NUMBER] [SEED]    100 and 0 if not given; half an hour
+    python benchmarks/mutants.py [NUMBER] [SEED] [FIRST]    100, 0 and 1 if not given; half an hour
 
 Into a copy of the library one fault is put at a time: a sign, an operator, a comparison, a constant, an
 index, a mean for a sum, a root left out, branches exchanged. Then the tests of that module run, and of
@@ -130,8 +130,8 @@ def statement(tree: ast.AST, node: ast.AST) -> ast.AST:
     return found
 
 
-def survives(folder: Path, tests: list[str]) -> bool:
-    """Whether these tests of the copy pass, in a process that has loaded the large libraries already."""
+def survives(folder: Path, tests: list[str], file: str = "") -> bool:
+    """Whether these tests of the copy and the doctests of a file pass; the process has the large libraries already."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -142,7 +142,10 @@ def survives(folder: Path, tests: list[str]) -> bool:
         import pytest
 
         files = [str(folder / "tests" / f"test_{name}.py") for name in tests]
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", *files])))
+        files += [str(folder / "ibvonns" / file)] if file else []
+        os._exit(
+            int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "--doctest-modules", *files]))
+        )
     begun = time.monotonic()
     while time.monotonic() < begun + LIMIT:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -154,8 +157,8 @@ def survives(folder: Path, tests: list[str]) -> bool:
     return False
 
 
-def main(number: int = 100, seed: int = 0) -> int:
-    """Try so many mutants; the exit status is 1 if more than a twentieth survives."""
+def main(number: int = 100, seed: int = 0, first: int = 1) -> int:
+    """Try so many mutants, from the first on; the exit status is 1 if more than a twentieth survives."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "IBVONNS_PROGRESS": "off"}
     sys.dont_write_bytecode = True
     for heavy in ("torch", "numba", "matplotlib.pyplot", "scipy.stats"):  # what pytest rewrites must not be
@@ -173,17 +176,20 @@ def main(number: int = 100, seed: int = 0) -> int:
         return 2
     alive, tried = list[str](), dict.fromkeys(NEAR, 0)
     for place, (file, n) in enumerate(sorted(drawn), 1):
+        if place < first:
+            continue
         text, words = mutant(texts[file], n)
         (folder / "ibvonns" / file).write_text(text, encoding="utf-8")
         near = NEAR[file].split()
-        lives = survives(folder, near) and survives(folder, [name for name in REST if name not in near])
+        lives = survives(folder, near, file) and survives(folder, [name for name in REST if name not in near])
         (folder / "ibvonns" / file).write_text(texts[file], encoding="utf-8")
         tried[file] += 1
         alive += [f"{file}, {words}"] * lives
         print(f"{place} of {len(drawn)}: {'SURVIVES' if lives else 'found'}: {file}, {words}", flush=True)
-    print(f"{len(drawn) - len(alive)} of {len(drawn)} found (of {len(every)} in all; seed {seed}); by file: {tried}")
+    number = sum(tried.values())
+    print(f"{number - len(alive)} of {number} found (of {len(every)} in all; seed {seed}); by file: {tried}")
     shutil.rmtree(folder)
-    return len(alive) > len(drawn) / 20
+    return len(alive) > number / 20
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One profile for all tests: the same draws on every machine, no clock, one thread; tiny data."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,10 @@ from ibvonns.ensemble import Ensemble
 from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Recipe
 
+# what programs print is broken at the terminal's width, and coloured as its owner likes it
+os.environ |= {"COLUMNS": "80", "MPLBACKEND": "agg", "TERM": "dumb"}
+for name in ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR", "CLICOLOR_FORCE"):
+    os.environ.pop(name, None)
 collect_ignore = ["goldens.py"]  # it made the numbers of an older library, and needs that one
 settings.register_profile("laws", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("laws")

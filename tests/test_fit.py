@@ -306,6 +306,23 @@ def test_only_its_own_checkpoints_are_removed(tmp_path: Path, kind: str) -> None
     assert all((tmp_path / name).read_text() == "weeks of work" for name in names)
 
 
+def test_a_damaged_checkpoint_of_its_own_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has the name of this very run, so that nobody else has written it."""
+    arguments = architecture_of("point"), seen_of("point"), [0], TINY["point"]
+    whole = fitted(*arguments)
+    with monkeypatch.context() as patch:
+        interrupted(patch, 20)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(*arguments, tmp_path)
+    (checkpoint,) = tmp_path.iterdir()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    again = fitted(*arguments, tmp_path)
+    assert same(weights_of(again.model), weights_of(whole.model)) and list(tmp_path.iterdir()) == []
+    assert str(checkpoint) in caplog.text and "made anew" in caplog.text
+
+
 def test_front_door_is_the_function() -> None:
     assert front is fit and Fit.__module__ == "ibvonns.fit"
     short = Recipe((Stage((Phase(0, 3),), {"density": 1.0}),), attempts=0)

@@ -661,3 +661,17 @@ def test_key_tells_recipes_apart() -> None:
     ]
     assert len({repr(recipe) for recipe in (tiny, *others)}) == 11
     assert repr(replace(tiny)) == repr(tiny)
+
+
+def test_a_full_disk_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, *_: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(training, "save_tensors", full)
+    one, other = (Model([0], architecture_of("point")) for _ in "ab")
+    history = train(one, seen_of("point"), TINY["point"], tmp_path / "kept.safetensors")
+    assert same(history, train(other, seen_of("point"), TINY["point"]))
+    assert same(weights_of(one), weights_of(other))
+    assert "its checkpoint cannot be kept" in caplog.text and "kept.safetensors" in caplog.text
