@@ -8,7 +8,7 @@ import torch
 from laws import CASES, ENERGY, LAYOUTS, RATE, SITES, bonded, concave, drawn, every, made, states, thermodynamic, torn
 from torch import Generator, Tensor
 
-from ibvonns.law import Law, Scales
+from ibvonns.law import Law, Scales, root
 from ibvonns.layouts import Grid, Point, Ring, Row, moved
 from ibvonns.networks import PICINN
 
@@ -370,3 +370,16 @@ def test_a_law_that_cannot_be_is_refused() -> None:
         made(Row()).step(states(made(Row()), 1))
     with pytest.raises(ValueError, match="^z must be finite"):
         made(Row()).set_reference(torch.full((2, 1, 1, 2), float("nan")).double())
+
+
+def test_a_root_is_found_where_newtons_method_would_leave_its_bracket() -> None:
+    """A step in the function, flat on either side; and a line of the least slope, whose root is the bracket's end."""
+    target = torch.linspace(-12, 12, 25, dtype=torch.float64, requires_grad=True)
+    slope = torch.ones(25, dtype=torch.float64)
+    for function in (lambda x: x + 10 * torch.tanh(50 * (x - 0.3)), lambda x: x, lambda x: x + x**3):
+        found = root(function, target, slope, 1.0)
+        assert float((function(found) - target).detach().abs().max()) < 1e-9
+        (change,) = torch.autograd.grad(found.sum(), target)
+        x = found.detach().requires_grad_()
+        (steep,) = torch.autograd.grad(function(x).sum(), x)
+        assert torch.allclose(change, 1 / steep, rtol=1e-6)  # the derivative of an inverse
