@@ -48,11 +48,11 @@ TOOK := $(BIN)/python book/running.py
 seeds: $(INSTALLED) ## train what the chapters read into the cache: half an hour, or nothing to do
 	@echo "Training what the cache has not from this very library: all of it takes about half an hour."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
-	@$(TOOK) 'trap without its density' $(RUN) trained_without_density()"
 	@export OMP_NUM_THREADS=1; \
 	$(TOOK) 'mixture, strains alone, truth of the trap' \
 		$(RUN) result('chain-gmm'); baseline('strain-only'); truth('trap')" & other=$$!; \
-	$(TOOK) 'flow, neural ODE' $(RUN) result('chain-cnf'); baseline('neural-ode')"; mine=$$?; \
+	$(TOOK) 'flow, neural ODE' $(RUN) result('chain-cnf'); baseline('neural-ode')" && \
+	$(TOOK) 'trap without its density' $(RUN) trained_without_density()"; mine=$$?; \
 	wait $$other && exit $$mine
 	@$(TOOK) 'truth of the chain' $(RUN) truth('chain-gmm')"
 
