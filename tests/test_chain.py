@@ -217,3 +217,15 @@ def test_a_force_drives_the_end_as_the_pull_that_it_makes() -> None:
     assert (again.records["pulled_length"] - lengths).abs().max() < 1e-12
     with pytest.raises(ValueError, match="force"):
         CHAIN.simulate(held, times, 20, Generator().manual_seed(3), force=force[:, 1:])
+
+
+def test_a_start_of_another_length_is_refused_in_whichever_condition() -> None:
+    chain, times = Chain(springs=3), torch.tensor([0.0, 0.001], dtype=torch.float64)
+    lengths = torch.tensor([[0.03, 0.03], [0.06, 0.06]], dtype=torch.float64)
+    initial = chain.initial(lengths[:, 0], 4, Generator().manual_seed(0))
+    assert chain.simulate(lengths, times, 4, Generator(), initial).count == 4
+    for place in (0, 1):
+        other = initial.clone()
+        other[place, 0, 2] += 1e-3
+        with pytest.raises(ValueError, match="^initial must have the first of lengths"):
+            chain.simulate(lengths, times, 4, Generator(), other)
