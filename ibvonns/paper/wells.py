@@ -78,6 +78,7 @@ class Wells:
         Raises:
             ValueError: wells of unequal stiffness, NaN, wrong shape or unsorted times.
 
+        >>> from ibvonns.paper.stiv import chain_springs
         >>> pulled = Chain().simulate_paper(lengths=(0.2,), realisations=100)
         >>> length = pulled.records["pulled_length"]
         >>> found = Wells.rolled(chain_springs(Chain()), first_wells(pulled), pulled.times, length)
