@@ -354,12 +354,13 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
     """x with function(x) = target, for a function that rises by at least `slope`; differentiable.
 
     The root lies within |target - function(0)| / slope of 0. Newton's method, which halves the
-    bracket where it would leave it; then one more step with a gradient: by the implicit function
-    theorem it carries the exact derivative of the root.
+    bracket where it would leave it or is not twice as near as before (it may run in circles); then
+    one more step with a gradient: by the implicit function theorem it carries the exact derivative
+    of the root.
     """
     aim, x = target.detach(), torch.zeros_like(target)
     reach = (function(x).detach() - aim).abs() / slope * (1 + 1e-6) + 1e-12 * unit
-    low, high = -reach, reach
+    low, high, way = -reach, reach, 2 * reach
     for _ in range(200):
         with torch.enable_grad():
             at = x.detach().requires_grad_()
@@ -368,7 +369,9 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
         wrong = value.detach() - aim
         low, high = torch.where(wrong < 0, x, low), torch.where(wrong < 0, high, x)
         newton, old = x - wrong / steep, x
-        x = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+        nearer = (newton >= low) & (newton <= high) & ((newton - x).abs() <= way / 2)
+        x = torch.where(nearer, newton, (low + high) / 2)
+        way = (x - old).abs()
         if bool(((x - old).abs() <= 1e-14 * (old.abs() + unit)).all()):
             break
     return x - (function(x) - target) / steep

@@ -139,7 +139,9 @@ def train(
                     (own.live | kept).keys() <= begun.keys(),
                     f"{what} of another run: it lacks what this optimiser remembers",
                 )
-                for name, part in (own.live | kept).items():
+                # a stage begins with an optimiser of its own: what the last one remembered is not for it
+                mine = {name: part for name, part in own.live.items() if since or name.startswith("model.")}
+                for name, part in (mine | kept).items():
                     part.copy_(begun[name])
                 own.safe, begun = own.copied(), {}
             for step in range(since, stage.steps):

@@ -306,6 +306,20 @@ def test_only_its_own_checkpoints_are_removed(tmp_path: Path, kind: str) -> None
     assert all((tmp_path / name).read_text() == "weeks of work" for name in names)
 
 
+def test_a_run_goes_on_from_the_end_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next stage begins with an optimiser of its own, as it would have."""
+    stage = Stage((Phase(0, 20),), {"density": 1.0}, 1e-2)
+    recipe = replace(TINY["row"], stages=(stage, *TINY["row"].stages), checkpoint_every=20, candidates=1)
+    arguments = architecture_of("row"), seen_of("row"), [0], recipe
+    whole = fitted(*arguments)
+    with monkeypatch.context() as patch:
+        interrupted(patch, 25)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(*arguments, tmp_path)
+    again = fitted(*arguments, tmp_path)
+    assert same(again.history, whole.history) and same(weights_of(again.model), weights_of(whole.model))
+
+
 def test_a_damaged_checkpoint_of_its_own_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

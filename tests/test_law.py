@@ -376,7 +376,7 @@ def test_a_root_is_found_where_newtons_method_would_leave_its_bracket() -> None:
     """A rise that is flat on either side; a line of the least slope, whose root is the end of the bracket."""
     target = torch.linspace(-12, 12, 25, dtype=torch.float64, requires_grad=True)
     slope = torch.ones(25, dtype=torch.float64)
-    for function in (lambda x: x + 5 * torch.tanh(3 * (x - 0.3)), lambda x: x, lambda x: x + x**3):
+    for function in (lambda x: x + 10 * torch.tanh(50 * (x - 0.3)), lambda x: x, lambda x: x + x**3):
         found = root(function, target, slope, 1.0)
         assert float((function(found) - target).detach().abs().max()) < 1e-9
         (change,) = torch.autograd.grad(found.sum(), target)
