@@ -3,7 +3,6 @@
 import ast
 import errno
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -143,7 +142,6 @@ def cached(name: str, parts: object, compute: Callable[[], Any], module: Path) -
     """
     path = cache_folder() / f"{name}-{key_of(module, name, parts)[:16]}.json"
     if (found := stored(path, lambda file: [load_json(file)])) is None:  # a list, for a result may be None
-        content = compute()
-        save_json(path, content)
-        found = [json.loads(json.dumps(content))]  # as from the file, which another process may just replace
+        save_json(path, compute())
+        found = [load_json(path)]
     return found[0]

@@ -318,7 +318,7 @@ class SigmoidalFlow(nn.Module):
 
     @torch.no_grad()
     def inverse(self, y: Tensor, state: Tensor) -> Tensor:
-        """x with the given y, by bisection and then Newton's method; not differentiable.
+        """x with the given y, by bisection; not differentiable.
 
         At the smallest of (y - b_k) / a_k every p_k is at most y, so that S is at most sigmoid(y);
         at the largest it is at least that: the root lies between.
@@ -339,11 +339,7 @@ class SigmoidalFlow(nn.Module):
             middle = (low + high) / 2
             below = self(middle, state)[0] < y
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        x = (low + high) / 2
-        for _ in range(2):
-            value, log_slope = self(x, state)
-            x = (x - (value - y) / log_slope.exp()).clamp(low, high)
-        return x
+        return (low + high) / 2
 
 
 class FlowDecoder(Decoder):

@@ -372,6 +372,6 @@ def root(function: Callable[[Tensor], Tensor], target: Tensor, slope: Tensor, un
         nearer = (newton >= low) & (newton <= high) & ((newton - x).abs() <= way / 2)
         x = torch.where(nearer, newton, (low + high) / 2)
         way = (x - old).abs()
-        if bool(((x - old).abs() <= 1e-14 * (old.abs() + unit)).all()):
+        if bool((way <= 1e-14 * (old.abs() + unit)).all()):
             break
     return x - (function(x) - target) / steep

@@ -151,11 +151,10 @@ def _nll(kernel: Callable[..., None], grid: Tensor, weights: Tensor, **parts: Te
     first, *_ = parts.values()
     for name, part in {"grid": grid, "weights": weights, **parts}.items():
         if part.dtype != torch.float64 or part.device.type != "cpu":
-            raise TypeError(
-                f"{name} must be of torch.float64 on the processor, but is of {part.dtype} on {part.device}"
-            )
-    for name, part in ("grid", grid), ("weights", weights):
-        require(not part.requires_grad, f"{name} must not require a gradient: `log_density` gives one, this does not")
+            came = f"{part.dtype} on the device {part.device}"
+            raise TypeError(f"{name} must be of torch.float64 on the processor, but is of {came}")
+        lost = f"{name} must not require a gradient: `log_density` gives one, this does not"
+        require(name in parts or not part.requires_grad, lost)
     for name, part in parts.items():
         shaped(name, part, ("replicas", len(weights), first.shape[-1]))
     return _Compressed.apply(kernel, grid, weights, *parts.values())

@@ -160,8 +160,8 @@ class Model(nn.Module):
 
     def __init__(self, seeds: Sequence[int], architecture: Architecture):
         super().__init__()
-        self.seeds, self.architecture = [count("seed", seed, 0) for seed in seeds], architecture
-        a, rngs = architecture, generators(self.seeds)
+        a, rngs = architecture, generators(seeds)
+        self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal)

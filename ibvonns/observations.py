@@ -234,6 +234,7 @@ def _both(total: Observations, part: Observations) -> Observations:
     for name in ("field", "mean", "force", "velocity"):
         ours, theirs = getattr(total, name), getattr(part, name)
         new[name] = None if ours is None or theirs is None else torch.lerp(ours, theirs, share)
-    square = torch.lerp(total.variance + total.mean**2, part.variance + part.mean**2, share)
+    # squares of means, taken from one another, would cancel
+    variance = torch.lerp(total.variance, part.variance, share) + share * (1 - share) * (part.mean - total.mean) ** 2
     cloud = cast(Any, total.cloud).joined(part.cloud, share)
-    return replace(total, cloud=cloud, variance=square - new["mean"] ** 2, count=number, blocks={}, **new)
+    return replace(total, cloud=cloud, variance=variance, count=number, blocks={}, **new)

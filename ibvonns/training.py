@@ -135,10 +135,8 @@ def train(
                 continue
             own, since = _Run(model, data, recipe, stage, optimiser), int(begun.get("done", done)) - done
             if begun:
-                require(
-                    (own.live | kept).keys() <= begun.keys(),
-                    f"{what} of another run: it lacks what this optimiser remembers",
-                )
+                whole = (own.live | kept).keys() <= begun.keys()
+                require(whole, f"{what} of another run: it lacks what this optimiser remembers")
                 # a stage begins with an optimiser of its own: what the last one remembered is not for it
                 mine = {name: part for name, part in own.live.items() if since or name.startswith("model.")}
                 for name, part in (mine | kept).items():

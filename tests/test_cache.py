@@ -13,6 +13,7 @@ import pytest
 
 import ibvonns
 from ibvonns.cache import _writable, cache_folder, cached, key_of, sources
+from ibvonns.files import load_json
 
 PACKAGE = Path(ibvonns.__file__).parent
 HERE = PACKAGE / "cache.py"
@@ -68,8 +69,13 @@ def test_an_entry_that_may_not_be_read_is_made_anew(
 ) -> None:
     """As a colleague's in a shared cache, of a mode of 0600."""
 
-    def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    read, refused = load_json, list[Path]()
+
+    def refuse(path: Path) -> object:
+        if not refused:  # afterwards the file is one's own
+            refused.append(path)
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
 
     cached("thing", 1, lambda: 5, HERE)
     monkeypatch.setattr("ibvonns.cache.load_json", refuse)

@@ -232,3 +232,13 @@ def test_parts_of_other_shapes_are_not_joined() -> None:
     with pytest.raises(ValueError, match="^ensemble must have at least 1 part, but has none"):
         observe([])
     assert joined([one]) is one
+
+
+def test_the_variance_of_parts_survives_a_mean_a_billion_widths_away() -> None:
+    """Squares of means, taken from one another, would leave nothing of it."""
+    times, rng = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.Generator().manual_seed(0)
+    draws = torch.randn(3, 1, 2, 50, generator=rng, dtype=torch.float64)
+    grid = 1e9 + torch.linspace(-6, 6, 25, dtype=torch.float64)
+    parts = [observe(Ensemble(times, 1e9 + some), grid=grid) for some in draws]
+    whole = draws.movedim(0, -1).flatten(2).var(-1, unbiased=False)
+    assert torch.allclose(joined(parts).variance[..., 0, 0], whole, rtol=1e-6)
