@@ -63,17 +63,15 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_quick_start_runs_in_an_empty_environment(python: str, wheel: Path, folder: Path) -> None:
-    """The README's first promise: an install, a paste, and an answer within a minute."""
+    """The README's first promise: an install, a paste, and an answer. What it takes, `benchmarks/quick.py` measures."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Quick start\n")[2]
     code = re.search(r"^```python\n(.*?)^```$", section.partition("\n## ")[0], re.M | re.S)
     assert code, "README.md needs a ```python block under '## Quick start'"
     venv = folder / "venv"  # one at a time: PyTorch is large
     run(python, "-m", "venv", "--clear", venv)
     its = venv / ("Scripts" if os.name == "nt" else "bin")
-    # pinned: the newest are for matrix.sh. pip only warns where there is no such extra.
+    # pinned, as what the book runs on is. pip only warns where there is no such extra.
     run(its / "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[plots]")
     # -I: nothing but this environment is on the path. Caches of its own: the first run compiles.
     own = {"XDG_CACHE_HOME": str(venv), "NUMBA_CACHE_DIR": str(venv), "OMP_NUM_THREADS": "1"}
-    before = sum(os.times()[2:4])  # children; by the clock, all other work would count
     assert "noise floor" in run(its / "python", "-I", "-c", code[1], where=folder, MPLBACKEND="Agg", **own)
-    assert sum(os.times()[2:4]) - before < 60
