@@ -135,7 +135,7 @@ def test_scores_against_a_large_truth(name: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(floors, "result", unlearned)
     study = SMALL[name]
-    scores = truth_scores(name, 4 * study.realisations)
+    scores = truth_scores(name, 4)
     assert asked == [one.name for one in STUDIES.values() if one.drawn == study.drawn]
     assert scores["errors"].keys() >= set(identifiers(name))
     assert all(len(values) == 2 for values in scores["errors"].values())

@@ -2,8 +2,8 @@
 
 The truth of a study is a mean over 2000 or 4000 realisations, and its own noise hides how good a
 model is. Other ensembles of the same size tell how large that noise is and how it varies. All of
-them together are a truth in which a seventh of it is left (chain), or a fifth (trap). Those of a
-chain come in pairs: the second starts from the very chains of the first, with other noise.
+them together are a truth in which a fifth of it is left. Those of a chain come in pairs: the second
+starts from the very chains of the first, with other noise.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ from ibvonns.validation import count, finite, shaped
 
 __all__ = ["Floor", "floor_of", "truth_scores"]
 
-REALISATIONS = 100_000
+ENSEMBLES = 25  # of which a truth consists, each as large as the study's own
 FIRST = 20_000  # data seed of the first ensemble; nothing else draws from it or the next ones
 FORCED = 4  # ensembles that are run again with their F_ex given
 
@@ -125,14 +125,14 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
     return found
 
 
-def truth_scores(study: str | Study, realisations: int = REALISATIONS) -> dict[str, Any]:
-    """A study's trained models against ensembles of 100 000 realisations; kept in the cache.
+def truth_scores(study: str | Study, ensembles: int = ENSEMBLES) -> dict[str, Any]:
+    """A study's trained models against 25 times its realisations; kept in the cache.
 
     Errors and floors are of the same grid. Studies that share their data are scored at once.
 
     Args:
         study: one, or the name of one.
-        realisations: in all, a multiple of those of the study's own ensembles.
+        ensembles: of the study's own size, which are the truth together.
 
     Returns:
         A dictionary of two, each by the id of `published.csv`: "errors", one for each seed, as in
@@ -140,20 +140,20 @@ def truth_scores(study: str | Study, realisations: int = REALISATIONS) -> dict[s
         study's own size. Percent, or nats for likelihoods.
 
     Raises:
-        ValueError: an unknown study, or too few realisations.
+        ValueError: an unknown study, or fewer than two ensembles.
     """
     one = study_of(study)
-    number = count("number of ensembles", realisations // one.realisations, 2)
+    count("ensembles", ensembles, 2)
     peers = {name: other for name, other in STUDIES.items() if other.drawn == one.drawn} | {one.name: one}
     found = {name: result(each) for name, each in peers.items()}
 
     def compute() -> dict[str, Any]:
-        scores = _scores(peers, {name: parts[0] for name, parts in found.items()}, number)
+        scores = _scores(peers, {name: parts[0] for name, parts in found.items()}, ensembles)
         return {
             name: {"errors": plain(own), "floor": {key: [f.value, f.scatter] for key, f in floors.items()}}
             for name, (own, floors) in scores.items()
         }
 
-    keys = [number, *(metrics["key"] for *_, metrics in found.values())]
+    keys = [ensembles, *(metrics["key"] for *_, metrics in found.values())]
     stored = cached("truth", keys, compute, Path(__file__))[one.name]
     return stored | {"errors": restored_errors(stored["errors"])}

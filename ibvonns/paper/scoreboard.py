@@ -146,7 +146,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     - "not comparable": an alpha of the chain. The zero of the paper's alpha is not known, and by
       the choice of a zero a relative error gets any size. (The trap's alpha has a mean of zero, and
       with it the largest error that a choice of the zero can give.)
-    - "at the noise floor": the model's own error, against 100 000 realisations, is no larger than
+    - "at the noise floor": the model's own error, against 25 times the realisations, is no larger than
       the floor (its median); for a likelihood, the median is no further from the entropy limit than
       `NATS`. On the study's own data no less is seen of their noise than of the model's error.
     - "better than published": the median is below the published value by a twentieth (`NATS`).
@@ -201,8 +201,8 @@ def board(study: str | None = None) -> list[dict[str, Any]]:
     """Scored rows of one study or of all, with verdicts, from the seeds that the book trains.
 
     Besides what `score_errors` gives, each has "floor" and "floor_error" (mean and deviation over
-    independent ensembles), "model" (median, min and max over seeds of the error against 100 000
-    realisations) and "verdict". Likelihoods keep the floor that `score_errors` gives.
+    independent ensembles), "model" (median, min and max over seeds of the error against 25
+    times the realisations) and "verdict". Likelihoods keep the floor that `score_errors` gives.
 
     Args:
         study: a member of `STUDIES`; all if not given.
