@@ -34,6 +34,7 @@ UNSEEN = {
     "x = torch.where(nearer": "halving alone finds the same root, later",
     "nearer = (newton": "halving alone finds the same root, later",
     "if bool((way <=": "more turns find the same root",
+    "cell = torch.searchsorted(": "no level comes so near 1 that a strain falls into the last cell of the grid",
     "own = x.ndim == 3": "both ways multiply the same matrices",
 }
 LIMIT = 1500  # seconds, after which a mutant that never ends is counted as found

@@ -1,6 +1,7 @@
 """Decoders: densities that integrate to 1, samples that follow them, likelihoods."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,15 @@ def made(name: str) -> tuple[Decoder, torch.Tensor]:
     decoder.position.copy_(torch.tensor([[2.4], [1.3]]))
     decoder.given.copy_(torch.tensor([[2.0], [1.5]]).expand_as(decoder.given))
     return decoder.requires_grad_(False), z
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("shape", [(2,), (3, 9, 1), (2, 8, 1)])
+def test_positions_of_another_shape_than_the_states_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    decoder, z = made(name)
+    said = re.escape("must begin with shape (2, 9), but have shape")
+    with pytest.raises(ValueError, match=said):
+        decoder.log_density(torch.zeros(shape, dtype=torch.float64), z)
 
 
 @pytest.mark.parametrize("name", DECODERS)
