@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Generator, Tensor
 
-from ibvonns.systems.chain import LENGTHS, Chain
+from ibvonns.systems.chain import LENGTHS, Chain, _falling
 from ibvonns.systems.trap import paper_times
 
 CHAIN = Chain()
@@ -51,6 +51,16 @@ def test_equilibrium_of_any_number_of_springs(springs: int) -> None:
     strains = chain.equilibrium(0.02 * springs, 300, Generator().manual_seed(0))
     assert strains.shape == (300, springs)
     assert (strains.sum(1) - springs).abs().max() < 1e-10
+
+
+def test_a_table_read_backwards_is_zero_outside() -> None:
+    table, places = torch.rand(9, generator=Generator().manual_seed(0)).double(), torch.arange(-30, 40) + 0.25
+    whole = torch.cat([torch.zeros(40), table, torch.zeros(40)])
+    at = (places[:, None] - torch.arange(6)).floor().long() + 40
+    expected = (0.75 * whole[at] + 0.25 * whole[at + 1]).where((at >= 40) & (at < 48), 0.0)
+    found = _falling(table, places[:, None].double(), 6)
+    inner = (at >= 40) & (at < 48) | (at < 39) | (at > 48)  # at the ends the line goes down to 0
+    assert torch.allclose(found[inner], expected[inner], atol=1e-15)
 
 
 def test_harmonic_chain_is_the_gaussian_of_its_constraint() -> None:

@@ -159,7 +159,7 @@ def test_euler_approaches_the_continuous_process_with_order_one() -> None:
 
 
 def test_discrete_deviation_tends_to_its_own_equilibrium() -> None:
-    trap, times = Trap(), grid(1000, 100.0)
+    trap, times = Trap(stiffness=0.7, viscosity=3.0, temperature=0.2), grid(2000, 200.0)
     rest = trap.temperature / (2 * trap.stiffness) / (1 - trap.stiffness * 0.1 / trap.viscosity)
     assert float(trap.deviation(times)[-1]) == pytest.approx(sqrt(rest), rel=1e-12)
     assert Trap().equilibrium_entropy() == pytest.approx(0.5 * log(2 * pi * 0.005) + 0.5, rel=1e-12)
