@@ -35,6 +35,8 @@ UNSEEN = {
     "nearer = (newton": "halving alone finds the same root, later",
     "if bool((way <=": "more turns find the same root",
     "cell = torch.searchsorted(": "no level comes so near 1 that a strain falls into the last cell of the grid",
+    "weights = cloud.weights.flatten(0, -2)": "of four axes the third is the last but one",
+    "return nll + weights.sum(-1)": "of two axes the second is the last",
     "own = x.ndim == 3": "both ways multiply the same matrices",
 }
 LIMIT = 1500  # seconds, after which a mutant that never ends is counted as found

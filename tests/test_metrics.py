@@ -41,6 +41,14 @@ def test_gauge_free_error_is_the_same_in_every_gauge(
     assert moved == pytest.approx(gauge_free_error(ours, truth), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-21, 1.0, 1e12])
+def test_a_constant_does_not_vary_whatever_its_unit(unit: float) -> None:
+    constant = torch.full((7,), 0.1 * unit, dtype=torch.float64)
+    with pytest.raises(ValueError, match="truth must vary"):
+        gauge_free_error(constant + unit, constant)
+    assert gauge_free_error(constant + unit, constant + unit * torch.arange(7)) == pytest.approx(100 * sqrt(2))
+
+
 def test_relative_error_depends_on_the_gauge() -> None:
     truth = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     assert relative_error(truth + 11, truth + 10) < relative_error(truth + 1, truth) / 5
