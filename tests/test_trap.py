@@ -158,6 +158,14 @@ def test_euler_approaches_the_continuous_process_with_order_one() -> None:
         assert coarse[1] / half[1] == pytest.approx(2, abs=0.15)
 
 
+def test_realisations_start_in_equilibrium_wherever_the_pull_begins() -> None:
+    trap, times = Trap(temperature=0.3), grid(2, 0.1)
+    lengths = torch.tensor([[-1.0], [3.0]]).double().expand(-1, len(times))
+    first = trap.simulate(lengths, times, 20_000, torch.Generator().manual_seed(0)).realisations[:, 0]
+    assert ((first.mean(1) - lengths[:, 0] / 2) / trap.equilibrium_deviation * sqrt(20_000)).abs().max() < 4
+    assert (first.std(1) / trap.equilibrium_deviation - 1).abs().max() < 0.03
+
+
 def test_discrete_deviation_tends_to_its_own_equilibrium() -> None:
     trap, times = Trap(stiffness=0.7, viscosity=3.0, temperature=0.2), grid(2000, 200.0)
     rest = trap.temperature / (2 * trap.stiffness) / (1 - trap.stiffness * 0.1 / trap.viscosity)
