@@ -12,12 +12,18 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inventory import InventoryFile
 
 import ibvonns
+import ibvonns_book
 from ibvonns.paper.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "book" / "api"
 INVENTORY = ROOT / "_build" / "html" / "objects.inv"
-MODULES = [part.name for part in pkgutil.walk_packages(ibvonns.__path__, "ibvonns.") if not part.ispkg]
+MODULES = [
+    part.name
+    for package in (ibvonns, ibvonns_book)
+    for part in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if not part.ispkg
+]
 
 
 def members(module: str) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from ibvonns.networks import generators
 from ibvonns.paper import baselines
 from ibvonns.paper.baselines import BASELINES, NeuralLaw, trained_baseline
 from ibvonns.paper.limits import spacing_entropy
-from ibvonns.paper.stiv import gaussian_errors
 from ibvonns.paper.studies import errors
-from ibvonns.paper.trials import (
+from ibvonns.systems.chain import Chain
+from ibvonns_book.stiv import gaussian_errors
+from ibvonns_book.trials import (
     FAR,
     cycle_work,
     decoded_energy,
@@ -30,7 +31,6 @@ from ibvonns.paper.trials import (
     long_chain,
     marginal_energy,
 )
-from ibvonns.systems.chain import Chain
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibvonns.paper.freedom import Pair, Visited, components
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
+from ibvonns_book.freedom import Pair, Visited, components
 
 TOP = 1.2  # mu, above all holes
 SPEEDS = torch.tensor(VELOCITIES, dtype=torch.float64)

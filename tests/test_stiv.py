@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibvonns.paper.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap, paper_times
+from ibvonns_book.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
 
 TRAP, CHAIN = Trap(), Chain()
 

@@ -6,10 +6,10 @@ from torch import Generator, Tensor
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import relative_error
-from ibvonns.paper.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
-from ibvonns.paper.wells import Moments, Wells, _crossed, _within, first_wells, wells_errors
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap, paper_times
+from ibvonns_book.stiv import Gaussians, Springs, chain_springs, first_state, trap_springs
+from ibvonns_book.wells import Moments, Wells, _crossed, _within, first_wells, wells_errors
 
 TRAP, CHAIN = Trap(), Chain()
 SPRINGS = chain_springs(CHAIN)

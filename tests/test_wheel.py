@@ -55,7 +55,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     (about,) = distributions(path=[str(wheel)])
     assert about.version == ibvonns.__version__
     inside = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    kept = [path for path in (ROOT / "ibvonns").rglob("*.*") if path.parent.name != "__pycache__"]
+    both = [*(ROOT / "ibvonns").rglob("*.*"), *(ROOT / "ibvonns_book").rglob("*.*")]
+    kept = [path for path in both if path.parent.name != "__pycache__"]
     assert inside == {path.relative_to(ROOT).as_posix() for path in kept}
     for needed in ("py.typed", "show/live/panel.js", "paper/published.csv", "paper/scoreboard.json"):
         assert f"ibvonns/{needed}" in inside

@@ -1,1 +1,1 @@
-"""The paper's experiments: its studies, what noise leaves, the scoreboard, rivals and trials."""
+"""The paper's experiments: its studies, what noise leaves, the scoreboard and rivals."""

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Ensemble
-from ibvonns.paper.stiv import Springs, ansatz_errors, bell
 from ibvonns.systems.chain import Chain
 from ibvonns.validation import finite, increasing, require, shaped
+from ibvonns_book.stiv import Springs, ansatz_errors, bell
 
 __all__ = ["Moments", "Wells", "first_wells", "wells_errors"]
 
@@ -78,7 +78,7 @@ class Wells:
         Raises:
             ValueError: wells of unequal stiffness, NaN, wrong shape or unsorted times.
 
-        >>> from ibvonns.paper.stiv import chain_springs
+        >>> from ibvonns_book.stiv import chain_springs
         >>> pulled = Chain().simulate_paper(lengths=(0.2,), realisations=100)
         >>> length = pulled.records["pulled_length"]
         >>> found = Wells.rolled(chain_springs(Chain()), first_wells(pulled), pulled.times, length)

@@ -11,11 +11,11 @@ from ibvonns.ensemble import Ensemble
 from ibvonns.metrics import each_error
 from ibvonns.model import Model
 from ibvonns.observations import observe
-from ibvonns.paper.stiv import bell
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
 from ibvonns.validation import count, positive, shaped
+from ibvonns_book.stiv import bell
 
 __all__ = [
     "FAR",
