@@ -686,7 +686,7 @@ def fuses(law: Any, z: Tensor) -> bool:
     >>> fuses(law, torch.zeros(1, 3, 1, 2, dtype=torch.float64))
     True
     """
-    if INTERPRETED or not isinstance(law, Law):
+    if INTERPRETED or not isinstance(law, Law) or law.gas is not None:
         return False
     depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
     return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64

@@ -11,6 +11,7 @@ from ibvonns.validation import count, shaped, tensor
 __all__ = ["GAUGE_EVERY", "Encoder"]
 
 GAUGE_EVERY = 10  #: Steps between two times on which the gauge of alpha is measured.
+RESPONSE = 1e-3  # of the deviation of all positions, for a difference
 
 
 class Encoder(nn.Module):
@@ -90,6 +91,31 @@ class Encoder(nn.Module):
         step = by * self.position[1]
         moved = [self.rho(cloud.shifted(way).average(self.features)) for way in (step, -step)]
         return (moved[0] - moved[1]) / (2 * by)
+
+    @torch.no_grad()
+    def response(self, data: Observations, times: Tensor) -> Tensor:
+        """How alpha answers to realisations that move, sum (d alpha/dx_i)^2 times their number.
+
+        Args:
+            data: the training observations, of positions with one component; they set the gauge.
+            times: indices of the times that are wanted, shape (wanted,).
+
+        Returns:
+            Shape (replicas, conditions, wanted, sites, internal), one over a length squared.
+        """
+        step, cloud, scale = RESPONSE * self.position[1], data.cloud.at(times), self._measured(data, times)[2]
+        with torch.enable_grad():
+            mean = cloud.average(self.features).detach().requires_grad_()
+            rows = self.rho(mean).unbind(-1)
+            slopes = [torch.autograd.grad(alpha.sum(), mean, retain_graph=True)[0] for alpha in rows]
+
+        def pairs(positions: Tensor) -> Tensor:  # of the features' slopes
+            slope = (self.features(positions + step) - self.features(positions - step)) / (2 * step)
+            return (slope[..., None, :] * slope[..., :, None]).flatten(-2)
+
+        square = cloud.average(pairs).unflatten(-1, (mean.shape[-1], -1))
+        found = torch.stack([torch.einsum("...i,...ij,...j->...", each, square, each) for each in slopes], -1)
+        return (found / scale.square()).unflatten(1, (len(data.mean), len(times), -1))
 
     def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`.

@@ -80,6 +80,8 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     wells: float = 2.0,
     reference: float | None = None,
+    gas: float | None = None,
+    kernel: Sequence[float] = (),
 ) -> Fit:
     """Learn encoder, decoder and law from an ensemble, whatever the system.
 
@@ -95,6 +97,8 @@ def fit(
         folder: where checkpoints are kept while training runs; none if not given.
         wells: distance of a mixture's two Gaussians.
         reference: as for `Architecture`.
+        gas: kBT of a lattice gas; then set `internal` to 0.
+        kernel: of a gas whose law is not local, as for `Architecture`.
 
     Raises:
         ValueError: as `observe` and `Architecture`.
@@ -111,7 +115,7 @@ def fit(
     data = ensemble if isinstance(ensemble, Observations) else observe(ensemble, control, spacing=spacing)
     decoder = decoder or ("flow" if layout.directions else "gaussian")
     parts = layout, data.spacing, internal, decoder, data.mean.shape[-1], reference, wells
-    return fitted(Architecture(*parts), data, seeds, recipe, folder)
+    return fitted(Architecture(*parts, gas=gas, kernel=tuple(kernel)), data, seeds, recipe, folder)
 
 
 def fitted(
@@ -142,7 +146,7 @@ def fitted(
         TrainingError: a seed is unsound or lost after all attempts, or a loss is not finite in a stage
             without rescues.
     """
-    recipe = recipe or Recipe.of(architecture.layout)
+    recipe = recipe or Recipe.of(architecture.layout, architecture.gas)
     model = Model(seeds, architecture)
     history, draws = _trained(model, data, recipe, folder)
     for attempt in range(1, recipe.attempts + 1):

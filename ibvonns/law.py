@@ -6,14 +6,16 @@ from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import conv1d, pad
 
-from ibvonns.layouts import Layout, forces, moved
+from ibvonns.layouts import Layout, bonds_of, forces, moved
 from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
-from ibvonns.validation import count, finite, positive, shaped
+from ibvonns.validation import count, finite, positive, require, shaped, tensor
 
 __all__ = ["Law", "Scales"]
 
 FAINT = 0.1  # gain of the forces of bonds in the dissipation network
+SLIGHT = 0.1  # first weights of what networks add to an ideal gas, in units of the usual ones
 PLAIN = 5.0  # first mobility of a bond, in units of the scales
 
 
@@ -35,6 +37,7 @@ class Scales(nn.Module):
     field: Tensor
     energy: Tensor
     rate: Tensor
+    gas: float | None = None  # kBT of a lattice gas
 
     def __init__(self, layout: Layout, spacing: float = 1.0, internal: int = 1):
         super().__init__()
@@ -136,16 +139,28 @@ class Law(Scales):
     would belong to a velocity. With the mobilities phi is strictly convex, each velocity has
     exactly one force, and phi >= 0 with phi(0) = 0 still holds by construction.
 
+    **A gas.** Where the field is the density rho of a lattice gas and the whole state, the law is
+    that of an ideal gas and what networks add to it::
+
+        f = kBT [rho ln rho + (1 - rho) ln(1 - rho)] + f_net,   phi = m g^2 / 2,   m = rho (1 - rho) e^(m_net)
+
+    with m at the mean density of a bond's two sites. Both networks see rho and, with a `kernel`, the
+    average w*rho over the sites around, too; T then has the share w*(df/d(w*rho)) besides.
+
     Args:
         rngs: one generator for each replica.
         layout: of the sites.
         spacing: as for `Scales`.
-        internal: number of internal variables of a site; a point has at least one.
+        internal: number of internal variables of a site; a point has at least one, a gas none.
         energy_hidden: widths of the hidden layers of f.
         dissipation_hidden: widths of the hidden layers of phi.
+        gas: kBT of a lattice gas; None for any other system.
+        kernel: weights w of the sites at the distances 1, 2, ... on either side of a ring, of which the
+            shares count; if empty, the law is local.
 
     Raises:
-        ValueError: no generator, no hidden layer, a width below 1, or as `Scales`.
+        ValueError: no generator, no hidden layer, a width below 1, a gas on sites with ends or with internal
+            variables, a kernel of something else, or as `Scales`.
 
     States have shape (replicas, trajectories, sites, fields + internal). Buffers: those of
     `Scales`, and `reference`, the scaled state at which f is 0, one for each replica.
@@ -170,14 +185,36 @@ class Law(Scales):
         internal: int = 1,
         energy_hidden: Sequence[int] = (20, 20),
         dissipation_hidden: Sequence[int] = (20, 20),
+        gas: float | None = None,
+        kernel: Sequence[float] = (),
     ):
         super().__init__(layout, spacing, internal)
         bonds, width = layout.directions, layout.fields + internal
         self.known = width if bonds else internal  # phi knows no control: those may change at will
+        self.gas = gas
+        self.kernel = tensor("kernel", kernel).double() if len(kernel) else None
+        self.mobility: nn.Parameter | None = None
+        self.register_buffer("reference", torch.zeros(len(rngs), 1, width, dtype=torch.float64))
+        require(gas is not None or self.kernel is None, "kernel must be empty but for a gas, but is not")
+        if gas is not None:
+            positive("gas", gas)
+            closed = bonds and not layout.ends and not internal
+            require(closed, f"gas must be on a Ring or a Grid, with no internal variable, but is on a {layout}")
+            seen = 1
+            if self.kernel is not None:
+                positive("sum of the kernel", float(shaped("kernel", self.kernel, ("distances",)).sum()))
+                require(bonds == 1, "kernel must be empty but on a Ring, but is not")
+                self.kernel, seen = self.kernel / self.kernel.sum() / 2, 2
+            self.energy_network = INN(rngs, seen, energy_hidden)
+            # a network of softplus functions goes on as a straight line, where tanh would level off
+            self.mobility_network = INN(rngs, seen, dissipation_hidden)
+            self.mobility = nn.Parameter(torch.zeros(len(rngs), 1, 1, dtype=torch.float64))
+            for network in (self.energy_network, self.mobility_network):  # at first nearly an ideal gas
+                network.last.weight.data.mul_(SLIGHT)
+            return
         self.energy_network = INN(rngs, width, energy_hidden)
         gain = bonds * [FAINT] + internal * [1.0]
         self.dissipation_network = PICINN(rngs, self.known, bonds + internal, dissipation_hidden, gain)
-        self.mobility: nn.Parameter | None = None
         if bonds:
             # Softplus of it. That of a bond starts above any that is likely, and the network's own
             # part ten times smaller than usual, with g of the bond faint in it: a sum of both can
@@ -186,8 +223,6 @@ class Law(Scales):
             cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
             first = torch.tensor(bonds * [PLAIN] + internal * [1.0], dtype=torch.float64)
             self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))
-        zero = torch.zeros(len(rngs), 1, width, dtype=torch.float64)
-        self.register_buffer("reference", zero)
 
     @torch.no_grad()
     def set_reference(self, z: Tensor) -> None:
@@ -211,8 +246,29 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
-        zero = self.energy_network(self.reference)[:, None]
-        return self.energy * (each(self.energy_network, self.scaled(z)) - zero)[..., 0]
+        mean, deviation = self.field
+        values = []
+        for state in (self.scaled(z), self.reference[:, None]):
+            value = self.energy * each(self.energy_network, self._around(state))[..., 0]
+            if self.gas is not None:
+                density = (mean + deviation * state)[..., 0]
+                value = value - self.gas * sum(map(torch.special.entr, (density, 1 - density)))
+            values.append(value)
+        return values[0] - values[1]
+
+    def _around(self, scaled: Tensor) -> Tensor:
+        """Scaled states, and beside them their averages over the kernel."""
+        return scaled if self.kernel is None else torch.cat([scaled, self._averaged(scaled)], -1)
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        """The average of each site's surroundings, in the shape of (..., sites, 1)."""
+        if self.kernel is None or values.shape[-2] == 1:
+            return values
+        sites, reach = values.shape[-2], len(self.kernel)
+        require(sites > 2 * reach, f"sites must number over {2 * reach} for this kernel, but number {sites}")
+        both = torch.cat([self.kernel.flip(0), self.kernel.new_zeros(1), self.kernel]).to(values.device)
+        rows = pad(values.reshape(-1, 1, sites), (reach, reach), "circular")
+        return conv1d(rows, both[None, None]).view_as(values)
 
     def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """df/dfield / spacing and g_alpha = -df/dalpha, Eqs. (23), (24), (46), in closed form.
@@ -227,8 +283,12 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
-        slope = each(self.energy_network.gradient, self.scaled(z))
         fields = self.layout.fields
+        slope = each(self.energy_network.gradient, self._around(self.scaled(z)))
+        if self.gas is not None:
+            ideal = self.gas * torch.logit(z) / self.spacing
+            own = slope[..., :1] if self.kernel is None else slope[..., :1] + self._averaged(slope[..., 1:])
+            return ideal + self.force * own, z[..., :0]
         return self.force * slope[..., :fields], -self.energy * slope[..., fields:]
 
     def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,6 +310,8 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
+        if self.gas is not None:
+            return (self.operator(z, g) * g.square()).sum(-1) / 2
         known, scaled = self._parts(z, g)
         value = each(self.dissipation_network, known, scaled)[..., 0]
         if self.mobility is not None:
@@ -269,11 +331,40 @@ class Law(Scales):
         Raises:
             ValueError: wrong shape.
         """
+        if self.gas is not None:
+            return self.operator(z, g) * g
         known, scaled = self._parts(z, g)
         slope = each(self.dissipation_network.gradient, known, scaled)
         if self.mobility is not None:
             slope = slope + softplus(self.mobility)[:, :, None] * scaled
         return slope * self._units(self.rate, self.clock)
+
+    def operator(self, z: Tensor, g: Tensor) -> Tensor:
+        """d^2 phi/dg^2 of each force by itself, what fluctuations measure, in the shape of g; never negative.
+
+        Of a gas it is m, whatever g is.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+            g: forces of the bonds, then g_alpha, energies: (..., sites, directions + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        if self.gas is None:
+            with torch.enable_grad():
+                at = g if g.requires_grad else g.detach().requires_grad_()
+                slope = self.rates(z, at)
+                grad = [torch.autograd.grad(part.sum(), at, create_graph=True)[0] for part in slope.unbind(-1)]
+            return torch.stack([part[..., n] for n, part in enumerate(grad)], -1)
+        mean, deviation = self.field
+        scaled = self._around(self.scaled(z))
+        head = bonds_of(self.layout, z.shape[-2])[0].to(z.device)
+        bond = (scaled[..., None, :, :] + scaled[..., head, :]) / 2  # (..., directions, sites, seen)
+        density = (mean + deviation * bond)[..., 0]
+        centre = self.mobility_network(bond.new_zeros(len(bond), 1, bond.shape[-1])) - cast(Tensor, self.mobility)
+        factor = each(self.mobility_network, bond.flatten(2, 3)) - centre[:, None]
+        return (self.rate / self.force * density * (1 - density) * factor.view(density.shape).exp()).movedim(-2, -1)
 
     def dissipation(self, z: Tensor, g: Tensor) -> Tensor:
         """sum g . dphi/dg of each site, an energy per time, never negative.

@@ -14,8 +14,10 @@ from ibvonns.validation import count, positive
 
 __all__ = ["TERMS", "Sampling", "loss_terms"]
 
-#: Names of the terms, in the order of the paper's sum.
-TERMS = ("density", "shift", "field", "internal", "end")
+#: Names of the terms, in the order of the paper's sum, then those that fluctuations add.
+TERMS = ("density", "shift", "field", "internal", "end", "drift", "fluctuation")
+
+BETWEEN = (0.0, 0.5, 1.0)  # where the curvature of phi is compared, in shares of a state's forces
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ def loss_terms(
       of its own: in a row it makes F_ex follow from v_n later, and keeps the end from drifting
       where F_ex pulls it. Where a long window moves the end as recorded, `Sampling.along` times the
       same at the rolled-out states is added, which is the error of the F_ex that they predict.
+    - drift: of a gas, the mean rates of its coarse variables over a short time (`Observations.moves`), in
+      units of their errors.
+    - fluctuation: d^2 phi/dg^2 against what fluctuations tell of it: of a gas by its K, in units of the
+      errors; else, where `Observations.mobility` was measured, the mean square of the logarithm of their
+      ratio, of the bonds, or of alpha of a point. N realisations move alpha by sum (d alpha/dx_i) dx_i,
+      so that its operator is their mobility times `Encoder.response`. The noise of a diffusion is Gaussian
+      whatever drives it, and phi quadratic: it is compared at the state's forces, at half of them, and at rest.
 
     F_ex is as recorded. A driven end moves as recorded or, in every other step with long windows,
     as F_ex drives it: the error that this feeds back must be trained, too.
@@ -141,6 +150,11 @@ def loss_terms(
     seen = torch.arange(0, window + 1, max(1, window // look.compared), device=device)
     visited = times[..., seen]
     out: dict[str, Tensor] = {}
+    if data.moves is not None and {"drift", "fluctuation"} & set(names):
+        out |= {name: term for name, term in data.moves.missed(law).items() if name in names}
+    if out and window == 0:
+        return out
+    told = data.mobility if "fluctuation" in names else None
     if held is None:
         some = data.at(rows)
         alpha, inner = model.encoder.standardised(data, rows, visited.flatten(1) if window else None)
@@ -150,8 +164,16 @@ def loss_terms(
             spread = model.encoder.raw(some.cloud).var(1, unbiased=False, keepdim=True)
             out["shift"] = (model.encoder.shift(some.cloud, look.by).square() / spread).mean((1, 2))
     else:
-        replicas = torch.arange(seeds, device=device)[:, None]
+        alpha, replicas = held[:, :, rows], torch.arange(seeds, device=device)[:, None]
         inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
+    if told is not None:
+        some = data.at(rows)
+        z = model.states(some, alpha[..., : law.internal].detach()).flatten(1, 2)
+        g = law.driving(z, None if some.force is None or not layout.driven else some.force[..., 0].flatten())
+        moved = 1.0 if layout.directions else model.encoder.response(data, rows).flatten(1, 2)
+        away = [law.operator(z, share * g)[..., : layout.directions or law.internal] for share in BETWEEN]
+        goal = (told[:, None] * moved).log()
+        out["fluctuation"] = torch.stack([(each.log() - goal).square().mean((1, 2, 3)) for each in away]).mean(0)
     if window == 0 or inner is None:
         return out
     inner = inner[..., : law.internal].unflatten(2, visited.shape[1:]).flatten(1, 2)

@@ -18,7 +18,7 @@ from ibvonns.law import Law
 from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
 from ibvonns.observations import Observations
-from ibvonns.rollout import rollout
+from ibvonns.rollout import relaxed, rollout
 from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
 
 __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
@@ -58,6 +58,8 @@ class Architecture:
         wells: distance of the mixture's two Gaussians.
         sigmoids: d of the flow.
         law: a key of `LAWS`.
+        gas: kBT of a lattice gas, whose law then begins as that of an ideal gas (`law.Law`).
+        kernel: weights of the sites around at the distances 1, 2, ..., if the law of a gas is not local.
 
     Raises:
         ValueError: a number out of range, an unknown decoder or law, or a decoder that does not fit
@@ -76,6 +78,8 @@ class Architecture:
     wells: float = 2.0
     sigmoids: int = 2
     law: str = "potentials"
+    gas: float | None = None
+    kernel: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _law(self.law)
@@ -85,6 +89,9 @@ class Architecture:
         plain |= {name: positive(name, getattr(self, name)) for name in ("spacing", "wells")}
         if self.reference is not None:
             plain["reference"] = tensor("reference", self.reference).item()
+        if self.gas is not None:
+            plain["gas"] = positive("gas", self.gas)
+        plain["kernel"] = tuple(tensor("kernel", self.kernel).tolist())  # type: ignore[assignment]
         for name, value in plain.items():  # NumPy's numbers are no JSON
             object.__setattr__(self, name, value)
         fits = self.decoder == "gaussian" or self.components == 1
@@ -164,7 +171,8 @@ class Model(nn.Module):
         self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
-        self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal)
+        extra = {} if a.gas is None else {"gas": a.gas, "kernel": a.kernel}
+        self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
 
     @torch.no_grad()
     def set_scales(self, data: Observations) -> None:
@@ -188,9 +196,14 @@ class Model(nn.Module):
         moved = moved.cumsum(2) if layout.driven else moved  # positions of the particles
         unit = data.spacing if bonds else 1 / means.std(0)
         speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
-        force = field.new_ones(1) if data.force is None else data.force.flatten(0, 1).std(0)
+        usual = field.new_full((1,), 1.0 if self.law.gas is None else self.law.gas / data.spacing)
+        force = usual if data.force is None else data.force.flatten(0, 1).std(0)
         rate = float(((speed * steps).sum() / steps.sum()).sqrt())
-        self.law.set_scales(field, float((force * field[1]).mean() * data.spacing), rate)
+        energy = float((force * field[1]).mean() * data.spacing)
+        self.law.set_scales(field, energy, rate)
+        if data.moves is not None:  # a fresh law is near that of an ideal gas: it drifts as fast as the data
+            known = torch.stack([each.value for each in data.moves.drift]).norm()
+            self.law.set_scales(field, energy, rate * float(known / data.moves.expected(self.law)[0][0].norm()))
 
     def matched(self, data: Observations) -> Observations:
         """Return `data` if this model can read them, else raise.
@@ -247,7 +260,12 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, data: Observations, given: str = "force", alpha: Tensor | None = None, backend: str = "fast"
+        self,
+        data: Observations,
+        given: str = "force",
+        alpha: Tensor | None = None,
+        backend: str = "fast",
+        step: float | None = None,
     ) -> Prediction:
         """Roll the first states of some observations out, with the ends driven as recorded.
 
@@ -260,10 +278,12 @@ class Model(nn.Module):
             alpha: internal variables to start from, (replicas, conditions, sites, internal); those
                 that are encoded if not given.
             backend: as for `rollout.rollout`.
+            step: largest step in time of a gas, which takes as many as it needs between two times; what
+                is stable if not given. Other systems take one step between two times, as they learned.
 
         Raises:
-            ValueError: observations of another layout, nothing recorded that drives the end, or an
-                unknown name.
+            ValueError: observations of another layout, nothing recorded that drives the end, an
+                unknown name, or a step that is not stable.
         """
         choice("given", given, ("force", "velocity"))
         layout, internal = self.law.layout, self.law.internal
@@ -272,6 +292,8 @@ class Model(nn.Module):
             alpha = self.encode(data.at(slice(0, 2)))[:, :, 0]
         shaped("alpha", alpha, (len(self.seeds), conditions, sites, internal))
         start = torch.cat([data.field[:, 0].expand(*alpha.shape[:-1], -1), alpha], -1)
+        if self.law.gas is not None:
+            return Prediction(relaxed(self.law, start, data.times, step), layout.fields)
         known = {} if layout.directions else {"field": data.field[:, :, 0]}
         if layout.driven:
             record = getattr(data, given)

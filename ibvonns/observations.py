@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ibvonns.ensemble import Cloud, Density, Ensemble, Samples
+from ibvonns.fluctuations import Moves
 from ibvonns.validation import count, finite, increasing, positive, require, shaped
 
 __all__ = ["Observations", "joined", "observe"]
@@ -35,6 +36,9 @@ class Observations:
         spacing: natural length of a site.
         blocks: "mean" and "force" of independent parts of the ensemble, each with the parts in
             front: what they scatter is the sampling noise.
+        mobility: of the positions, d^2 phi/dg^2 as their fluctuations tell it (`fluctuations.covariation`), shape
+            (sites,): of each bond, or of a point. None if it was not measured.
+        moves: what a gas did in short times; None if that was not measured.
 
     Raises:
         ValueError: NaN, wrong shape, unsorted times, or a variance that is not above 0.
@@ -51,6 +55,8 @@ class Observations:
     velocity: Tensor | None = None
     spacing: float = 1.0
     blocks: Mapping[str, Tensor] = field(default_factory=dict)  # type: ignore[operator]
+    mobility: Tensor | None = None
+    moves: Moves | None = None
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -64,6 +70,8 @@ class Observations:
             part = rows.flatten(3) if name == "cloud" else getattr(self, name)
             if part is not None and shaped(name, finite(name, part), shape).dtype != torch.float64:
                 raise TypeError(f"{name} must be of torch.float64, but is of {part.dtype}")
+        if self.mobility is not None:
+            positive("mobility", float(shaped("mobility", self.mobility, (sites[2],)).min()))
         least = float(self.variance.min())
         require(least > 0, f"variance must be above 0, but its smallest is {least:g}")
 

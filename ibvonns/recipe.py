@@ -195,8 +195,8 @@ class Recipe:
         positive("astray", self.astray)
 
     @classmethod
-    def of(cls, layout: Layout) -> "Recipe":
-        """The book's recipe for a layout: the trap's at a point, the chain's on sites with bonds.
+    def of(cls, layout: Layout, gas: float | None = None) -> "Recipe":
+        """The book's recipe: the trap's at a point, the chain's on sites with bonds, that of a gas.
 
         A chain's first stage trains encoder and decoder alone: some first weights lead to poor
         minima, and this short training tells them. Then windows of one step; then longer ones, at
@@ -204,12 +204,13 @@ class Recipe:
 
         Args:
             layout: of the sites.
+            gas: kBT of a lattice gas; None for any other system.
 
         >>> from ibvonns.layouts import Point, Row
         >>> [len(Recipe.of(layout).stages) for layout in (Point(), Row())]
         [1, 3]
         """
-        return POINT if layout.directions == 0 else BONDS
+        return GAS if gas is not None else POINT if layout.directions == 0 else BONDS
 
 
 # fmt: off
@@ -233,4 +234,5 @@ BONDS = Recipe(
     ),
     candidates=4,
 )
+GAS = Recipe((Stage((Phase(0, 700),), {"drift": 1.0, "fluctuation": 1.0}, learning_rate=4e-2),), coarse=1)
 # fmt: on

@@ -8,16 +8,17 @@ to 1e-10, in single precision to 1e-5.
 
 import logging
 from functools import cache
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ibvonns.adjoint import fused_rollout, fuses
-from ibvonns.law import Scales
-from ibvonns.validation import choice, finite, require, shaped
+from ibvonns.law import Law, Scales
+from ibvonns.validation import choice, finite, increasing, positive, require, shaped
 
-__all__ = ["BACKENDS", "rollout"]
+__all__ = ["BACKENDS", "relaxed", "rollout"]
 
 #: The engines: compiled in double precision, in single precision, and plain PyTorch.
 BACKENDS = ("fast", "single", "reference")
@@ -127,3 +128,62 @@ def _reference(
         path.append(z)
         ends.append(end)
     return torch.stack(path, 2), torch.stack(ends, 2)
+
+
+@torch.no_grad()
+def relaxed(law: Law, start: Tensor, times: Tensor, step: float | None = None) -> Tensor:
+    """A gas left to itself: finite volumes, Euler's method, as many stable steps as it takes.
+
+    What one site loses its neighbour gets, so that the mass is kept to rounding. The rates of the shortest
+    waves bound the step: it is stable up to 2 / rate, where f falls at each; 1 / rate is taken.
+
+    Args:
+        law: of a gas.
+        start: first states, shape (replicas, trajectories, sites, 1).
+        times: shape (times,), strictly increasing.
+        step: the largest; what is stable if not given.
+
+    Returns:
+        (replicas, trajectories, times, sites, 1).
+
+    Raises:
+        ValueError: densities that are not above 0 and below 1, unsorted times, or a step that is not stable.
+
+    >>> from ibvonns.layouts import Ring
+    >>> from ibvonns.networks import generators
+    >>> law, start = Law(generators([0]), Ring(), internal=0, gas=1.0), torch.rand(1, 1, 20, 1).double()
+    >>> path = relaxed(law, start, torch.tensor([0.0, 5.0]).double())
+    >>> bool((path[0, 0].sum(1) - start.sum()).abs().max() < 1e-12)
+    True
+    """
+    low, high = (float(end) for end in finite("start", start).aminmax())
+    require(0 < low and high < 1, f"start must be above 0 and below 1, but spans [{low:.3g}, {high:.3g}]")
+    increasing("times", times)
+    fastest = steepest(law, start)
+    most = 1 / fastest if step is None else positive("step", step)
+    require(most < 2 / fastest, f"step must be below {2 / fastest:.3g} to be stable, but is {most:.3g}")
+    path, z = [start], start
+    for lapse in times.diff().tolist():
+        for _ in range(number := ceil(lapse / most)):
+            z = z + lapse / number * law.step(z)[0]
+        path.append(z)
+    return torch.stack(path, 2)
+
+
+def steepest(law: Law, z: Tensor, rounds: int = 30) -> float:
+    """A bound of the rates at which waves on a gas decay near some states, by the power method.
+
+    Args:
+        law: of a gas.
+        z: states, shape (replicas, trajectories, sites, 1).
+        rounds: of the method, which begins with the shortest wave.
+    """
+    wave = torch.where(torch.arange(z.shape[2]) % 2 == 0, 1.0, -1.0).to(z)[:, None].expand_as(z)
+    wave = wave * (1 + 0.1 * torch.sin(torch.arange(z.shape[2]).to(z)))[:, None]
+    rate = 0.0
+    for _ in range(rounds):
+        wave = wave / wave.flatten(2).norm(dim=2)[..., None, None]
+        tiny = 1e-7 * float(torch.minimum(z, 1 - z).min())
+        wave = (law.step(z + tiny * wave)[0] - law.step(z - tiny * wave)[0]) / (2 * tiny)
+        rate = float(wave.flatten(2).norm(dim=2).max())
+    return 1.05 * rate

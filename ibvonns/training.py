@@ -53,7 +53,8 @@ def run_of(model: Model, data: Observations, recipe: Recipe) -> str:
         recipe: of the training.
     """
     digest = hashlib.sha256(f"{recipe} {model.seeds} {model.architecture}".encode())
-    for part in [*vars(data).values(), *vars(data.cloud).values()]:
+    moves = [] if data.moves is None else [data.moves.states, *data.moves._known]
+    for part in [*vars(data).values(), *vars(data.cloud).values(), *moves]:
         if isinstance(part, Tensor):
             digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -107,7 +108,7 @@ def train(
     >>> history["density"].shape  # steps 0 and 10
     torch.Size([2, 2])
     """
-    recipe = recipe or Recipe.of(model.law.layout)
+    recipe = recipe or Recipe.of(model.law.layout, model.architecture.gas)
     data = replace(data.coarser(recipe.coarse), blocks={})
     model.set_scales(data)
     run = run_of(model, data, recipe) if checkpoint is not None else ""

@@ -170,3 +170,22 @@ def test_samples_are_encoded_as_their_realisations() -> None:
     assert (encoder(turned) - encoder(seen.cloud)).abs().max() <= 1e-12
     swapped = Samples(seen.cloud.positions.flip(-1))
     assert (encoder(swapped) - encoder(seen.cloud)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["point", "row"])
+def test_answer_of_alpha_to_one_realisation_is_that_of_autograd(kind: str) -> None:
+    seen = seen_of(kind)
+    encoder, times = Encoder(generators(SEEDS)), torch.tensor([0, 30])
+    encoder.position.copy_(torch.stack([seen.mean.mean(), seen.variance.mean().sqrt()])[:, None])
+    grid = seen.cloud.grid  # type: ignore[union-attr]
+    weights = seen.cloud.at(times).weights.flatten(0, -2)  # type: ignore[union-attr]
+    positions = grid.expand(len(weights), -1).clone().requires_grad_()
+    features = encoder.features(positions[..., None].flatten(0, 1)).unflatten(1, positions.shape)
+    alpha = encoder.rho((weights[..., None] * features).sum(2))[..., 0]
+    _, scale = encoder.measure_gauge(encoder.raw(seen.cloud.at(torch.arange(0, len(seen.times), GAUGE_EVERY))),
+                                     seen.mean[:, ::GAUGE_EVERY, :, 0].flatten())  # fmt: skip
+    for replica in range(len(SEEDS)):
+        (slope,) = torch.autograd.grad(alpha[replica].sum(), positions, retain_graph=True)
+        exact = torch.where(weights > 0, slope.square() / weights.clamp_min(1e-300), 0.0).sum(-1)
+        found = encoder.response(seen, times)[replica].flatten()
+        assert torch.allclose(found, exact / scale[replica].square(), rtol=1e-5)

@@ -79,7 +79,7 @@ def rows(part: Tensor, times: Tensor) -> Tensor:
 def test_terms_are_those_that_there_are(kind: str) -> None:
     model, data, starts = scaled(kind), seen_of(kind), torch.tensor([0, 5])
     whole = loss_terms(model, data, 3, starts, Sampling())
-    absent = {"row": set(), "ring": {"end"}, "grid": {"end"}}.get(kind, {"field"})
+    absent = {"row": set(), "ring": {"end"}, "grid": {"end"}}.get(kind, {"field"}) | {"drift", "fluctuation"}
     assert whole.keys() == set(TERMS) - absent
     assert list(whole) == [name for name in TERMS if name in whole]  # in the order of the paper
     assert all(term.shape == (2,) for term in whole.values())
@@ -363,7 +363,7 @@ def test_without_a_recipe_all_stages_of_the_layouts_own_are_run(monkeypatch: pyt
     assert Recipe.of(LAYOUTS["row"]) == Recipe.of(LAYOUTS["ring"]) == Recipe.of(LAYOUTS["grid"])
     assert len(Recipe.of(LAYOUTS["row"]).stages) == 3
     assert Recipe.of(LAYOUTS["point"]) == Recipe.of(LAYOUTS["plane"])
-    monkeypatch.setattr(Recipe, "of", classmethod(lambda cls, layout: TINY["row"]))
+    monkeypatch.setattr(Recipe, "of", classmethod(lambda cls, layout, gas: TINY["row"]))
     ours, expected, later = model_of("row"), model_of("row"), model_of("row")
     history = train(ours, seen_of("row"))
     assert same(history, train(expected, seen_of("row"), TINY["row"]))
@@ -675,3 +675,30 @@ def test_a_full_disk_ends_no_training(
     assert same(history, train(other, seen_of("point"), TINY["point"]))
     assert same(weights_of(one), weights_of(other))
     assert "its checkpoint cannot be kept" in caplog.text and "kept.safetensors" in caplog.text
+
+
+# --- fluctuations ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["point", "row", "ring"])
+def test_fluctuation_term_is_small_where_the_operator_is_what_was_measured(kind: str) -> None:
+    model, seen = scaled(kind), seen_of(kind)
+    look, start = TINY[kind].look, torch.tensor([0])
+    assert "fluctuation" not in loss_terms(model, seen, 0, start, look)  # nothing was measured
+    rows = look.times(len(seen.times), 0, 0)
+    some = seen.at(rows)
+    alpha = model.encoder.standardised(seen, rows)[0].detach()
+    z = model.states(some, alpha).flatten(1, 2)
+    g = model.law.driving(z, some.force[..., 0].flatten() if kind == "row" else None)  # type: ignore[index]
+    operator = torch.stack([model.law.operator(z, share * g)[..., 0] for share in (0.0, 0.5, 1.0)])
+    if kind == "point":
+        operator = operator / model.encoder.response(seen, rows).flatten(1, 2)[..., 0]
+    middle = operator[0, 0].mean(0)
+    known = replace(seen, mobility=middle.detach())
+    found = loss_terms(model, known, 0, start, look, names=("fluctuation",))["fluctuation"]
+    exact = (operator / middle).log().square().mean((0, 2, 3))
+    assert torch.allclose(found, exact, rtol=1e-9)
+    gradient = torch.autograd.grad(found.sum(), list(model.parameters()), allow_unused=True)
+    learns = {name.split(".")[0] for (name, _), part in zip(model.named_parameters(), gradient, strict=True)
+              if part is not None and part.abs().sum() > 0}  # fmt: skip
+    assert learns == {"law"}

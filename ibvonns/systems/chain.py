@@ -346,8 +346,8 @@ def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> 
         density = weight * _falling(sums[rest - 1], place, len(strains))
         cumulative = torch.cumulative_trapezoid(density, dim=1)
         cumulative = torch.cat([torch.zeros_like(left), cumulative], 1)
-        aim = level[:, None] * cumulative[:, -1:]
-        cell = torch.searchsorted(cumulative, aim, right=True).clamp(1, len(strains) - 1) - 1
+        aim = level[:, None].clamp_min(2.0**-54) * cumulative[:, -1:]  # above 0: its cell has a weight
+        cell = torch.searchsorted(cumulative, aim) - 1
         below, above = (cumulative.gather(1, cell + side) for side in (0, 1))
         strain = strains[cell] + spacing * (aim - below) / (above - below)
         drawn.append(strain)
