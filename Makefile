@@ -39,7 +39,9 @@ pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a m
 # studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
 # second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as baseline; \
+	from ibvonns.paper.claims import FEW, claims; \
 	from ibvonns.paper.floors import truth_scores as truth; \
+	from ibvonns.paper.gases import trained; \
 	from ibvonns.paper.information import trained_without_density; \
 	from ibvonns.paper.limits import entropy_limits; \
 	from ibvonns.paper.results import result; \
@@ -54,7 +56,14 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: half an hour
 	$(TOOK) 'flow, neural ODE' $(RUN) result('chain-cnf'); baseline('neural-ode')" && \
 	$(TOOK) 'trap without its density' $(RUN) trained_without_density()"; mine=$$?; \
 	wait $$other && exit $$mine
-	@$(TOOK) 'truth of the chain' $(RUN) truth('chain-gmm')"
+	@export OMP_NUM_THREADS=1; \
+	$(TOOK) 'truth of the chain, gases that repel and of long reach' \
+		$(RUN) truth('chain-gmm'); trained('repelling'); trained('long')" & other=$$!; \
+	$(TOOK) 'gas that attracts, with less data and without fluctuations' $(RUN) trained('attracting'); \
+		trained('attracting', fluctuations=False); \
+		[trained('attracting', fluctuations=each, fewer=FEW) for each in (True, False)]"; mine=$$?; \
+	wait $$other && exit $$mine
+	@$(TOOK) 'claims of Stat-PINNs' $(RUN) claims()"
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
@@ -77,7 +86,7 @@ bench: $(INSTALLED) ## measure the engines and redraw the page on speed (some mi
 # The chapters from the last on: it takes the longest.
 test: html seeds ## the library's tests, every stored number, and the pages in a browser
 	$(BIN)/python book/pdf.py --if-possible
-	$(BIN)/pytest -n 2 --doctest-modules ibvonns tests
+	$(BIN)/pytest -n 2 --doctest-modules ibvonns ibvonns_book tests
 	$(BIN)/pytest -n 2 --nbval $$(ls -r notebooks/*.ipynb) notebooks/test_in_step.py
 
 long: $(INSTALLED) ## what takes minutes more: the second law at ten million states, thirty kills, mutants

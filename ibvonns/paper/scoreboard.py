@@ -21,8 +21,8 @@ from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice, require
 
 __all__ = [
-    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "published", "rounded", "score",
-    "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
+    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "piped", "published", "rounded",
+    "score", "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
 ]  # fmt: skip
 
 #: The verdicts, the best first, and what stands outside of that order.
@@ -319,8 +319,14 @@ def _ours(row: Mapping[str, Any], sign: str = "") -> str:
     return f"{sign}{median} [{low}, {high}]"
 
 
-def _piped(heads: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
-    """A Markdown table whose first and, so many, last columns hold words."""
+def piped(heads: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
+    """A Markdown table whose first column and last ones hold words.
+
+    Args:
+        heads: of the columns.
+        lines: of cells.
+        words: how many of the last columns hold words.
+    """
     rule = ["---"] + ["---:"] * (len(heads) - 1 - words) + ["---"] * words
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
 
@@ -350,7 +356,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         floor = sign * _by_encoder(row) + rounded(row["floor"], unit)
         goal = f"{row['published']:g} {unit}"
         lines.append((row["id"], goal, _ours(row, sign), free, floor, rounded(row["limit"], unit)))
-    return _piped(heads, lines, 0)
+    return piped(heads, lines, 0)
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -372,7 +378,7 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
         known = "" if row["authors_code"] is None else f"{row['authors_code']:g}"
         goal, limit = f"{row['comparable']:#.3g} {unit}", rounded(row["limit"], unit)
         lines.append((row["id"], goal, known, _ours(row, sign), floor, limit, sign + row["verdict"]))
-    return _piped(heads, lines, 1)
+    return piped(heads, lines, 1)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,193 @@
+"""What the abstract of Stat-PINNs claims, tried on lattice gases whose laws are known.
+
+That paper prints no number that could be compared here, and its sizes are not at hand.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import exp
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ibvonns.cache import cached
+from ibvonns.fluctuations import Estimate, shapes
+from ibvonns.layouts import Ring, forces
+from ibvonns.model import Model
+from ibvonns.paper.gases import GASES, SHAPES, Gas, trained
+from ibvonns.paper.scoreboard import piped, rounded, summary
+from ibvonns.rollout import relaxed
+from ibvonns.systems.lattice import box, density, nearest
+
+__all__ = ["FEW", "LATER", "VERDICTS", "claims", "errors", "futures", "operator", "told"]
+
+VERDICTS = ("holds", "does not hold")  #: Of a claim.
+FEW = 20  #: Times fewer runs, for the claim of robustness.
+#: Times of a prediction by the name of the gas, far beyond those of the training.
+LATER = {"attracting": (100.0, 400.0, 800.0), "repelling": (20.0, 80.0, 160.0), "long": (100.0, 400.0, 800.0)}
+
+
+def operator(gas: Gas, profile: NDArray[Any], kind: str = "spline") -> Tensor:
+    """The exact K of coarse variables, from the mean rates of jumps in local equilibrium.
+
+    Args:
+        gas: whose K it is.
+        profile: density at each place, shape (sites,).
+        kind: of the shape functions.
+    """
+    slope = forces(Ring(), shapes(gas.lattice.sites, SHAPES, kind))[..., 0]
+    right, left = (torch.from_numpy(each) for each in gas.lattice.rates(profile))
+    return (slope * (right + left) / 2 / gas.lattice.temperature) @ slope.mT / gas.lattice.sites
+
+
+def errors(gas: Gas, model: Model) -> dict[str, list[float]]:
+    """Errors of a learned law in percent, one for each replica, against the exact one.
+
+    Of a local law "m", "mu", "curvature" (f'') and "diffusivity" at densities from 0.09 to 0.91. Else "m" and
+    "mu" of the unseen profiles, the worst of them; "mean field", the error of that formula's m, beside. mu is
+    known up to a number.
+
+    Args:
+        gas: whose law it is.
+        model: trained on it.
+    """
+    law, seeds = model.law, len(model.seeds)
+    if not gas.local:
+        profiles = torch.from_numpy(gas.densities(gas.unseen))
+        strength, reach = 2 * sum(gas.lattice.couplings) / gas.lattice.temperature, gas.lattice.reach
+        mu, m = box(profiles, strength, reach)
+        z = profiles[None, ..., None].expand(seeds, -1, -1, -1)
+        pairs = {"m": (law.operator(z, z)[..., 0], m), "mu": (_centred(law.slopes(z)[0][..., 0]), _centred(mu))}
+        found = {name: _missed(ours, exact).amax(1).tolist() for name, (ours, exact) in pairs.items()}
+        rough = _missed(box(profiles, strength, reach, exact=False)[1], m)
+        return found | {"mean field": [float(rough.max())]}
+    r = torch.linspace(0.09, 0.91, 83).double()
+    z = r[None, :, None, None].expand(seeds, -1, 1, 1).clone().requires_grad_()
+    mu = law.slopes(z)[0]
+    curved = torch.autograd.grad(mu.sum(), z)[0][..., 0, 0]
+    m, mu = law.operator(z, z).detach()[..., 0, 0], mu.detach()[..., 0, 0]
+    exact_mu, exact_curved, exact_m, _ = nearest(r, exp(-gas.lattice.couplings[0] / gas.lattice.temperature))
+    return {
+        "m": _missed(m, exact_m).tolist(),
+        "mu": _missed(_centred(mu), _centred(exact_mu)).tolist(),
+        "curvature": _missed(curved, exact_curved).tolist(),
+        "diffusivity": _missed(m * curved, exact_m * exact_curved).tolist(),
+    }
+
+
+def futures(name: str, model: Model, words: int = 1000, seed: int = 90_000) -> dict[str, list[float]]:
+    """Long after the runs that were seen, from unseen profiles: errors in percent of what is not uniform.
+
+    Args:
+        name: a key of `GASES`.
+        model: trained on it.
+        words: of 64 realisations each, that are simulated; with 0 none are.
+        seed: of the simulation.
+
+    Returns:
+        "equation", of each replica against the exact law; "simulation", of each against the particles; and
+        "floor", of the exact mean against them, as their scatter tells.
+    """
+    gas, profiles, times = (
+        GASES[name],
+        GASES[name].densities(GASES[name].unseen),
+        torch.tensor([0.0, *LATER[name]]).double(),
+    )
+    z = torch.from_numpy(profiles)[None, ..., None]
+    ours = relaxed(model.law, z.expand(len(model.seeds), -1, -1, -1), times)[:, :, 1:, :, 0]
+    exact = relaxed(gas.lattice, z, times)[0, :, 1:, :, 0]  # type: ignore[arg-type]
+    found = {"equation": _missed(ours.flatten(1), _centred(exact).flatten(), exact.flatten())}
+    if words:
+        seen = list[Estimate]()
+        for place, profile in enumerate(profiles):
+            states = gas.lattice.equilibrium(profile, words, seed + place)
+            for step, lapse in enumerate(times.diff().tolist(), 1):
+                states = gas.lattice.hopped(states, lapse, seed + 100 * step + place)
+                seen.append(Estimate(density(states)))
+        truth, noise = (torch.stack([getattr(one, part) for one in seen]).view_as(exact) for part in ("value", "error"))
+        found["simulation"] = _missed(ours.flatten(1), _centred(truth).flatten(), truth.flatten())
+        found["floor"] = 100 * noise.norm()[None] / _centred(truth).norm()
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def claims() -> list[dict[str, Any]]:
+    """What the abstract claims, with our number, what it is held against, and whether it holds; from the cache.
+
+    Returns:
+        A row for each claim: "claim"; "gas"; "quantity", what is measured, in percent; "ours", median, smallest
+        and largest over the seeds; "beside", what that is held against, and "what" that is; and "verdict", one of
+        `VERDICTS`, which holds where the median is at most "share" times "beside".
+    """
+    return cached("claims", [], _claims, Path(__file__))
+
+
+def _claims() -> list[dict[str, Any]]:
+    rows = []
+
+    def row(claim: str, gas: str, quantity: str, ours: list[float], what: str, beside: float, share: float) -> None:
+        found = summary(ours)
+        names = ("claim", "gas", "quantity", "ours", "what", "beside", "share", "verdict")
+        verdict = VERDICTS[found["median"] > share * beside]
+        rows.append(dict(zip(names, (claim, gas, quantity, found, what, beside, share, verdict), strict=True)))
+
+    far, bare = errors(GASES["long"], trained("long")), "without fluctuations"
+    row("recovers what is known of a long reach", "long", "m", far["m"], "the mean field", far["mean field"][0], 1.0)
+    models = {name: trained(name) for name in GASES}
+    for name in ("attracting", "repelling"):
+        near = errors(GASES[name], models[name])
+        for quantity in ("m", "curvature"):
+            row("finds the law of a short reach", name, quantity, near[quantity], "one percent", 1.0, 1.0)
+    short, gas = "attracting", GASES["attracting"]
+    for claim, quantity, fewer in (("makes the pair unique", "m", 1), ("is robust", f"m, runs / {FEW}", FEW)):
+        ours, theirs = (errors(gas, trained(short, fluctuations=each, fewer=fewer))["m"] for each in (True, False))
+        row(claim, short, quantity, ours, bare, median(theirs), 0.1)
+    for name, model in models.items():
+        ahead = futures(name, model)
+        row(
+            "predicts long times from short runs",
+            name,
+            "particles",
+            ahead["simulation"],
+            "noise floor",
+            ahead["floor"][0],
+            1.2,
+        )
+    ours, theirs = (
+        futures(short, trained(short, fluctuations=each, fewer=FEW), words=0)["equation"] for each in (True, False)
+    )
+    row("predicts better", short, f"exact law, runs / {FEW}", ours, bare, median(theirs), 0.8)
+    return rows
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `claims` as a Markdown table.
+
+    Args:
+        rows: as `claims` gives them.
+
+    >>> print(told([]).splitlines()[0])
+    | claim | gas | error of, % | ours [min, max] | beside | verdict |
+    """
+    heads = ("claim", "gas", "error of, %", "ours [min, max]", "beside", "verdict")
+    lines = [
+        (
+            *(row[name] for name in ("claim", "gas", "quantity")),
+            "≈{} [{}, {}]".format(*(rounded(row["ours"][name], "%") for name in ("median", "min", "max"))),
+            f"{row['what']}, {rounded(row['beside'], '%')}",
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    return piped(heads, lines, 2)
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(-1, keepdim=True)
+
+
+def _missed(ours: Tensor, size: Tensor, exact: Tensor | None = None) -> Tensor:
+    """Error over the last axis in percent, against `exact` if it is not what tells the size."""
+    return 100 * (ours - (size if exact is None else exact)).norm(dim=-1) / size.norm(dim=-1)
