@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,6 +33,7 @@ from ibvonns.layouts import Point, Row
 from ibvonns.networks import generators
 from ibvonns.rollout import rollout
 from ibvonns.systems.chain import Chain
+from ibvonns.systems.lattice import Lattice
 from ibvonns.validation import count
 
 __all__ = ["bench", "main", "tables"]
@@ -442,8 +444,42 @@ def simulation_rows(realisations: int = 2000) -> list[dict[str, Any]]:
     ]
 
 
+@njit
+def _plain_hops(eta: Any, tries: int, slowed: float, seed: int) -> None:
+    """One realisation of the lattice gas, a bond tried at a time: what a compiled loop does without bits of words."""
+    np.random.seed(seed)
+    sites = len(eta)
+    for _ in range(tries):
+        x = np.random.randint(sites)
+        y = x + 1 if x + 1 < sites else 0
+        if eta[x] != eta[y]:
+            behind = x - 1 if eta[x] else (y + 1 if y + 1 < sites else 0)
+            if not eta[behind] or np.random.random() < slowed:
+                eta[x], eta[y] = eta[y], eta[x]
+
+
+def lattice_rows(repeats: int = 5) -> list[dict[str, Any]]:
+    """Bonds tried per second by the lattice gas' kernels on one core, half filled, and by a plain compiled loop.
+
+    Args:
+        repeats: of each measurement, of which the shortest counts.
+    """
+    rows, half = list[dict[str, Any]](), np.full(200, 0.5)
+    eta, tries = (np.arange(200) % 2).astype(np.int64), 10_000_000
+    _plain_hops(eta, 10, 0.25, 0)
+    plain = tries / _best(partial(_plain_hops, eta, tries, 0.25, 1), repeats)
+    wide = Lattice(200, (2 / 80,) * 40)
+    gases = {f"a = {a:g}": Lattice(200, (-float(np.log(a)),)) for a in (0.25, 4.0, 0.3)} | {"reach of 40": wide}
+    for name, gas in gases.items():
+        states, lapse = gas.equilibrium(half, 100, 0), 400.0
+        gas.hopped(states, 1.0, 0)
+        speed = 64 * 100 * 200 * gas.bound * lapse / _best(partial(gas.hopped, states, lapse, 1), repeats)
+        rows.append({"engine": f"64 in a word, {name}", "tries_per_second": speed, "ratio": speed / plain})
+    return [*rows, {"engine": "plain compiled loop, a = 0.25", "tries_per_second": plain, "ratio": 1.0}]
+
+
 def bench(repeats: int = 5) -> dict[str, Any]:
-    """All measurements: "gradient", "gpu", "growth", "simulation" and the "machine".
+    """All measurements: "gradient", "gpu", "growth", "simulation", "lattice" and the "machine".
 
     Args:
         repeats: of each measurement, of which the shortest counts.
@@ -462,6 +498,7 @@ def bench(repeats: int = 5) -> dict[str, Any]:
         "gpu": gpu_rows(repeats),
         "growth": growth_rows(repeats),
         "simulation": simulation_rows(),
+        "lattice": lattice_rows(repeats),
     }
 
 
@@ -471,8 +508,8 @@ def tables(found: dict[str, Any]) -> list[Table]:
     Args:
         found: the measurements.
 
-    >>> len(tables({"gradient": [], "gpu": [], "growth": [], "simulation": []}))  # no graphics card
-    3
+    >>> len(tables({"gradient": [], "gpu": [], "growth": [], "simulation": [], "lattice": []}))  # no graphics card
+    4
     """
     engines = Table("system", "engine", "threads", "ms", "to reference", "first call, s", "peak memory, MiB")
     for row in found["gradient"]:
@@ -493,7 +530,10 @@ def tables(found: dict[str, Any]) -> list[Table]:
     simulation = Table("simulation", "particle-steps per second")
     for row in found["simulation"]:
         simulation.add_row(row["engine"], f"{row['particle_steps_per_second']:.3g}")
-    return [engines, *([gpu] if gpu.rows else []), growth, simulation]
+    lattice = Table("lattice gas, one core", "bonds tried per second", "to the loop")
+    for row in found["lattice"]:
+        lattice.add_row(row["engine"], f"{row['tries_per_second']:.3g}", f"{row['ratio']:.3g}")
+    return [engines, *([gpu] if gpu.rows else []), growth, simulation, lattice]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def engines(found: dict[str, Any]) -> str:
-    """The engines' table in markdown, and below it the simulation's."""
+    """The engines' table in markdown, and below it the simulations'."""
     lines = [
         "| system | engine | threads | ms | to the reference | first call, s | memory, MiB |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -39,6 +39,9 @@ def engines(found: dict[str, Any]) -> str:
     lines += ["", "| simulation of the chain | particle-steps per second |", "|---|--:|"]
     for row in found["simulation"]:
         lines.append(f"| {row['engine']} | {row['particle_steps_per_second'] / 1e6:.3g} million |")
+    lines += ["", "| lattice gas, one core | bonds tried per second | to the loop |", "|---|--:|--:|"]
+    for row in found["lattice"]:
+        lines.append(f"| {row['engine']} | {row['tries_per_second'] / 1e9:.2g} billion | {row['ratio']:.3g} |")
     return "\n".join(lines) + "\n"
 
 
