@@ -7,7 +7,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("0[2-7]*.md"))
+CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]*.md"))[1:]
 CLAIM = re.compile(r"\b(noise|floors?|at most|none|no model)\b", re.IGNORECASE)
 SUMMARY = "## What to remember"
 #: Beginnings of the sentences that need no cell beside them, and why.

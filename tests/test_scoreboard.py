@@ -209,7 +209,10 @@ def test_help_names_the_commands_and_their_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("reproduce", "spring"), "study must be one of 'chain-cnf', 'chain-gmm', 'trap', but is 'spring'"),
+        (
+            ("reproduce", "spring"),
+            "study must be one of 'chain-cnf', 'chain-gmm', 'lattice-long', 'lattice-short', 'trap', but",
+        ),
         (("scoreboard", "--study", "spring"), "study must be one of 'chain-cnf', 'chain-gmm', 'trap', but is 'spring'"),
         (("scoreboard", "--out", "/nowhere"), "must name an existing file, but '/nowhere/metrics"),
         (("reproduce", "trap", "--seeds", "0"), "--seeds"),

@@ -21,6 +21,7 @@ from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.fit import fit, scores
+from ibvonns.fluctuations import Estimate, Moves, covariation, drift, richardson, shapes
 from ibvonns.law import Law, Scales
 from ibvonns.layouts import Grid, Point, Ring, Row, layout_of
 from ibvonns.likelihood import flow_nll, mixture_nll
@@ -30,8 +31,9 @@ from ibvonns.networks import INN, MLP, PICINN, Affine, PositiveLinear, generator
 from ibvonns.observations import joined, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.recipe import Phase, Recipe, Stage
-from ibvonns.rollout import rollout
+from ibvonns.rollout import relaxed, rollout
 from ibvonns.systems.chain import Chain
+from ibvonns.systems.lattice import Lattice, moments
 from ibvonns.systems.trap import Trap
 
 NAN = float("nan")
@@ -101,6 +103,8 @@ def exported(without: str = "") -> dict[str, Any]:
 
 # (public name, call on an empty folder, how the sentence begins and goes on, and the exception if no ValueError)
 Call = Callable[[Path], Any]
+GAS = Law(RNGS[:1], Ring(), internal=0, gas=1.0)
+TWO, HALF, WORDS = Estimate(ones(2, 3)), np.full(200, 0.5), np.zeros((2, 200), np.uint64)
 CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("validation.positive", lambda _: validation.positive("k", NAN), "k must be a f"),
     ("validation.positive", lambda _: validation.positive("k", TEXT), "k .* type str", TypeError),
@@ -338,7 +342,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("recipe.Phase", lambda _: Phase(1, 5, stride=0), "stride must be a whole"),
     ("recipe.Phase.draw", lambda _: Phase(300, 5).draw(300, [0], 0), "window must be below the number of times, 300,"),
     ("recipe.Stage", lambda _: Stage((), {}), "number of phases must be a whole"),
-    ("recipe.Stage", lambda _: Stage((Phase(0, 1),), {"drive": 1.0}), "term must be one of 'density', 'end', .*, but"),
+    (
+        "recipe.Stage",
+        lambda _: Stage((Phase(0, 1),), {"drive": 1.0}),
+        "term must be one of 'density', 'drift', .*, but",
+    ),
     ("recipe.Stage", lambda _: Stage((Phase(0, 1),), {"end": -1.0}), r"weights\['end'\] must be"),
     ("recipe.Stage", lambda _: Stage((Phase(0, 1),), {}, NAN), "learning_rate must be"),
     ("recipe.Stage.phase_at", lambda _: SHORT.phase_at(1), "step must be below 1"),
@@ -376,6 +384,42 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("fit.fit", lambda _: fit(SEEN, LAYOUTS["row"]), "data"),
     ("fit.fit", lambda _: fit(SEEN, Point(), decoder="mixture"), "decoder must be"),
     ("fit.scores", lambda _: scores(POINT, replace(SEEN, count=1)), "(count|ensemble|realisations) must"),
+    ("law.Law.operator", lambda _: LAW.operator(STATES, STATES[..., :1]), "(z|x|g) must have shape"),
+    ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1), T2), "start must be above 0 and below 1"),
+    ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1) / 2, -T2), "times must increase strictly"),
+    ("fluctuations.Estimate", lambda _: Estimate(ones(1, 3)), "number of parts must be"),
+    ("fluctuations.Estimate", lambda _: Estimate(ones(2, 3) * NAN), "parts must be finite"),
+    ("fluctuations.Moves", lambda _: Moves(ones(5, 9), ones(1, 3, 8), [TWO], [TWO]), "states must have shape"),
+    ("fluctuations.Moves", lambda _: Moves(ones(5, 9), ones(1, 3, 9), [TWO], [TWO]), "drift must have shape"),
+    ("fluctuations.covariation", lambda _: covariation(ones(2, 3), 1.0, 1.0), "moves must have shape"),
+    ("fluctuations.covariation", lambda _: covariation(ones(2, 3, 1) * NAN, 1.0, 1.0), "moves must be finite"),
+    ("fluctuations.drift", lambda _: drift(ones(2, 3, 1), -1.0), "lapse must be a finite number above 0"),
+    ("fluctuations.richardson", lambda _: richardson(TWO, Estimate(ones(3, 3))), "short and long must have the same"),
+    ("fluctuations.shapes", lambda _: shapes(20, 3), "number must be a whole number of at least 5"),
+    ("fluctuations.shapes", lambda _: shapes(20, 5, "box"), "kind must be one of"),
+    ("systems.lattice.Lattice", lambda _: Lattice(temperature=-1.0), "temperature must be a finite number above 0"),
+    ("systems.lattice.Lattice", lambda _: Lattice(8, (1.0,) * 4), "sites must be at least 10"),
+    ("systems.lattice.Lattice", lambda _: Lattice(couplings=(NAN,)), "couplings must be finite"),
+    ("systems.lattice.Lattice.law", lambda _: Lattice().law(np.zeros(3)), "density must be above 0 and below 1"),
+    ("systems.lattice.Lattice.rates", lambda _: Lattice().rates(np.full(3, 0.5)), "density must have shape"),
+    ("systems.lattice.Lattice.fields", lambda _: Lattice().fields(np.ones(200)), "density must be above 0 and below 1"),
+    (
+        "systems.lattice.Lattice.step",
+        lambda _: Lattice(9, (1.0, 0.5)).step(ones(9, 1) / 2),
+        "couplings must all be the same",
+    ),
+    (
+        "systems.lattice.Lattice.equilibrium",
+        lambda _: Lattice().equilibrium(HALF, 0, 0),
+        "words must be a whole number",
+    ),
+    ("systems.lattice.Lattice.hopped", lambda _: Lattice(9).hopped(WORDS, 1.0, 0), "states must have shape"),
+    (
+        "systems.lattice.Lattice.hopped",
+        lambda _: Lattice().hopped(WORDS, -1.0, 0),
+        "time must be a finite number of at",
+    ),
+    ("systems.lattice.moments", lambda _: moments(WORDS, ones(5, 9)), "shapes must have shape"),
 ]
 
 INNER_LOOP = "inside the training loop: NaN must reach the loss, where TrainingError names the term"
@@ -383,13 +427,15 @@ LAYER = "a layer: the networks that hold it check their inputs once"
 NOTHING = "takes nothing that could be wrong"
 TRUSTED = "takes what a checked object of this package holds, and nothing else"
 WRITES = "the file system complains, and the types of what is written are any; tests/test_files.py"
+FORMULA = "a formula, which is NaN out of its range, as torch's own functions are; what calls it checks"
 BASE = "what its subclasses refuse is tabled there"
 EXEMPT = {
+    FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
     NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
-        losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
+        systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
         protocols.PROTOCOLS recipe.Recipe.of recipe.Stage.rate_at
         rollout.BACKENDS systems.chain.LENGTHS systems.chain.VELOCITY systems.trap.VELOCITIES
         systems.trap.paper_times systems.trap.Trap.equilibrium_entropy training.History training.TrainingError""",
@@ -399,7 +445,8 @@ EXEMPT = {
         ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined fit.fitted fit.unsound fit.astray
         metrics.each_error fit.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
         losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
-        networks.copy_replica systems.trap.stable_steps""",
+        networks.copy_replica systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
+        fluctuations.Moves.missed systems.lattice.density""",
     WRITES: "files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save",
     BASE: """law.Scales.step decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
         decoders.Decoder.compiled decoders.Decoder.nll decoders.FlowDecoder.compiled
