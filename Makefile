@@ -47,8 +47,8 @@ RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as
 	from ibvonns.paper.results import result; \
 	from ibvonns.paper.studies import STUDIES;
 TOOK := $(BIN)/python book/running.py
-seeds: $(INSTALLED) ## train what the chapters read into the cache: half an hour, or nothing to do
-	@echo "Training what the cache has not from this very library: all of it takes about half an hour."
+seeds: $(INSTALLED) ## train what the chapters read into the cache: forty minutes, or nothing to do
+	@echo "Training what the cache has not from this very library: all of it takes about forty minutes."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
 	@export OMP_NUM_THREADS=1; \
 	$(TOOK) 'mixture, strains alone, truth of the trap' \
