@@ -63,11 +63,8 @@ def test_second_law_holds_for_any_weights(seed: int, wild: float, kernel: tuple[
     assert torch.allclose(falls, -lost.sum(-1), rtol=1e-9, atol=1e-12)  # what the sites lose the bonds dissipate
 
 
-@pytest.mark.parametrize("layout", [Ring(), Grid(4, 5)])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("layout", "kernel"), [(Ring(), ()), (Ring(), KERNELS[1]), (Grid(4, 5), ())])
 def test_mass_is_kept_and_free_energy_falls_at_every_step(layout: Layout, kernel: tuple[float, ...]) -> None:
-    if kernel and isinstance(layout, Grid):
-        return
     law, z = law_of(kernel, layout), states()
     law.requires_grad_(False)
     step = 1 / steepest(law, z)

@@ -111,6 +111,8 @@ def test_commands_know_the_gases(small: None, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(module, "claims", lambda: [row])
     assert "is true" in runner.invoke(cli.app, ["scoreboard", "--study", "lattice"]).output
     assert json.loads(runner.invoke(cli.app, ["scoreboard", "--study", "lattice", "--json"]).output) == [row]
+    for odd in (["--check"], ["--csv"], ["--seeds", "2"]):
+        assert runner.invoke(cli.app, ["scoreboard", "--study", "lattice", *odd]).exit_code == 2
     refused = runner.invoke(cli.app, ["reproduce", "lattice-middle"])
     assert refused.exit_code == 2 and "lattice-short" in refused.output
 

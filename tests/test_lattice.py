@@ -21,15 +21,9 @@ GASES = [Lattice(8, (log(4),)), Lattice(8, (-log(3),)), Lattice(8, (0.7, -0.4), 
 STATES = np.array(list(product((0, 1), repeat=8)), dtype=float)
 
 
-def nearest(density: Array, coupling: float) -> tuple[Array, Array, Array]:
-    """mu, its slope and m of nearest neighbours in closed form, kBT = frequency = 1.
-
-    Reference: Katz, Lebowitz, Spohn, J. Stat. Phys. 34 (1984) 497, with delta = -epsilon.
-    """
-    a, q = np.exp(-coupling), density * (1 - density)
-    w = 2 * q / (1 + np.sqrt(1 + 4 * (1 / a - 1) * q))
-    mu = log(a) + np.log((density - w) / (1 - density - w)) - np.log(density / (1 - density))
-    return mu, w / (q * (2 * q - w)), w * (w + a * (density - w)) / density
+def nearest(density: Array, coupling: float) -> list[Array]:
+    """The library's closed forms of mu, its slope and m, kBT = frequency = 1, from a coupling."""
+    return [each.numpy() for each in lattice.nearest(torch.from_numpy(density), float(np.exp(-coupling)))[:3]]
 
 
 def energies(gas: Lattice) -> Array:

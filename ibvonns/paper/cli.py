@@ -156,6 +156,8 @@ def scoreboard(
     if check and (seeds is not None or out is not None):
         raise typer.BadParameter("--check is for the book's own seeds: leave --seeds and --out out")
     if study == "lattice":
+        if check or as_csv or seeds is not None or out is not None:
+            raise typer.BadParameter("--study lattice knows --json alone: leave --check, --csv, --seeds and --out out")
         with _told():
             found = claims.claims()
         return _show(json.dumps(found, indent=1) if as_json else Markdown(claims.told(found)))
