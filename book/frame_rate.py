@@ -6,11 +6,17 @@ from chromium import CHROMIUM, QUIET
 from playwright.sync_api import sync_playwright
 
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
-CHAPTERS = ("03_learning_the_trap", "05_chain_gmm")
+# of each chapter's panel: what moves, by its name in the content, and when it has moved enough
+CHAPTERS = {
+    "03_learning_the_trap": ("particles", "step === 300"),
+    "05_chain_gmm": ("particles", "step === 300"),
+    "08_lattice_gas": ("runs", "time > 64"),
+}
 
 
 def rate(page_of: str) -> tuple[int, float]:
-    """Particles (of the chain: chains) and frames a second over one whole protocol."""
+    """Particles (of the chain: chains; of the gas: runs) and frames a second over one whole protocol."""
+    moving, ended = CHAPTERS[page_of]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -23,10 +29,9 @@ def rate(page_of: str) -> tuple[int, float]:
             window.rate = () => 1000 * n / (performance.now() - first); }"""
         panel.get_by_role("button", name="Play").click()
         page.evaluate(count)
-        ended = "root => root.ibvonns.step === 300"
-        page.wait_for_function(ended, arg=panel.element_handle(), timeout=60_000)
+        page.wait_for_function(f"root => root.ibvonns.{ended}", arg=panel.element_handle(), timeout=60_000)
         frames = float(page.evaluate("window.rate()"))
-        particles = int(panel.evaluate("root => root.ibvonns.content.particles"))
+        particles = int(panel.evaluate(f"root => root.ibvonns.content.{moving}"))
         browser.close()
     return particles, frames
 
@@ -34,4 +39,4 @@ def rate(page_of: str) -> tuple[int, float]:
 if __name__ == "__main__":
     for chapter in CHAPTERS:
         particles, frames = rate(chapter)
-        print(f"{chapter}: {particles} particles, {frames:.0f} frames a second")
+        print(f"{chapter}: {particles} {CHAPTERS[chapter][0]}, {frames:.0f} frames a second")

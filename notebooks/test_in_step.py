@@ -16,7 +16,7 @@ from execute import HERE, WIDGETS, normalise, sources, undrawn
 from picture import TARGET, picture
 from settled import settle
 
-from ibvonns.show.widgets import Frames, Panel
+from ibvonns.show.widgets import Frames, Gas, Panel
 
 CHAPTERS = sources()
 HINT = "run `make notebooks`"
@@ -97,7 +97,7 @@ def test_every_exercise_has_a_solution_that_runs(source: Path) -> None:
 def test_stored_scripts_are_the_librarys(source: Path) -> None:
     widgets = stored(source).metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
     for widget in widgets.values():
-        for kind in (Frames, Panel):
+        for kind in (Frames, Gas, Panel):
             if widget["state"].get("_anywidget_id", "").endswith(f".{kind.__name__}"):
                 for part in ("_esm", "_css"):
                     assert widget["state"][part] == str(getattr(kind, part)), f"{part}: {HINT}"

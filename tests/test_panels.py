@@ -18,6 +18,7 @@ from ibvonns.model import Model
 from ibvonns.show import panels
 from ibvonns.show.widgets import LIVE
 from ibvonns.systems.chain import LENGTHS, Chain
+from ibvonns.systems.lattice import Lattice
 from ibvonns.systems.trap import VELOCITIES, Trap
 
 NODE = shutil.which("node")
@@ -104,8 +105,36 @@ def test_script_takes_the_paths_that_python_predicts(kind: str, tmp_path: Path) 
         assert len(np.ravel(cloud)) == 200 * len(record["mean"][0])
 
 
+def test_first_states_of_gases_are_local_equilibria() -> None:
+    gases = [Lattice(20, (0.5,), 2.0, 3.0), Lattice(20, (-1.0,))]
+    profiles = {"uniform": np.full(20, 0.3), "wave": 0.5 + 0.2 * np.sin(np.pi * np.arange(20) / 10)}
+    content = json.loads(json.dumps(panels.gas_content(gases, profiles, 3, 7), allow_nan=False))
+    assert content["sites"] == 20 and content["runs"] == 192
+    assert content["gases"][0] == {"label": "attracting, a = 0.779", "slowed": np.exp(-0.25), "frequency": 3.0}
+    assert [profile["density"] for profile in content["profiles"]] == [each.tolist() for each in profiles.values()]
+    for gas, starts in zip(gases, content["starts"], strict=True):
+        for density, start in zip(profiles.values(), starts, strict=True):
+            words = np.frombuffer(base64.b64decode(start), "<u8").reshape(3, 20)
+            assert np.array_equal(words, gas.equilibrium(density, 3, 7))
+    assert panels.gas_content(gases, profiles, 3, 7) == content
+    assert panels.gas_content(gases, profiles, 3, 8)["starts"] != content["starts"]
+
+
 def test_bad_input_is_named() -> None:
     odd: Any = 3
+    half = {"uniform": np.full(20, 0.5)}
+    for gases, profiles, words, sentence in (
+        ([], half, 4, "gases and profiles must not be empty, but number 0, 1"),
+        ([Lattice(20)], {}, 4, "gases and profiles must not be empty, but number 1, 0"),
+        ([Lattice(20, (0.1, 0.1))], half, 4, "gases must couple nearest neighbours alone, but one has a reach of 2"),
+        ([Lattice(20), Lattice(30)], half, 4, "density must have shape"),
+        ([Lattice(20)], {"full": np.ones(20)}, 4, "density must be above 0 and below 1"),
+        ([Lattice(20)], half, 0, "words must be"),
+    ):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            panels.gas(gases, profiles, words)
+    with pytest.raises(ValueError, match="seed must be"):
+        panels.gas([Lattice(20)], half, seed=-1)
     with pytest.raises(ValueError, match="replica must be below 2, but is 5"):
         panels.panel(model_of("trap"), Trap(), 5)
     with pytest.raises(ValueError, match="decoder 'mixture' to run in a page, but has 'flow'"):
@@ -122,3 +151,4 @@ def test_bad_input_is_named() -> None:
 
 def test_widgets_have_no_address_in_their_words() -> None:
     assert repr(panels.panel(model_of("trap"), Trap())).startswith("<Panel: Live panel: a particle")
+    assert repr(panels.gas([Lattice(8)], {"uniform": np.full(8, 0.5)})).startswith("<Gas: Live panel: particles")

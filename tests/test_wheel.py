@@ -58,7 +58,13 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     both = [*(ROOT / "ibvonns").rglob("*.*"), *(ROOT / "ibvonns_book").rglob("*.*")]
     kept = [path for path in both if path.parent.name != "__pycache__"]
     assert inside == {path.relative_to(ROOT).as_posix() for path in kept}
-    for needed in ("py.typed", "show/live/panel.js", "paper/published.csv", "paper/scoreboard.json"):
+    for needed in (
+        "py.typed",
+        "show/live/panel.js",
+        "show/live/gas.js",
+        "paper/published.csv",
+        "paper/scoreboard.json",
+    ):
         assert f"ibvonns/{needed}" in inside
 
 

@@ -20,7 +20,7 @@ from sphinx.errors import ExtensionError
 from ibvonns.show.widgets import LIVE
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-KINDS = {f"ibvonns.show.widgets.{name}": name for name in ("Frames", "Panel")}
+KINDS = {f"ibvonns.show.widgets.{name}": name for name in ("Frames", "Gas", "Panel")}
 FALLBACK = "This is a live panel: it needs JavaScript, and a page rather than paper."
 START = """
 for (const el of document.querySelectorAll("[data-ibvonns]")) {
@@ -31,7 +31,7 @@ for (const el of document.querySelectorAll("[data-ibvonns]")) {
 
 
 def classic() -> str:
-    """Both modules as one classic script: a page opened from disk may load no others."""
+    """All modules as one classic script: a page opened from disk may load no others."""
     parts = ["(() => {", "const modules = {};"]
     for kind in KINDS.values():
         text = (LIVE / f"{kind.lower()}.js").read_text(encoding="utf-8")

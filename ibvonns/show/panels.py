@@ -1,25 +1,31 @@
 """Live panels: a learned law that runs in the reader's browser, beside particles that do, too.
 
 The JavaScript of `show/live/panel.js` reads what `Model.exported` writes, and evaluates Eqs. (10) to
-(12), (23), (28), (29), (30) of the trap, and Eqs. (41) to (50), (54) of the chain.
+(12), (23), (28), (29), (30) of the trap, and Eqs. (41) to (50), (54) of the chain. That of
+`show/live/gas.js` lets a lattice gas hop beside its exact law, in which nothing is learned.
 """
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import exp
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model
 from ibvonns.observations import observe
-from ibvonns.show.widgets import Panel
+from ibvonns.show.widgets import Gas, Panel
 from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
+from ibvonns.systems.lattice import BITS, Lattice
 from ibvonns.systems.trap import VELOCITIES, Trap
-from ibvonns.validation import choice, count
+from ibvonns.validation import choice, count, require
 
-__all__ = ["content", "packed", "panel"]
+__all__ = ["content", "gas", "gas_content", "packed", "panel"]
 
 PARTICLES = 200  # of a cloud in the browser
 POOLED = 20_000  # positions from which the first alpha is encoded
@@ -144,3 +150,52 @@ def panel(model: Model, system: Trap | Chain, replica: int = 0) -> Panel:
         model, system, replica: as for `content`, and with the same errors.
     """
     return Panel(content=content(model, system, replica))
+
+
+def gas_content(
+    gases: Sequence[Lattice], profiles: Mapping[str, NDArray[np.float64]], words: int = 4, seed: int = 0
+) -> dict[str, Any]:
+    """What a panel of lattice gases needs: gases, first profiles, and draws of local equilibrium for each pair.
+
+    Args:
+        gases: of which nearest neighbours alone couple, as many sites in each.
+        profiles: first densities by name, of shape (sites,).
+        words: of 64 realisations each.
+        seed: of the draws.
+
+    Returns:
+        Plain numbers, ready for JSON.
+
+    Raises:
+        ValueError: no gas or profile, a longer reach, or as `Lattice.equilibrium`.
+
+    >>> gas_content([Lattice(8)], {"uniform": np.full(8, 0.5)}, words=1)["gases"]
+    [{'label': 'attracting, a = 0.25', 'slowed': 0.25, 'frequency': 1.0}]
+    """
+    require(
+        len(gases) and len(profiles), f"gases and profiles must not be empty, but number {len(gases)}, {len(profiles)}"
+    )
+    told = []
+    for each in gases:
+        require(each.reach == 1, f"gases must couple nearest neighbours alone, but one has a reach of {each.reach}")
+        coupling, slowed = each.couplings[0], exp(-each.couplings[0] / each.temperature)
+        kind = "attracting" if coupling > 0 else "repelling" if coupling < 0 else "no coupling"
+        told.append({"label": f"{kind}, a = {slowed:.3g}", "slowed": slowed, "frequency": each.frequency})
+    drawn = [[each.equilibrium(density, words, seed) for density in profiles.values()] for each in gases]
+    return {
+        "description": "Live panel: particles that hop on a ring, and the equation of their density",
+        "sites": gases[0].sites,
+        "runs": BITS * words,
+        "gases": told,
+        "profiles": [{"label": name, "density": density.tolist()} for name, density in profiles.items()],
+        "starts": [[base64.b64encode(s.astype("<u8").tobytes()).decode() for s in of_gas] for of_gas in drawn],
+    }
+
+
+def gas(gases: Sequence[Lattice], profiles: Mapping[str, NDArray[np.float64]], words: int = 4, seed: int = 0) -> Gas:
+    """The panel of lattice gases as a widget, in Jupyter and in the page.
+
+    Args:
+        gases, profiles, words, seed: as for `gas_content`, and with the same errors.
+    """
+    return Gas(content=gas_content(gases, profiles, words, seed))

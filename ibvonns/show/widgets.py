@@ -11,7 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-__all__ = ["Frames", "Panel"]
+__all__ = ["Frames", "Gas", "Panel"]
 
 LIVE = Path(__file__).parent / "live"
 
@@ -50,6 +50,23 @@ class Panel(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return described(self.content, "Panel")
+
+
+class Gas(anywidget.AnyWidget):
+    """Lattice gases that hop, beside the equation of their density (`panels.gas` makes one).
+
+    `content`: as `panels.gas_content` gives it.
+
+    >>> Gas(content={"description": "Particles on a ring"})
+    <Gas: Particles on a ring>
+    """
+
+    _esm = LIVE / "gas.js"
+    _css = LIVE / "live.css"
+    content = traitlets.Dict().tag(sync=True)
+
+    def __repr__(self) -> str:
+        return described(self.content, "Gas")
 
 
 def described(content: dict[str, Any], kind: str) -> str:
