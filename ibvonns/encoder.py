@@ -8,10 +8,12 @@ from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
 from ibvonns.validation import count, shaped, tensor
 
-__all__ = ["GAUGE_EVERY", "Encoder"]
+__all__ = ["GAUGE_EVERY", "Encoder", "mixing"]
 
 GAUGE_EVERY = 10  #: Steps between two times on which the gauge of alpha is measured.
 RESPONSE = 1e-3  # of the deviation of all positions, for a difference
+SAME = 1e-9  # share of its variance by which a variable must differ from those before it, to be told
+Gauge = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Encoder(nn.Module):
@@ -20,7 +22,9 @@ class Encoder(nn.Module):
     A realisation enters only through the ensemble average <h(x)>, so that their order cannot
     matter. alpha is defined up to a smooth monotone map (chapter 3). Here it is standardised over
     the training data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore
-    neither collapse to a constant, nor differ between seeds in offset, scale or sign.
+    neither collapse to a constant, nor differ between seeds in offset, scale or sign. Of several
+    internal variables each is rid of what those before it tell of it, linearly: they would all
+    become the same one otherwise, but for a difference that a law could not see for its size.
 
     Args:
         rngs: one generator for each replica.
@@ -33,8 +37,8 @@ class Encoder(nn.Module):
     Raises:
         ValueError: no generator, or a width below 1.
 
-    Buffers: `position` (mean and deviation of x in the training data, shape (2, components)); `offset` and `scale` (the
-    gauge of each replica, as `measure_gauge` returns it).
+    Buffers: `position` (mean and deviation of x in the training data, shape (2, components)); `offset`, `scale` and,
+    of several internal variables, `mix` (the gauge of each replica, as `measure_gauge` returns it).
 
     >>> from ibvonns.networks import generators
     >>> encoder, cloud = Encoder(generators([0])), torch.randn(1, 50, dtype=torch.float64)
@@ -52,6 +56,8 @@ class Encoder(nn.Module):
         self.position = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components))
         self.offset = nn.Buffer(torch.zeros(len(rngs), 1, internal, dtype=torch.float64))
         self.scale = nn.Buffer(torch.ones_like(self.offset))
+        one = torch.eye(internal, dtype=torch.float64).repeat(len(rngs), 1, 1)
+        self.mix = nn.Buffer(one) if internal > 1 else None
 
     def features(self, positions: Tensor) -> Tensor:
         """h(x) at single positions: (replicas, points, features).
@@ -103,10 +109,10 @@ class Encoder(nn.Module):
         Returns:
             Shape (replicas, conditions, wanted, sites, internal), one over a length squared.
         """
-        step, cloud, scale = RESPONSE * self.position[1], data.cloud.at(times), self._measured(data, times)[2]
+        step, cloud, (_, scale, mix) = RESPONSE * self.position[1], data.cloud.at(times), self._measured(data, times)[1]
         with torch.enable_grad():
             mean = cloud.average(self.features).detach().requires_grad_()
-            rows = self.rho(mean).unbind(-1)
+            rows = _mixed(self.rho(mean), mix).unbind(-1)
             slopes = [torch.autograd.grad(alpha.sum(), mean, retain_graph=True)[0] for alpha in rows]
 
         def pairs(positions: Tensor) -> Tensor:  # of the features' slopes
@@ -117,23 +123,31 @@ class Encoder(nn.Module):
         found = torch.stack([torch.einsum("...i,...ij,...j->...", each, square, each) for each in slopes], -1)
         return (found / scale.square()).unflatten(1, (len(data.mean), len(times), -1))
 
-    def measure_gauge(self, raw: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`.
+    def measure_gauge(self, raw: Tensor, means: Tensor) -> Gauge:
+        """Offset and signed scale, each (replicas, 1, internal), that standardise `raw`, mixed first; and the mix.
+
+        The first variable rises with the mean position; the others have the sign of their networks.
 
         Args:
             raw: shape (replicas, rows, internal).
             means: mean positions of the same rows, shape (rows,); they orient alpha.
+
+        Returns:
+            The mix is None of a single variable, else of shape (replicas, internal, internal).
 
         Raises:
             ValueError: wrong shape.
         """
         shaped("raw", raw, ("replicas", "rows", "internal"))
         shaped("means", means, (raw.shape[1],))
+        mix = mixing(raw)
+        raw = _mixed(raw, mix)
         offset = raw.mean(1, keepdim=True)
         centred = raw - offset
         trend = (centred * (means - means.mean())[:, None]).sum(1, keepdim=True)
         scale = centred.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-        return offset, torch.where(trend < 0, -1.0, 1.0).to(raw.dtype) * scale
+        first = torch.arange(raw.shape[2], device=raw.device) == 0
+        return offset, torch.where(first & (trend < 0), -1.0, 1.0).to(raw.dtype) * scale, mix
 
     def standardised(
         self, data: Observations, times: Tensor | None = None, own: Tensor | None = None
@@ -153,28 +167,30 @@ class Encoder(nn.Module):
             second None if none are wanted.
         """
         every = torch.arange(len(data.times), device=data.mean.device)
-        raw, *gauge = self._measured(data, every if times is None else times)
-        offset, scale = (part[:, :, None, None] for part in gauge)
+        raw, (offset, scale, mix) = self._measured(data, every if times is None else times)
+        offset, scale = (part[:, :, None, None] for part in (offset, scale))
         alpha = (raw - offset) / scale
         if own is None:
             return alpha, None
-        raw = self.raw(data.cloud, own).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
+        raw = _mixed(self.raw(data.cloud, own), mix).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
         return alpha, (raw - offset) / scale
 
-    def _measured(self, data: Observations, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The raw alpha at the wanted times, and the gauge that every tenth time gives."""
+    def _measured(self, data: Observations, wanted: Tensor) -> tuple[Tensor, Gauge]:
+        """The raw alpha at the wanted times, mixed, and the gauge that every tenth time gives."""
         fixed = torch.arange(0, len(data.times), GAUGE_EVERY, device=wanted.device)
         needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
         raw = self.raw(data.cloud.at(needed)).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
-        gauge = raw[:, :, place[: len(fixed)]].flatten(1, -2)
-        return raw[:, :, place[len(fixed) :]], *self.measure_gauge(gauge, data.mean[:, fixed, :, 0].flatten())
+        gauge = self.measure_gauge(raw[:, :, place[: len(fixed)]].flatten(1, -2), data.mean[:, fixed, :, 0].flatten())
+        raw = raw[:, :, place[len(fixed) :]]
+        return raw if gauge[2] is None else (raw.flatten(1, -2) @ gauge[2]).view_as(raw), gauge
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
         """Store the gauge of the training `data`, as `standardised` measures it."""
-        _, offset, scale = self._measured(data, torch.arange(1, device=data.mean.device))
-        self.offset.copy_(offset)
-        self.scale.copy_(scale)
+        measured = self._measured(data, torch.arange(1, device=data.mean.device))[1]
+        for buffer, part in zip((self.offset, self.scale, self.mix), measured, strict=True):
+            if buffer is not None and part is not None:
+                buffer.copy_(part)
 
     def forward(self, cloud: Cloud) -> Tensor:
         """alpha of Eq. (4) in the stored gauge, shape (replicas, rows, internal).
@@ -182,7 +198,7 @@ class Encoder(nn.Module):
         Args:
             cloud: compressed ensembles; all their leading axes count as rows.
         """
-        return (self.raw(cloud) - self.offset) / self.scale
+        return (_mixed(self.raw(cloud), self.mix) - self.offset) / self.scale
 
     def encode(self, realisations: Tensor, block: int = 64) -> Tensor:
         """alpha from the realisations themselves, with no compression.
@@ -211,4 +227,35 @@ class Encoder(nn.Module):
             The same shape.
         """
         axes = (len(alpha), *(1,) * (alpha.ndim - 2), -1)
-        return alpha * self.scale.reshape(axes) + self.offset.reshape(axes)
+        mixed = alpha * self.scale.reshape(axes) + self.offset.reshape(axes)
+        if self.mix is None:
+            return mixed
+        return torch.linalg.solve_triangular(self.mix, mixed.flatten(1, -2), upper=True, left=False).view_as(alpha)
+
+
+def mixing(raw: Tensor) -> Tensor | None:
+    """The matrix that takes from each variable what those before it tell of it; None of a single one.
+
+    Args:
+        raw: shape (replicas, rows, internal).
+
+    Returns:
+        Upper triangular with a diagonal of ones, (replicas, internal, internal), for the right of `raw`.
+
+    >>> raw = torch.randn(1, 50, 2, dtype=torch.float64).cumsum(-1)
+    >>> bool(torch.corrcoef((raw @ mixing(raw))[0].T)[0, 1].abs() < 1e-6)
+    True
+    """
+    if raw.shape[-1] == 1:
+        return None
+    centred = raw - raw.mean(1, keepdim=True)
+    covariance = centred.mT @ centred / raw.shape[1]
+    # variables that are one and the same would leave no root
+    root = torch.linalg.cholesky(covariance + SAME * torch.diag_embed(covariance.diagonal(dim1=1, dim2=2) + SAME))
+    unit = root / root.diagonal(dim1=1, dim2=2)[:, None]
+    one = torch.eye(raw.shape[-1], dtype=raw.dtype, device=raw.device).expand_as(unit)
+    return torch.linalg.solve_triangular(unit, one, upper=False, unitriangular=True).mT
+
+
+def _mixed(raw: Tensor, mix: Tensor | None) -> Tensor:
+    return raw if mix is None else raw @ mix

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ibvonns.encoder import mixing
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
@@ -161,8 +162,10 @@ def loss_terms(
         if "density" in names:
             out["density"] = model.nll(some, alpha[..., : law.internal])
         if "shift" in names:
-            spread = model.encoder.raw(some.cloud).var(1, unbiased=False, keepdim=True)
-            out["shift"] = (model.encoder.shift(some.cloud, look.by).square() / spread).mean((1, 2))
+            raw, shifted = model.encoder.raw(some.cloud), model.encoder.shift(some.cloud, look.by)
+            if (mix := mixing(raw)) is not None:
+                raw, shifted = raw @ mix, shifted @ mix
+            out["shift"] = (shifted.square() / raw.var(1, unbiased=False, keepdim=True)).mean((1, 2))
     else:
         alpha, replicas = held[:, :, rows], torch.arange(seeds, device=device)[:, None]
         inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)

@@ -103,7 +103,7 @@ def test_gauge_has_mean_0_and_deviation_1_and_rises_with_the_mean(seed: int) -> 
             for parameter in list(encoder.rho.parameters())[-2:]:
                 parameter.mul_(sign)
             raw = encoder.raw(compress(cloud, 65))
-            offset, scale = encoder.measure_gauge(raw, means)
+            offset, scale, _ = encoder.measure_gauge(raw, means)
             alphas.append((raw - offset) / scale)
     for alpha in alphas:
         assert alpha.mean(1).abs().max() <= 1e-12
@@ -125,7 +125,10 @@ def test_frozen_alpha_is_standardised_and_rises_with_the_mean(kind: str, interna
     assert gauged.mean(1).abs().max() <= 1e-12
     assert (gauged.square().mean(1) - 1).abs().max() <= 1e-12
     means = seen.mean[:, ::GAUGE_EVERY, :, 0].flatten()
-    assert ((gauged * (means - means.mean())[:, None]).sum(1) > 0).all()
+    assert ((gauged * (means - means.mean())[:, None]).sum(1)[:, 0] > 0).all()
+    if internal > 1:  # each tells what those before it do not
+        assert (gauged[..., 0] * gauged[..., 1]).mean(1).abs().max() <= 1e-6
+        assert torch.allclose(model.encoder.ungauged(alpha).flatten(1, 3), model.encoder.raw(seen.cloud), atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -182,7 +185,7 @@ def test_answer_of_alpha_to_one_realisation_is_that_of_autograd(kind: str) -> No
     positions = grid.expand(len(weights), -1).clone().requires_grad_()
     features = encoder.features(positions[..., None].flatten(0, 1)).unflatten(1, positions.shape)
     alpha = encoder.rho((weights[..., None] * features).sum(2))[..., 0]
-    _, scale = encoder.measure_gauge(encoder.raw(seen.cloud.at(torch.arange(0, len(seen.times), GAUGE_EVERY))),
+    _, scale, _ = encoder.measure_gauge(encoder.raw(seen.cloud.at(torch.arange(0, len(seen.times), GAUGE_EVERY))),
                                      seen.mean[:, ::GAUGE_EVERY, :, 0].flatten())  # fmt: skip
     for replica in range(len(SEEDS)):
         (slope,) = torch.autograd.grad(alpha[replica].sum(), positions, retain_graph=True)

@@ -219,8 +219,10 @@ def error(name: str, found: Tensor, expected: Tensor) -> float:
 
 @cache
 def entries(group: str) -> Entries:
-    """Those of a group, but for ones of 0 numbers, which are not stored."""
-    with torch.no_grad():
+    """Those of a group, but for ones of 0 numbers, which are not stored; several alphas are not mixed, as then."""
+    with pytest.MonkeyPatch.context() as unmixed, torch.no_grad():
+        for place in ("encoder", "losses"):
+            unmixed.setattr(f"ibvonns.{place}.mixing", lambda raw: None)
         return {name: value for name, value in GROUPS[group]().items() if value.numel()}
 
 
