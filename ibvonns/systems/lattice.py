@@ -272,10 +272,7 @@ class Lattice:
             chances[x] = (filled / total).T
             ends = total / total.max()
         begun = (first[:, ::-1] @ 2 ** np.arange(reach)).astype(int)  # f as s, where the last place comes first
-        inner = np.zeros(len(codes))
-        for i in range(reach):
-            for z in range(1, i + 1):
-                inner += first[:, i] * first[:, i - z] * strength[z - 1]
+        inner = sum(first[:, i] * first[:, i - z] * strength[z - 1] for i in range(reach) for z in range(1, i + 1))
         shares = ends[begun, np.arange(len(codes))] * np.exp(first @ fields[:reach] + inner)
         for x in reversed(range(reach)):
             shares = shares.reshape(2, -1)
@@ -423,9 +420,13 @@ def _seeds(rng: np.random.Generator, words: int) -> Words:
 
 
 def _chances(values: NDArray[Any]) -> Words:
-    """Probabilities as binary fractions of 64 digits; 1 becomes the largest below it."""
-    digits = np.floor(np.asarray(values) * 2.0**53).astype(np.uint64)
-    return np.where(np.asarray(values) >= 1, ~np.uint64(0), digits << np.uint64(11))
+    """Probabilities as binary fractions of 64 digits, rounded to 40; 1 becomes the largest below it.
+
+    More digits would be those of rounding, which other processors round otherwise: 1/2 would ask for one random
+    word here and for fifty there, and all later ones would differ.
+    """
+    digits = np.rint(np.asarray(values) * 2.0**40).astype(np.uint64)
+    return np.where(digits >> np.uint64(40) > 0, ~np.uint64(0), digits << np.uint64(24))
 
 
 ONE, GOLDEN = np.uint64(1), np.uint64(0x9E3779B97F4A7C15)
@@ -457,6 +458,22 @@ def _coin(asked: Any, chance: Any, counter: Any) -> Any:
     return won, counter
 
 
+@njit
+def _bond(row: Any, counter: Any) -> Any:
+    """A bond drawn at random: its two places, who can hop over it to the right and to the left, the counter after."""
+    counter += GOLDEN
+    x = np.int64(((_mixed(counter) >> U32) * np.uint64(len(row))) >> U32)
+    y = x + 1 if x + 1 < len(row) else 0
+    return x, y, row[x] & ~row[y], row[y] & ~row[x], counter
+
+
+@njit
+def _slowed(right: Any, left: Any, asked: Any, chance: Any, counter: Any) -> Any:
+    """Who still hops after a toss that those asked must win, and the counter after."""
+    won, counter = _coin(asked, chance, counter)
+    return right & (won | ~asked), left & (won | ~asked), counter
+
+
 @compiled()
 def _hop(states: Any, tries: Any, seeds: Any, offsets: Any, chances: Any, flips: Any) -> None:
     """Try bonds of each word in random order; both ways of a bond at once, for only one can be open.
@@ -464,21 +481,17 @@ def _hop(states: Any, tries: Any, seeds: Any, offsets: Any, chances: Any, flips:
     Of a particle that jumps to the right the places at `offsets` each win or lose it a toss; to the
     left those at the opposite side. Where particles repel, empty places do.
     """
-    last, sites = states.shape[1], np.uint64(states.shape[1])
+    last = states.shape[1]
     for w in range(len(states)):
         row, counter = states[w], seeds[w]
         for _ in range(tries[w]):
-            counter += GOLDEN
-            x = np.int64(((_mixed(counter) >> U32) * sites) >> U32)
-            y = x + 1 if x + 1 < last else 0
-            right, left = row[x] & ~row[y], row[y] & ~row[x]
+            x, y, right, left, counter = _bond(row, counter)
             for k in range(len(offsets)):
                 a, b = x + offsets[k], y - offsets[k]
                 a = a + last if a < 0 else (a - last if a >= last else a)
                 b = b + last if b < 0 else (b - last if b >= last else b)
                 asked = (right | left) & (((right & row[a]) | (left & row[b])) ^ flips[k])
-                won, counter = _coin(asked, chances[k], counter)
-                right, left = right & (won | ~asked), left & (won | ~asked)
+                right, left, counter = _slowed(right, left, asked, chances[k], counter)
             row[x] ^= right | left
             row[y] ^= right | left
 
@@ -497,7 +510,7 @@ def _add(planes: Any, place: Any, more: Any, less: Any) -> None:
 @compiled()
 def _hop_in_box(states: Any, tries: Any, seeds: Any, chances: Any, reach: Any) -> None:
     """As `_hop`, where all within reach couple alike: neighbours are counted, in digits of a word each."""
-    last, sites = states.shape[1], np.uint64(states.shape[1])
+    last = states.shape[1]
     planes = np.empty((len(chances), last), np.uint64)
     none = np.uint64(0)
     for w in range(len(states)):
@@ -508,14 +521,10 @@ def _hop_in_box(states: Any, tries: Any, seeds: Any, chances: Any, reach: Any) -
                 _add(planes, place, row[(place + z) % last], none)
                 _add(planes, place, row[(place - z) % last], none)
         for _ in range(tries[w]):
-            counter += GOLDEN
-            x = np.int64(((_mixed(counter) >> U32) * sites) >> U32)
-            y = x + 1 if x + 1 < last else 0
-            right, left = row[x] & ~row[y], row[y] & ~row[x]
+            x, y, right, left, counter = _bond(row, counter)
             for k in range(len(chances)):
                 asked = (right & planes[k, x]) | (left & planes[k, y])
-                won, counter = _coin(asked, chances[k], counter)
-                right, left = right & (won | ~asked), left & (won | ~asked)
+                right, left, counter = _slowed(right, left, asked, chances[k], counter)
             row[x] ^= right | left
             row[y] ^= right | left
             _add(planes, x, right, left)
