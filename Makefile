@@ -42,10 +42,10 @@ RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as
 	from ibvonns.paper.claims import FEW, claims; \
 	from ibvonns.paper.floors import truth_scores as truth; \
 	from ibvonns.paper.gases import trained; \
-	from ibvonns.paper.information import trained_without_density; \
 	from ibvonns.paper.limits import entropy_limits; \
 	from ibvonns.paper.results import result; \
-	from ibvonns.paper.studies import STUDIES;
+	from ibvonns.paper.studies import STUDIES; \
+	from ibvonns_book.information import trained_without_density;
 TOOK := $(BIN)/python book/running.py
 seeds: $(INSTALLED) ## train what the chapters read into the cache: forty minutes, or nothing to do
 	@echo "Training what the cache has not from this very library: all of it takes about forty minutes."

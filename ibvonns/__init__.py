@@ -7,7 +7,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from ibvonns import layouts
+from ibvonns import fluctuations, layouts
 from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.fit import Fit, fit
 from ibvonns.law import Law
@@ -20,7 +20,8 @@ from ibvonns.training import TrainingError, train
 # fmt: off
 __all__ = [
     "Architecture", "Density", "Ensemble", "Fit", "Law", "Model", "Observations", "Phase", "Prediction",
-    "Recipe", "Samples", "Stage", "TrainingError", "fit", "layouts", "load", "observe", "rollout", "train",
+    "Recipe", "Samples", "Stage", "TrainingError", "fit", "fluctuations", "layouts", "load", "observe", "rollout",
+    "train",
 ]
 # fmt: on
 

@@ -40,7 +40,6 @@ lanes, and of the last block, is filled with sites of which nothing is asked.
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -52,7 +51,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ibvonns.compiled import INTERPRETED, compiled, first_only
+from ibvonns.compiled import INTERPRETED, compiled, first_only, on_threads
 from ibvonns.law import Law
 from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
@@ -86,8 +85,7 @@ def _activation(
     put into the bits of the number; squared `doublings` times, so that few terms do. NaN stays NaN.
     """
     zero, half, one, two, cut = real(0), real(0.5), real(1), real(2), real(low)
-    powers = [2.0 ** (-doublings * k) / math.factorial(k) for k in range(terms)]
-    powers = tuple(real(c) for c in reversed(powers))  # type: ignore[assignment]
+    powers = tuple(real(2.0 ** (-doublings * k) / math.factorial(k)) for k in reversed(range(terms)))
     series = tuple(real(c) for c in _series(logs))
     log2e = real(1 / math.log(2))
     large, small = real(0.693359375), real(math.log(2) - 0.693359375)
@@ -585,8 +583,7 @@ class Run(NamedTuple):
         replicas, number, steps, _, lanes = self.given.shape
         tasks = [(r, n) for n in range(number) for r in range(replicas)]
         threads = 1 if len(tasks) * steps * lanes < LITTLE else torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            list(map(work, tasks) if threads == 1 else pool.map(work, tasks))
+        on_threads(work, tasks, threads)
 
 
 class _Rollout(torch.autograd.Function):
@@ -654,12 +651,8 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
-    (free1, free2), (scale1, scale2), (shift1, shift2), (gate1, gate2) = (
-        power.free,
-        power.scale,
-        power.shift,
-        power.gate,
-    )
+    (free1, free2), (scale1, scale2) = power.free, power.scale
+    (shift1, shift2), (gate1, gate2) = power.shift, power.gate
     stacks = (free1, scale1, shift1), (gate1, free2, scale2, shift2), (gate2,)
     first, second = (power.gain[:, None] * drive.weight for drive in power.drive)
     parts = [layer.weight for layer in energy.layers] + [first, power.mix[0].weight, second]

@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 
 def sources(module: Path) -> list[Path]:
-    """Files of the library that a module depends on: itself and what it imports, directly or not.
+    """Files that a module depends on: itself and what it imports, directly or not, that lies beside its package.
 
     The inits of packages are among them, because an import runs them.
 
     Args:
-        module: its file, somewhere in a folder that is named as the package.
+        module: its file; its package lies in the first folder above it that is no package.
 
     >>> {"law.py", "protocols.py"} <= {path.name for path in sources(Path(__file__).parent / "protocols.py")}
     True
     """
-    root = next(folder for folder in module.resolve().parents if folder.name == PACKAGE)
-    finder = ModuleFinder([str(root.parent)])
+    root = next(folder for folder in module.resolve().parents if not (folder / "__init__.py").exists())
+    finder = ModuleFinder([str(root)])
     finder.run_script(str(module.resolve()))
     return sorted(Path(found.__file__) for found in vars(finder)["modules"].values() if found.__file__)
 

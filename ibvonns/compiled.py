@@ -8,7 +8,8 @@ was kept is loaded, by the process that compiled it, too. And a missing or damag
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from numba import njit
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCPUCodegen
 
-__all__ = ["INTERPRETED", "compiled", "first_only"]
+__all__ = ["INTERPRETED", "compiled", "first_only", "on_threads"]
 
 config: Any = numba_config  # it has no types
 INTERPRETED = bool(config.DISABLE_JIT)  #: Whether Numba compiles nothing (NUMBA_DISABLE_JIT).
@@ -145,6 +146,23 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
         return loop
 
     return decorate
+
+
+def on_threads(work: Callable[[Any], None], parts: Iterable[Any], threads: int) -> None:
+    """Call a compiled loop for each part of the work, on several threads at once.
+
+    Args:
+        work: is called with a part, and leaves the others' memory alone.
+        parts: of the work.
+        threads: how many; a single one is the caller's own.
+
+    >>> squares = [0, 0, 0]
+    >>> on_threads(lambda n: squares.__setitem__(n, n**2), range(3), threads=2)
+    >>> squares
+    [0, 1, 4]
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        list(map(work, parts) if threads == 1 else pool.map(work, parts))
 
 
 def first_only() -> None:

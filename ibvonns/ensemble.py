@@ -254,9 +254,8 @@ class Ensemble:
         shape = tuple(self.realisations.shape)
         require(0 not in shape, f"realisations must hold at least 1 realisation, but has shape {shape}")
         wanted = f"(conditions, {len(self.times)}, ..., realisations)" + several * " and then components"
-        good = (
-            len(shape) >= 3 + several and shape[1] == len(self.times) and (not several or shape[-1] == self.components)
-        )
+        ends = not several or shape[-1:] == (self.components,)
+        good = len(shape) >= 3 + several and shape[1] == len(self.times) and ends
         require(good, f"realisations must have shape {wanted}, but has shape {shape}")
         for name, record in self.records.items():
             came = tuple(record.shape)

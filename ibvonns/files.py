@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -34,10 +34,9 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: it cannot be written, for example because the disk is full; with the path.
     """
     try:
-        try:
-            old: int | None = os.stat(path).st_mode
-        except FileNotFoundError:
-            old = None
+        old: int | None = None
+        with suppress(FileNotFoundError):
+            old = os.stat(path).st_mode
         if old is not None and not stat.S_ISREG(old):
             Path(path).write_bytes(content)
             return
@@ -128,10 +127,7 @@ def save_tensors(
     # the format refuses two names for the same memory, such as a view beside its base
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     memory = [part.untyped_storage().data_ptr() for part in plain.values()]
-    plain = {
-        name: part.clone() if memory.count(at) > 1 else part
-        for (name, part), at in zip(plain.items(), memory, strict=True)
-    }
+    plain |= {name: plain[name].clone() for name, at in zip(plain, memory, strict=True) if memory.count(at) > 1}
     write(path, save(plain, dict(metadata or {})))
 
 

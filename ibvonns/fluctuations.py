@@ -99,6 +99,13 @@ class Moves:
         drift = torch.stack([each.value for each in self.drift])
         return drift, axes / scale.sqrt()[:, None], operator, error
 
+    @cached_property
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Simpson's, over the states; which entries of K count, each pair once; and their share."""
+        operator = self._known[2]
+        beside = (operator.abs() > 1e-6 * operator.abs().amax((1, 2), keepdim=True)).triu()
+        return operator.new_tensor([1.0, 4.0, 1.0]) / 6, beside, beside.sum() / beside.numel()
+
     def expected(self, law: "Law") -> tuple[Tensor, Tensor]:
         """Drift and K of a law at these states.
 
@@ -113,20 +120,17 @@ class Moves:
         conditions, nodes, sites = self.states.shape
         z = self.states.flatten(0, 1)[None, :, :, None].expand(len(law.reference), -1, -1, -1)
         rates = law.step(z)[0][..., 0].unflatten(1, (conditions, nodes)) @ self.shapes.mT / sites
-        weights = rates.new_tensor([1.0, 4.0, 1.0]) / 6
         first = z.unflatten(1, (conditions, nodes))[:, :, 0]
         slope = forces(law.layout, self.shapes) / law.spacing
         operator = torch.einsum("rcsd,isd,jsd->rcij", law.operator(first, first), slope, slope) / sites
-        return torch.einsum("n,rcnv->rcv", weights, rates), operator
+        return torch.einsum("n,rcnv->rcv", self._weights[0], rates), operator
 
     def missed(self, law: "Law") -> dict[str, Tensor]:
         """Mean square error of a law in units of the data's own errors, "drift" and "fluctuation": (replicas,)."""
-        drift, whitening, operator, error = self._known
+        (drift, whitening, operator, error), (_, beside, share) = self._known, self._weights
         found, scatter = self.expected(law)
         away = torch.einsum("rcv,cvw->rcw", found - drift, whitening)
-        beside = (operator.abs() > 1e-6 * operator.abs().amax((1, 2), keepdim=True)).triu()
         near = torch.where(beside, (scatter - operator) / error, 0.0)
-        share = beside.sum() / beside.numel()
         return {"drift": away.square().mean((1, 2)), "fluctuation": near.square().mean((1, 2, 3)) / share}
 
 

@@ -11,7 +11,6 @@ of `decoders`, which is the reference.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from math import log, pi
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ibvonns.compiled import compiled, first_only
+from ibvonns.compiled import compiled, first_only, on_threads
 from ibvonns.validation import require, shaped
 
 __all__ = ["flow_nll", "mixture_nll"]
@@ -132,9 +131,7 @@ class _Compressed(torch.autograd.Function):
         value, slopes = together.new_zeros(front.numel()), torch.zeros_like(together)
         arrays = [part.contiguous().numpy() for part in (grid, weights, together, value, slopes)]
         spans = pairwise(len(value) * n // threads for n in range(threads + 1))
-        with ThreadPoolExecutor(threads) as pool:
-            calls = (lambda span: kernel(*arrays, *span)), spans
-            list(map(*calls) if threads == 1 else pool.map(*calls))
+        on_threads(lambda span: kernel(*arrays, *span), spans, threads)
         ctx.save_for_backward(slopes.unflatten(1, front))
         return value.unflatten(0, front)
 

@@ -96,12 +96,11 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def seeded(seed: int, name: str = "seed") -> Generator:
+def seeded(seed: int) -> Generator:
     """A generator on the processor. No other seed gives its numbers: a generator tells 2**32 of them apart.
 
     Args:
         seed: from 0 on, below 2**32.
-        name: of the argument, for the message.
 
     Raises:
         ValueError: another seed.
@@ -110,8 +109,8 @@ def seeded(seed: int, name: str = "seed") -> Generator:
     Traceback (most recent call last):
     ValueError: seed must be below 4294967296, where seeds begin to repeat, but is 4294967296
     """
-    number = count(name, seed, 0)
-    require(number < 2**32, f"{name} must be below {2**32}, where seeds begin to repeat, but is {number}")
+    number = count("seed", seed, 0)
+    require(number < 2**32, f"seed must be below {2**32}, where seeds begin to repeat, but is {number}")
     return Generator().manual_seed(number)
 
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ibvonns.ensemble import Density
-from ibvonns.paper import information as module
-from ibvonns.paper.information import (
+from ibvonns.paper.studies import STUDIES
+from ibvonns.systems.trap import Trap, paper_times
+from ibvonns_book import information as module
+from ibvonns_book.information import (
     decoded_information,
     exact_information,
     information,
@@ -23,8 +25,6 @@ from ibvonns.paper.information import (
     trained_without_density,
     without_density,
 )
-from ibvonns.paper.studies import STUDIES
-from ibvonns.systems.trap import Trap, paper_times
 
 
 def channel(correlation: float, pairs: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from ibvonns.fluctuations import Estimate, shapes
 from ibvonns.layouts import Ring, forces
 from ibvonns.model import Model
 from ibvonns.paper.gases import GASES, SHAPES, Gas, trained
-from ibvonns.paper.scoreboard import piped, rounded, summary
+from ibvonns.paper.scoreboard import piped, ranged, rounded, summary
 from ibvonns.rollout import relaxed, steepest
 from ibvonns.systems.lattice import box, density, nearest
 
@@ -61,7 +61,7 @@ def errors(gas: Gas, model: Model) -> dict[str, list[float]]:
         mu, m = box(profiles, strength, reach)
         z = profiles[None, ..., None].expand(seeds, -1, -1, -1)
         pairs = {"m": (law.operator(z, z)[..., 0], m), "mu": (_centred(law.slopes(z)[0][..., 0]), _centred(mu))}
-        found = {name: _missed(ours, exact).amax(1).tolist() for name, (ours, exact) in pairs.items()}
+        found = {name: _missed(*pair).amax(1).tolist() for name, pair in pairs.items()}
         rough = _missed(box(profiles, strength, reach, exact=False)[1], m)
         return found | {"mean field": [float(rough.max())]}
     r = torch.linspace(0.09, 0.91, 83).double()
@@ -70,12 +70,9 @@ def errors(gas: Gas, model: Model) -> dict[str, list[float]]:
     curved = torch.autograd.grad(mu.sum(), z)[0][..., 0, 0]
     m, mu = law.operator(z, z).detach()[..., 0, 0], mu.detach()[..., 0, 0]
     exact_mu, exact_curved, exact_m, _ = nearest(r, exp(-gas.lattice.couplings[0] / gas.lattice.temperature))
-    return {
-        "m": _missed(m, exact_m).tolist(),
-        "mu": _missed(_centred(mu), _centred(exact_mu)).tolist(),
-        "curvature": _missed(curved, exact_curved).tolist(),
-        "diffusivity": _missed(m * curved, exact_m * exact_curved).tolist(),
-    }
+    pairs = {"m": (m, exact_m), "mu": (_centred(mu), _centred(exact_mu)), "curvature": (curved, exact_curved)}
+    pairs["diffusivity"] = m * curved, exact_m * exact_curved
+    return {name: _missed(*pair).tolist() for name, pair in pairs.items()}
 
 
 @torch.no_grad()
@@ -92,11 +89,8 @@ def futures(name: str, model: Model, words: int = 1000, seed: int = 90_000) -> d
         "equation", of each replica against the exact law; "simulation", of each against the particles; and
         "floor", of the exact mean against them, as their scatter tells.
     """
-    gas, profiles, times = (
-        GASES[name],
-        GASES[name].densities(GASES[name].unseen),
-        torch.tensor([0.0, *LATER[name]]).double(),
-    )
+    gas, times = GASES[name], torch.tensor([0.0, *LATER[name]]).double()
+    profiles = gas.densities(gas.unseen)
     z = torch.from_numpy(profiles)[None, ..., None]
     begin = z.expand(len(model.seeds), -1, -1, -1)
     ours = relaxed(model.law, begin, times, step=1.6 / steepest(model.law, begin))[:, :, 1:, :, 0]
@@ -135,31 +129,23 @@ def _claims() -> list[dict[str, Any]]:
         verdict = VERDICTS[found["median"] > share * beside]
         rows.append(dict(zip(names, (claim, gas, quantity, found, what, beside, share, verdict), strict=True)))
 
-    far, bare = errors(GASES["long"], trained("long")), "without fluctuations"
-    row("recovers what is known of a long reach", "long", "m", far["m"], "the mean field", far["mean field"][0], 1.0)
     models = {name: trained(name) for name in GASES}
+    far = errors(GASES["long"], models["long"])
+    row("recovers what is known of a long reach", "long", "m", far["m"], "the mean field", far["mean field"][0], 1.0)
     for name in ("attracting", "repelling"):
         near = errors(GASES[name], models[name])
         for quantity in ("m", "curvature"):
             row("finds the law of a short reach", name, quantity, near[quantity], "one percent", 1.0, 1.0)
-    short, gas = "attracting", GASES["attracting"]
-    for claim, quantity, fewer in (("makes the pair unique", "m", 1), ("is robust", f"m, runs / {FEW}", FEW)):
-        ours, theirs = (errors(gas, trained(short, fluctuations=each, fewer=fewer))["m"] for each in (True, False))
+    short, bare = "attracting", "without fluctuations"
+    both = {few: [trained(short, fluctuations=each, fewer=few) for each in (True, False)] for few in (1, FEW)}
+    for claim, quantity, few in (("makes the pair unique", "m", 1), ("is robust", f"m, runs / {FEW}", FEW)):
+        ours, theirs = (errors(GASES[short], model)["m"] for model in both[few])
         row(claim, short, quantity, ours, bare, median(theirs), 0.1)
     for name, model in models.items():
         ahead = futures(name, model)
-        row(
-            "predicts long times from short runs",
-            name,
-            "particles",
-            ahead["simulation"],
-            "noise floor",
-            ahead["floor"][0],
-            1.2,
-        )
-    ours, theirs = (
-        futures(short, trained(short, fluctuations=each, fewer=FEW), words=0)["equation"] for each in (True, False)
-    )
+        ours, noise = ahead["simulation"], ahead["floor"][0]
+        row("predicts long times from short runs", name, "particles", ours, "noise floor", noise, 1.2)
+    ours, theirs = (futures(short, model, words=0)["equation"] for model in both[FEW])
     row("predicts better", short, f"exact law, runs / {FEW}", ours, bare, median(theirs), 0.8)
     return rows
 
@@ -174,15 +160,10 @@ def told(rows: Sequence[Mapping[str, Any]]) -> str:
     | claim | gas | error of, % | ours [min, max] | beside | verdict |
     """
     heads = ("claim", "gas", "error of, %", "ours [min, max]", "beside", "verdict")
-    lines = [
-        (
-            *(row[name] for name in ("claim", "gas", "quantity")),
-            "≈{} [{}, {}]".format(*(rounded(row["ours"][name], "%") for name in ("median", "min", "max"))),
-            f"{row['what']}, {rounded(row['beside'], '%')}",
-            row["verdict"],
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        ours, beside = ranged(row["ours"], "%", "≈"), f"{row['what']}, {rounded(row['beside'], '%')}"
+        lines.append((row["claim"], row["gas"], row["quantity"], ours, beside, row["verdict"]))
     return piped(heads, lines, 2)
 
 

@@ -129,7 +129,7 @@ def observed(gas: Gas, seed: int = 0, fewer: int = 1) -> Observations:
     return Observations(times, whole, cloud, whole, whole * (1 - whole), BITS * per * parts, moves=moves)
 
 
-def scattered(gas: Gas, profile: NDArray[Any], words: int, seed: int, kind: str = "spline") -> Estimate:
+def scattered(gas: Gas, profile: NDArray[Any], words: int, seed: int) -> Estimate:
     """K of coarse variables in a local equilibrium, from the scatter over two lapses, extrapolated to none.
 
     Args:
@@ -137,13 +137,12 @@ def scattered(gas: Gas, profile: NDArray[Any], words: int, seed: int, kind: str 
         profile: density at each place, shape (sites,).
         words: of 64 realisations each; every word is a part of the estimate.
         seed: of every random number.
-        kind: of the shape functions, as for `fluctuations.shapes`.
 
     Raises:
         ValueError: fewer than 100 words, or a lapse too large: what it adds to K, which the extrapolation takes
             off but in part, is over ten times the noise.
     """
-    lattice, basis = gas.lattice, shapes(gas.lattice.sites, SHAPES, kind)
+    lattice, basis = gas.lattice, shapes(gas.lattice.sites, SHAPES)
     path = [lattice.equilibrium(profile, count("words", words, LEAST), seed)]
     for part in (1, 2):
         path.append(lattice.hopped(path[-1], gas.scatter_lapse, seed + part))

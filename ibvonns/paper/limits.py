@@ -149,7 +149,7 @@ def restart_floors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> di
 
 @torch.no_grad()
 def sampled_floors(
-    study: Study, data: Mapping[str, Observations], seed: int = 0, model: Model | None = None, noise: int = 1
+    study: Study, data: Mapping[str, Observations], seed: int = 0, model: Model | None = None
 ) -> dict[str, float]:
     """Noise floor of each error row, from the same realisations run again with other noise (chapter 4).
 
@@ -158,7 +158,6 @@ def sampled_floors(
         data: by split.
         seed: of the data.
         model: for the alpha rows, which need an encoder; the median over its replicas counts.
-        noise: of the second run, 1 to 3.
 
     Returns:
         Percent by id. With F_ex given, the second run's ends are driven by that of the first.
@@ -171,7 +170,7 @@ def sampled_floors(
         own = comparable(seen, model)
         for given in study.ends:
             force = own["force"][0, ..., 0] if given == "force" else None
-            again = study.with_system(Restarted(cast(Chain, study.system), noise, force))
+            again = study.with_system(Restarted(cast(Chain, study.system), force=force))
             other = again.observed(split, seed, seen.count, study.grid(split))
             same = torch.allclose(other.mean[:, 0], seen.mean[:, 0], atol=1e-9)
             require(same, f"seed must be that of the data, but {seed} starts the {split} data elsewhere")
@@ -305,10 +304,7 @@ def limits(study: Study, data: Mapping[str, Observations], model: Model, data_se
     """
     if (exact := study.exact) is not None:
         return exact_limits(exact, data, study.prefix)
-    entropies = entropy_limits(study, data_seed)
-    limit, error = (
-        {f"{study.prefix}-nll-{split}": getattr(entry, name) for split, entry in entropies.items()}
-        for name in ("value", "error")
-    )
+    known = {f"{study.prefix}-nll-{split}": entry for split, entry in entropy_limits(study, data_seed).items()}
+    limit, error = ({key: getattr(entry, name) for key, entry in known.items()} for name in ("value", "error"))
     floor = sampled_floors(study, data, data_seed, model)
     return {"floor": floor | limit, "limit": limit, "limit_error": error}

@@ -21,8 +21,8 @@ from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice, require
 
 __all__ = [
-    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "piped", "published", "rounded",
-    "score", "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
+    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "piped", "published", "ranged",
+    "rounded", "score", "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
 ]  # fmt: skip
 
 #: The verdicts, the best first, and what stands outside of that order.
@@ -313,9 +313,18 @@ def _sign(row: Mapping[str, Any]) -> str:
     return "" if row["id"].startswith("trap-nll") else "≈"
 
 
-def _ours(row: Mapping[str, Any], sign: str = "") -> str:
-    """Median and range over the seeds."""
-    median, low, high = (rounded(row[name], row["unit"]) for name in ("median", "min", "max"))
+def ranged(found: Mapping[str, Any], unit: str, sign: str = "") -> str:
+    """Median and range over the seeds, for a cell of a table.
+
+    Args:
+        found: as `summary` gives it, or a row that holds its entries.
+        unit: "%" or "nats".
+        sign: in front.
+
+    >>> ranged(summary([3.0, 1.0, 2.0]), "%", "≈")
+    '≈2.0 [1.0, 3.0]'
+    """
+    median, low, high = (rounded(found[name], unit) for name in ("median", "min", "max"))
     return f"{sign}{median} [{low}, {high}]"
 
 
@@ -355,7 +364,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         free = sign + rounded(row["gauge_free"]["median"], unit) if "gauge_free" in row else ""
         floor = sign * _by_encoder(row) + rounded(row["floor"], unit)
         goal = f"{row['published']:g} {unit}"
-        lines.append((row["id"], goal, _ours(row, sign), free, floor, rounded(row["limit"], unit)))
+        lines.append((row["id"], goal, ranged(row, unit, sign), free, floor, rounded(row["limit"], unit)))
     return piped(heads, lines, 0)
 
 
@@ -377,7 +386,7 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
         floor = " ± ".join(seen + rounded(row[name], unit) for name in ("floor", "floor_error") if unit == "%")
         known = "" if row["authors_code"] is None else f"{row['authors_code']:g}"
         goal, limit = f"{row['comparable']:#.3g} {unit}", rounded(row["limit"], unit)
-        lines.append((row["id"], goal, known, _ours(row, sign), floor, limit, sign + row["verdict"]))
+        lines.append((row["id"], goal, known, ranged(row, unit, sign), floor, limit, sign + row["verdict"]))
     return piped(heads, lines, 1)
 
 
@@ -401,7 +410,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         floor = rounded(row["limit" if row["unit"] == "nats" else "floor"], row["unit"])
         words = (row["verdict"],) if judged else ()
-        drawn.add_row(row["id"], f"{row['comparable']:.3g}", _ours(row), floor, *words)
+        drawn.add_row(row["id"], f"{row['comparable']:.3g}", ranged(row, row["unit"]), floor, *words)
     drawn.caption = (
         f"Over {rows[0]['seeds']} seeds. nll: negative log-likelihood in nats, its floor the "
         "entropy limit; others: relative L2 error in %, the floor what the samples' noise leaves "

@@ -18,7 +18,7 @@ from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Recipe
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import VELOCITIES, Trap
-from ibvonns.validation import choice, count
+from ibvonns.validation import choice, count, require
 
 __all__ = ["BLOCKS", "STUDIES", "Errors", "Split", "Study", "errors", "exact_potentials", "study_of"]
 
@@ -107,8 +107,7 @@ class Study:
         place = list(self.splits).index(choice("split", split, self.splits))
         protocol, values = self.splits[split].protocol, self.splits[split].values
         number = count("realisations", realisations or self.realisations)
-        if number % BLOCKS:
-            raise ValueError(f"realisations must be a multiple of {BLOCKS}, but are {number}")
+        require(number % BLOCKS == 0, f"realisations must be a multiple of {BLOCKS}, but are {number}")
         begin = 1000 * count("seed", seed, 0) + 100 * place  # a generator tells 2**32 seeds apart
 
         def block(index: int) -> Ensemble:
@@ -299,7 +298,7 @@ def errors(study: Study, model: Model, data: Mapping[str, Observations]) -> tupl
     for split, seen in data.items():
         alpha = model.encode(seen)
         found[f"{study.prefix}-nll-{split}"] = model.nll(seen, alpha).tolist()
-        for given, end in study.ends.items():
+        for given in study.ends:
             run = model.predict(seen, given, alpha[:, :, 0])
             pairs = {}
             if model.architecture.bonds:
@@ -308,10 +307,9 @@ def errors(study: Study, model: Model, data: Mapping[str, Observations]) -> tupl
                 pairs["force"] = run.force, seen.force
             if model.architecture.internal:
                 pairs["alpha"] = shown(run.alpha), shown(alpha)
-                name = f"{study.prefix}-alpha-{split}{end}"
-                gauge_free[name] = each_error(run.alpha, alpha, gauge_free_error)
+                gauge_free[study.row("alpha", split, given)] = each_error(run.alpha, alpha, gauge_free_error)
             for quantity, pair in pairs.items():
-                found[f"{study.prefix}-{quantity}-{split}{end}"] = each_error(*pair)
+                found[study.row(quantity, split, given)] = each_error(*pair)
         if (exact := study.exact) is not None:
             lengths = seen.field[:, :, 0, 0]
             known = exact_potentials(exact, lengths, exact.mean(lengths, seen.times))
