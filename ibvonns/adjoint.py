@@ -367,7 +367,7 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
 
     force: F_ex at driven ends, where head is -1; or first guess, if it is found from v_n (`search`).
     """
-    net, (b1, b2), power, linear, mobility = weights
+    net, (b1, b2), power, linear, mobility, _ = weights
     rows, layers, slopes, path, _, _, mem, driven, resting, _, _ = room
     none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     (c, lanes), (bonds, _) = mobility.shape, head.shape
@@ -414,7 +414,7 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
     """
     (head, tail), rows = bonds, room[0]
     one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
-    (_, d, lanes), c = path.shape, weights[4].shape[0]
+    (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
         _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, search)
@@ -432,6 +432,10 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
                         rate[k, j] = own[1, j]
                 rate[k, j] *= own[2, j]
         _gather(rate, tail, one[0, 0], c, d, new)
+        for k in range(len(head), c):
+            for j in range(lanes):
+                alpha = new[d - c + k, j]  # NaN stays NaN
+                new[d - c + k, j] = low[k, j] if alpha < low[k, j] else high[k, j] if alpha > high[k, j] else alpha
 
 
 @entry
@@ -443,8 +447,8 @@ def _roll_back(
     views: of the weights and of their bars.
     """
     (head, tail), (weights, bars) = bonds, views
-    net, _, power, linear, mobility = weights
-    net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar = bars
+    net, _, power, linear, mobility, (low, high) = weights
+    net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar, _ = bars
     rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, power_tmp = room
     none, one, slope, g, rate, rest = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
     g_bar, waste, other = rows[7], rows[8], rows[9]
@@ -452,6 +456,11 @@ def _roll_back(
     (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
     for n in range(len(given) - 1, -1, -1):
         state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
+        for k in range(len(head), c):  # what is held back no longer tells of the state before
+            for j in range(lanes):
+                alpha = path[n + 1, d - c + k, j]
+                if alpha <= low[k, j] or alpha >= high[k, j]:
+                    new[d - c + k, j] = zero
         _rates(weights, room, state, own, own[0], head, False)
         for k in range(c):  # from here on the bars of rate and rest
             for j in range(lanes):
@@ -510,14 +519,14 @@ class Widths(NamedTuple):
     def vectors(self) -> tuple[int, ...]:
         """Lengths of the vectors, which come last in a flat vector of all weights."""
         (e1, e2), (_, m2) = self.energy, self.power
-        return e1, e2, e2, m2, *self.stacks, self.forces
+        return e1, e2, e2, m2, *self.stacks, self.forces, self.forces, self.forces
 
     def views(self, flat: Any, vectors: Any = None) -> Arrays:
         """The weights in a flat vector, as `fused_weights` gives it for one replica.
 
         INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, m2;
         and of its free path W and b of each of the `stacks`. Last the mobilities. A network is thus
-        as `_slope` takes it.
+        as `_slope` takes it. Then the bounds of alpha, behind those of bonds, which do not count.
 
         Args:
             flat: all weights.
@@ -529,8 +538,8 @@ class Widths(NamedTuple):
             part.reshape(shape) for part, shape in zip(_cut(flat, [a * b for a, b in shapes]), shapes, strict=True)
         )
         vectors = flat[len(flat) - sum(self.vectors) :] if vectors is None else vectors
-        b1, b2, w3, m, c1, c2, c3, mobility = _cut(vectors, self.vectors)
-        return (w1, w2, no, w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility
+        b1, b2, w3, m, c1, c2, c3, mobility, *reach = _cut(vectors, self.vectors)
+        return (w1, w2, no, w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility, tuple(reach)
 
     def room(self, lanes: int, real: Any) -> Arrays:
         """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call.
@@ -661,6 +670,7 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     parts += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
     none = parts[0].new_zeros(len(parts[0]), power.inputs[1])
     parts.append(none if law.mobility is None else softplus(law.mobility))
+    parts += [pad(law.reach, (law.layout.directions, 0))]
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
     widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
     return widths, torch.cat([part.flatten(1) for part in parts], 1)

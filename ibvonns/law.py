@@ -17,6 +17,8 @@ __all__ = ["Law", "Scales"]
 FAINT = 0.1  # gain of the forces of bonds in the dissipation network
 SLIGHT = 0.1  # first weights of what networks add to an ideal gas, in units of the usual ones
 PLAIN = 5.0  # first mobility of a bond, in units of the scales
+FAR = 1e6  # where alpha is not bounded
+BEYOND = 0.5  # by so much of its width in the data alpha may leave them on either side
 
 
 class Scales(nn.Module):
@@ -103,6 +105,14 @@ class Scales(nn.Module):
             still = moved(self.layout, v)[..., None] / self.spacing
         return torch.cat([still, inner], -1), own
 
+    def bounded(self, z: Tensor) -> Tensor:
+        """States as a rollout may have them after a step (`Law.bounded`).
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+        """
+        return z
+
     def step(self, z: Tensor, force: Tensor | None = None, velocity: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """dz/dt, and what an end answers: what a rollout asks of a law (`Law.step`).
 
@@ -162,8 +172,13 @@ class Law(Scales):
         ValueError: no generator, no hidden layer, a width below 1, a gas on sites with ends or with internal
             variables, a kernel of something else, or as `Scales`.
 
+    **Bounds.** Far from all data networks go on as they like, and a step as long as those of the data may
+    be too long there: alpha would then swing, and within ten steps be lost. So alpha is held within the range of the
+    training data, and half of its width beyond on either side, as by a wall: `reach`, which `bound` sets.
+
     States have shape (replicas, trajectories, sites, fields + internal). Buffers: those of
-    `Scales`, and `reference`, the scaled state at which f is 0, one for each replica.
+    `Scales`; `reference`, the scaled state at which f is 0, one for each replica; and `reach`, the smallest and the
+    largest alpha, (replicas, 2, internal), which hold back none until training has ended.
 
     >>> from ibvonns.layouts import Row
     >>> from ibvonns.networks import generators
@@ -176,6 +191,7 @@ class Law(Scales):
     """
 
     reference: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -195,6 +211,8 @@ class Law(Scales):
         self.kernel = tensor("kernel", kernel).double() if len(kernel) else None
         self.mobility: nn.Parameter | None = None
         self.register_buffer("reference", torch.zeros(len(rngs), 1, width, dtype=torch.float64))
+        far = torch.tensor([[-FAR], [FAR]], dtype=torch.float64)
+        self.register_buffer("reach", far.expand(len(rngs), 2, internal).clone())
         require(gas is not None or self.kernel is None, "kernel must be empty but for a gas, but is not")
         if gas is not None:
             positive("gas", gas)
@@ -236,6 +254,30 @@ class Law(Scales):
         """
         replicas, one, width = self.reference.shape
         self.reference.copy_(self.scaled(shaped("z", finite("z", z), (replicas, one, 1, width)))[:, 0])
+
+    @torch.no_grad()
+    def bound(self, alpha: Tensor | None = None) -> None:
+        """Hold alpha near the data from now on, or nowhere.
+
+        Args:
+            alpha: of all training data, (replicas, ..., internal); if not given, no alpha is held back.
+        """
+        if alpha is None:
+            self.reach.copy_(torch.tensor([[-FAR], [FAR]]))
+        elif self.internal:
+            low, high = alpha.flatten(1, -2).aminmax(dim=1)
+            wide = BEYOND * (high - low)
+            self.reach.copy_(torch.stack([low - wide, high + wide], 1))
+
+    def bounded(self, z: Tensor) -> Tensor:
+        """States with their alpha within `reach`.
+
+        Args:
+            z: shape (replicas, trajectories, sites, fields + internal).
+        """
+        low, high = self.reach[:, None, :1], self.reach[:, None, 1:]
+        fields = self.layout.fields
+        return torch.cat([z[..., :fields], z[..., fields:].clamp(low, high)], -1)
 
     def free_energy(self, z: Tensor) -> Tensor:
         """f of each site, an energy, zero at `reference`: (replicas, trajectories, sites).

@@ -183,6 +183,8 @@ class Model(nn.Module):
         """
         self.matched(data)
         layout = self.law.layout
+        if isinstance(self.law, Law):
+            self.law.bound()
         for name in ("force", "velocity")[: min(layout.ends, 1) + layout.driven]:
             require(getattr(data, name) is not None, f"data must have a {name} on this layout, but have none")
         bonds, fields, means = self.architecture.bonds, data.field.flatten(0, 2), data.mean.flatten(0, 2)
@@ -229,7 +231,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
-        """Store the gauge of alpha, and the zero of f at the mean first state.
+        """Store the gauge of alpha and how far it may go, and the zero of f at the mean first state.
 
         Args:
             data: the training observations.
@@ -239,6 +241,7 @@ class Model(nn.Module):
             first = data.at(slice(0, 2))
             start = self.states(first, self.encode(first))[:, :, 0]
             self.law.set_reference(start.mean((1, 2), keepdim=True))
+            self.law.bound(self.encode(data))
 
     def encode(self, data: Observations) -> Tensor:
         """alpha of Eq. (4) in the frozen gauge: (replicas, conditions, times, sites, internal).

@@ -124,7 +124,7 @@ def _reference(
         if field is not None:
             z = torch.cat([field[:, :, n, None], z[..., law.layout.fields :]], -1)
         rate, end = law.step(z, *(None if part is None else part[:, :, n] for part in (force, velocity)))
-        z = z + step[..., None, None] * rate
+        z = law.bounded(z + step[..., None, None] * rate)
         path.append(z)
         ends.append(end)
     return torch.stack(path, 2), torch.stack(ends, 2)

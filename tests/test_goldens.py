@@ -93,6 +93,7 @@ def trap_entries(internal: int) -> Entries:
     data, model = trap(), Model(SEEDS, Architecture(Point(), internal=internal, decoder="gaussian"))
     model.set_scales(data)
     model.freeze(data)
+    model.law.bound()  # as then: alpha goes where it likes
     law, encoded = model.law, model.encode(data)
     mean, deviation = law.field[:, 0]
     chi, alpha = mean + 2 * deviation * draw(1, 7, 1), 2 * draw(2, 2, 7, internal)
@@ -138,6 +139,7 @@ def chain_entries(decoder: str, internal: int) -> Entries:
     for part in (model.encoder.position, model.decoder.position, model.decoder.given):
         part.copy_(goldens()[f"{name}.position"][:, None])  # of the grid's moments; they are exact now
     model.freeze(data)
+    model.law.bound()  # as then: alpha goes where it likes
     law, alpha = model.law, model.encode(data)
     here |= {entry: value for entry, value in gauge(model).items() if entry != "position"} | {
         "strain_scale": law.field[:, 0],

@@ -495,3 +495,32 @@ def test_bad_arguments_are_refused_by_a_sentence_that_names_them(
     rollout(law, **inputs)
     with pytest.raises((ValueError, TypeError), match=f"^{sentence}"):
         rollout(law, **{**inputs, **change})
+
+
+@every
+def test_alpha_is_held_within_its_reach_by_both_engines(kind: str, internal: int) -> None:
+    """A bound that many steps meet; what is held back passes no gradient on."""
+    if not internal:
+        return
+    law, steps = made(LAYOUTS[kind], internal), lengths(2, 4, 6)
+    start = states(law, 4).requires_grad_()
+    fields = law.layout.fields
+    free = rollout(law, start, steps, **ends(law, 4, 6)[0], backend="reference")[0][..., fields:]
+    law.bound(
+        free.detach().movedim(-1, 1).flatten(2).quantile(torch.tensor([0.3, 0.7]).double(), dim=2).movedim(0, 2).mT
+    )
+    for known in ends(law, 4, 6):
+        found = []
+        for backend in ("fast", "reference"):
+            path, answer = rollout(law, start, steps, **known, backend=backend)
+            found.append(
+                [path, answer, *torch.autograd.grad(path.square().sum() + answer.sum(), [start, *law.parameters()])]
+            )
+        for ours, expected in zip(*found, strict=True):
+            assert torch.allclose(ours, expected, rtol=1e-9, atol=1e-10 * float(expected.detach().norm()))
+        alpha, (low, high) = found[0][0][..., fields:], law.reach.unbind(1)
+        assert (alpha >= low[:, None, None, None]).all() and (alpha <= high[:, None, None, None]).all()
+        assert ((alpha == low[:, None, None, None]) | (alpha == high[:, None, None, None])).any()
+    law.bound()
+    again = rollout(law, start, steps, **ends(law, 4, 6)[0], backend="reference")[0][..., fields:]
+    assert torch.equal(again, free)

@@ -208,10 +208,12 @@ function through(knots) {
 function lawOf(law) {
   const T = law.tensors, { spacing, layout } = law.architecture;
   const [[middle], [width]] = T["law.field"], unit = T["law.energy"], rate = T["law.rate"];
+  const [[low], [high]] = T["law.reach"];
   return {
     energy: inn(T, "law.energy_network"),
     friction: picinn(T, "law.dissipation_network", law.gain),
     scaled: (field, alpha) => [(field - middle) / width, alpha],
+    bounded: (alpha) => Math.min(Math.max(alpha, low), high),
     unit, rate, spacing,
     force: unit / width / spacing,
     clock: layout.kind === "Point" ? rate : rate / spacing / width,
@@ -233,7 +235,7 @@ function unpacked(content, value, number) {
 function trapSystem(content) {
   const { law, system, axes } = content, T = law.tensors;
   const { stiffness: k, viscosity: eta, temperature } = system;
-  const { energy, friction, scaled, unit, force, clock } = lawOf(law);
+  const { energy, friction, scaled, bounded, unit, force, clock } = lawOf(law);
   const zero = energy.value(T["law.reference"][0]);
   const decode = mlp(T, "decoder.network"), encode = encoder(law);
   const [[centre], [spread]] = T["decoder.position"];
@@ -258,7 +260,7 @@ function trapSystem(content) {
     },
     // the state of step n + 1, after `observe` of step n
     move(record, lengths, n) {
-      record.alpha[n + 1] = [record.alpha[n][0] + DT(n) * record.speed];
+      record.alpha[n + 1] = [bounded(record.alpha[n][0] + DT(n) * record.speed)];
     },
     density(alpha) {
       const out = decode([alpha]);
@@ -319,7 +321,7 @@ function chainSystem(content) {
   const { law, system, axes } = content, T = law.tensors;
   const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
   const { barrier_strain: barrier, well_strain: well } = system, { wells } = law.architecture;
-  const { energy, friction, scaled, unit, force, rate: speed, clock, spacing } = lawOf(law);
+  const { energy, friction, scaled, bounded, unit, force, rate: speed, clock, spacing } = lawOf(law);
   const mobility = T["law.mobility"][0].map(softplus);
   const share = mlp(T, "decoder.share"), widths = ["0", "1"].map((i) => mlp(T, `decoder.widths.${i}`));
   const [[centre], [width]] = T["decoder.given"], spread = T["decoder.position"][1][0], encode = encoder(law);
@@ -399,7 +401,7 @@ function chainSystem(content) {
     move(record, lengths, n) {
       const moved = law_at(record.found, velocity(lengths, n + 1)), step = DT(n);
       record.mean[n + 1] = record.mean[n].map((e, i) => e + step * moved.strain[i]);
-      record.alpha[n + 1] = record.alpha[n].map((a, i) => a + step * moved.alpha[i]);
+      record.alpha[n + 1] = record.alpha[n].map((a, i) => bounded(a + step * moved.alpha[i]));
     },
     cloud(value, random, number) {
       const x = unpacked(content, value, number);
