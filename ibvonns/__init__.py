@@ -7,7 +7,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from ibvonns import fluctuations, layouts
+from ibvonns import fluctuations, layouts, protocols
 from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.fit import Fit, fit
 from ibvonns.law import Law
@@ -15,13 +15,14 @@ from ibvonns.model import Architecture, Model, Prediction, load
 from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import rollout
+from ibvonns.selection import choose, sufficiency
 from ibvonns.training import TrainingError, train
 
 # fmt: off
 __all__ = [
     "Architecture", "Density", "Ensemble", "Fit", "Law", "Model", "Observations", "Phase", "Prediction",
-    "Recipe", "Samples", "Stage", "TrainingError", "fit", "fluctuations", "layouts", "load", "observe", "rollout",
-    "train",
+    "Recipe", "Samples", "Stage", "TrainingError", "choose", "fit", "fluctuations", "layouts", "load", "observe",
+    "protocols", "rollout", "sufficiency", "train",
 ]
 # fmt: on
 

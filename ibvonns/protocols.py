@@ -12,7 +12,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from ibvonns.validation import choice, finite, increasing, positive, require, seeded, shaped, tensor
+from ibvonns.validation import choice, count, finite, increasing, positive, require, seeded, shaped, tensor
 
 __all__ = ["KINDS", "PROTOCOLS", "Protocol", "lengths", "pulled_length", "rich", "wandering"]
 
@@ -129,7 +129,7 @@ class Protocol:
         names = [] if self._named else [*signature(KINDS[self.kind]).parameters][1:]
         wanted = [name for name in names if name != "seed"]
         good = len(self.times) == len(wanted) and list(self.times) == sorted(map(float, self.times))
-        sentence = f"times must be {', '.join(wanted) or 'none'} of a {self.kind}, in this order, but are {self.times}"
+        sentence = f"times of {self.kind!r} must be {', '.join(wanted) or 'none'}, in this order, but are {self.times}"
         require(good and all(positive("time", time) for time in self.times), sentence)
         finite("size and base", torch.tensor([self.size, self.base]))
         seeded(self.seed)
@@ -170,7 +170,13 @@ class Protocol:
             return torch.autograd.grad((self.length(t) + 0 * t).sum(), t)[0]
 
     def scaled(self, low: float, high: float, duration: float) -> "Protocol":
-        """A protocol between the lengths 0 and 1, of the duration 1, as one between others."""
+        """A protocol between the lengths 0 and 1, of the duration 1, as one between others.
+
+        Args:
+            low: what the length 0 becomes.
+            high: what the length 1 becomes.
+            duration: what the time 1 becomes.
+        """
         size, base = self.size * (high - low), low + self.base * (high - low)
         return replace(self, size=size, base=base, times=tuple(duration * time for time in self.times))
 
@@ -219,7 +225,13 @@ def wandering(
         duration: of a record.
         speed: the largest, a length per time.
         seed: of the first; the others have those after it.
+
+    Raises:
+        ValueError: a number below 1, lengths in the wrong order, or a speed or a duration that is not above 0.
     """
+    count("number", number)
+    require(high > low, f"high must be above low, {low}, but is {high}")
+    positive("speed", speed)
     share = torch.rand(number, 2, generator=seeded(seed), dtype=torch.float64).tolist()
     fine = torch.linspace(0, duration, 301, dtype=torch.float64)
     out = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from toys import LAYOUTS, architecture_of, few_of, frozen, seen_of
 
 import ibvonns
-from ibvonns import metrics, protocols, training, validation
+from ibvonns import metrics, protocols, selection, training, validation
 from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow
 from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, Samples
@@ -30,8 +30,10 @@ from ibvonns.model import Architecture, Model, load
 from ibvonns.networks import INN, MLP, PICINN, Affine, PositiveLinear, generators
 from ibvonns.observations import joined, observe
 from ibvonns.optimiser import SOAP
+from ibvonns.protocols import Protocol
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import relaxed, rollout
+from ibvonns.selection import sufficiency
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.lattice import Lattice, moments
 from ibvonns.systems.trap import Trap
@@ -120,6 +122,22 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("protocols.pulled_length", lambda _: protocols.pulled_length("zigzag", T2, T2), "protocol must be one of 'at-res"),
     ("protocols.pulled_length", lambda _: protocols.pulled_length("at-rest", BAD, T2), "velocities must be finite"),
     ("protocols.pulled_length", lambda _: protocols.pulled_length("at-rest", T2, BACK), "times must increase strictly"),
+    ("protocols.Protocol", lambda _: Protocol("zigzag"), "kind must be one of 'at-res"),
+    ("protocols.Protocol", lambda _: Protocol("hold", times=(1.0, 2.0)), "times of 'hold' must be out, rest, b"),
+    ("protocols.Protocol", lambda _: Protocol("unload", times=(2.0, 1.0)), "times of 'unload' must be out, back"),
+    ("protocols.Protocol", lambda _: Protocol("cycle", times=(0.0,)), "time must be a finite number above 0"),
+    ("protocols.Protocol", lambda _: Protocol("at-rest", NAN), "size and base must be finite"),
+    ("protocols.rich", lambda _: protocols.rich(1.0, 1.0, 3.0), "high must be above low, 1.0, but is 1.0"),
+    ("protocols.rich", lambda _: protocols.rich(0.0, 1.0, 0.0), "duration must be a finite number above 0"),
+    ("protocols.wandering", lambda _: protocols.wandering(0, 0.0, 1.0, 1.0, 1.0), "number must be a whole number of"),
+    ("protocols.wandering", lambda _: protocols.wandering(1, 1.0, 0.0, 1.0, 1.0), "high must be above low"),
+    ("protocols.wandering", lambda _: protocols.wandering(1, 0.0, 1.0, 1.0, -1.0), "speed must be a finite number abo"),
+    ("protocols.lengths", lambda _: protocols.lengths([], T2), "protocols must number at least 1"),
+    ("protocols.lengths", lambda _: protocols.lengths([Protocol("at-rest")], BACK), "times must increase strictly"),
+    ("selection.choose", lambda _: selection.choose(SEEN, SEEN, Point(), numbers=()), "numbers must name at least 1"),
+    ("selection.sufficiency", lambda _: sufficiency(POINT, SEEN, ones(2, 3)), "others must have shape"),
+    ("selection.sufficiency", lambda _: sufficiency(POINT, SEEN.at(slice(0, 9))), "times must number over"),
+    ("selection.shape_of", lambda _: selection.shape_of(FLAT), "data must be on a grid"),
     ("systems.trap.Trap", lambda _: Trap(stiffness=0.0), "stiffness must be a finite"),
     ("systems.trap.Trap", lambda _: Trap(temperature=-0.01), "temperature .* but is -0.01"),
     ("systems.trap.Trap.simulate", lambda _: TRAP.simulate(ones(1, 2) * NAN, T2, 3, RANDOM), "lengths must be finite,"),
@@ -436,7 +454,7 @@ EXEMPT = {
     NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
         systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
-        protocols.PROTOCOLS recipe.Recipe.of recipe.Stage.rate_at
+        protocols.PROTOCOLS protocols.KINDS selection.Choice selection.Sufficiency recipe.Recipe.of recipe.Stage.rate_at
         rollout.BACKENDS systems.chain.LENGTHS systems.chain.VELOCITY systems.trap.VELOCITIES
         systems.trap.paper_times systems.trap.Trap.equilibrium_entropy training.History training.TrainingError""",
     TRUSTED: """encoder.Encoder.raw encoder.Encoder.forward encoder.Encoder.shift encoder.Encoder.standardised
@@ -445,10 +463,12 @@ EXEMPT = {
         ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined fit.fitted fit.unsound fit.astray
         metrics.each_error fit.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
         losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
-        networks.copy_replica systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
+        networks.copy_replica law.Law.bound law.Law.bounded encoder.mixing protocols.Protocol.length
+        protocols.Protocol.velocity protocols.Protocol.scaled
+        systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
         fluctuations.Moves.missed systems.lattice.density""",
     WRITES: "files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save",
-    BASE: """law.Scales.step decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
+    BASE: """law.Scales.step law.Scales.bounded decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
         decoders.Decoder.compiled decoders.Decoder.nll decoders.FlowDecoder.compiled
         decoders.MixtureDecoder.compiled""",
 }

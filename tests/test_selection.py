@@ -1,0 +1,67 @@
+"""How many internal variables: false alarms as often as is said, real ones found, and the smallest number taken."""
+
+import pytest
+import torch
+from toys import frozen, seen_of
+
+from ibvonns.ensemble import Ensemble
+from ibvonns.layouts import Point
+from ibvonns.observations import observe
+from ibvonns.recipe import Phase, Recipe, Stage
+from ibvonns.selection import _tested, choose, shape_of, sufficiency
+from ibvonns.systems.trap import Trap
+
+TIMES, SITES = 400, 3
+
+
+def drawn(seed: int, told: float) -> tuple[float, float]:
+    """p and share where the law misses a cubic of the state, noise that sites share, and something of the news."""
+    rng = torch.Generator().manual_seed(seed)
+    state, news = (torch.randn(TIMES, SITES, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    news = news + 0.3 * state**2  # the others go with the state, as a variance does
+    noise = torch.randn(TIMES, SITES + 1, 1, generator=rng, dtype=torch.float64)
+    noise = (noise[:, :-1] + noise[:, 1:]) * (1 + state[..., :1].abs())
+    return _tested(state, 0.2 * state[..., :1] ** 3 - 0.1 * state[..., 1:] + noise + told * news[..., :1], news)
+
+
+def test_false_alarms_are_as_frequent_as_the_level_says() -> None:
+    p = torch.tensor([drawn(seed, 0.0)[0] for seed in range(300)])
+    assert 0.02 <= float((p < 0.05).double().mean()) <= 0.08
+    assert 0.4 <= float(p.mean()) <= 0.6
+
+
+def test_what_the_state_left_out_is_found() -> None:
+    """The negative control: the test must fail where it should."""
+    p = torch.tensor([drawn(seed, 0.3)[0] for seed in range(50)])
+    assert float((p < 0.05).double().mean()) > 0.9
+    shares = [drawn(seed, 5.0)[1] for seed in range(10)]
+    assert all(0.7 < share < 1 for share in shares)
+
+
+def test_shape_of_a_gaussian_is_its_variance() -> None:
+    x = torch.randn(1, 2, 40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = observe(Ensemble(torch.tensor([0.0, 1.0]), 0.5 * x), spacing=1.0)
+    found = shape_of(seen)[0, 0, 0]
+    assert found.tolist() == pytest.approx([2 * torch.tensor(0.5).log().item(), 0.0, 3.0], abs=0.08)
+
+
+@pytest.mark.parametrize("kind", ["point", "row"])
+def test_each_replica_has_a_chance_and_a_share(kind: str) -> None:
+    model, seen = frozen(kind, (0, 1)), seen_of(kind)
+    others = torch.randn(*seen.mean.shape[:3], 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = sufficiency(model, seen, others)
+    assert found.p.shape == found.share.shape == (2,)
+    assert (found.p >= 0).all() and (found.p <= 1).all() and (found.share >= 0).all() and (found.share < 0.5).all()
+
+
+def test_the_smallest_number_that_does_as_well_is_taken() -> None:
+    trap, speeds = Trap(), (0.5, 0.7, 0.9)
+    data, unseen = (
+        observe(trap.simulate_paper(velocities=speeds, realisations=200, seed=seed), "pulled_length", points=257)
+        for seed in (0, 1)
+    )
+    short = Recipe((Stage((Phase(0, 60), Phase(1, 60)), {"density": 0.01, "internal": 1.0, "end": 100.0}),), attempts=0)
+    chosen = choose(data, unseen, Point(), numbers=(2, 1), seeds=(0, 1), recipe=short)
+    assert list(chosen.fits) == list(chosen.errors) == list(chosen.tests) == [1, 2]
+    assert chosen.number in (1, 2) and "<- enough" in str(chosen)
+    assert all(each.model.architecture.internal == number for number, each in chosen.fits.items())
