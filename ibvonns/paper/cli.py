@@ -137,7 +137,8 @@ def _learn_gases(study: str, seeds: int | None, out: Path | None, data_seed: int
                 save_json(out / f"{name}.json", found)
         for quantity, values in found.items():
             middle, low, high = (f"{each:.2g}" for each in boards.summary(values).values())
-            print(f"{name}: error of {quantity} {middle} % [{low}, {high}] over {len(values)} seeds")
+            over = f" over {len(values)} seeds" if len(values) > 1 else ""
+            print(f"{name}: error of {quantity} {middle} % [{low}, {high}]{over}")
 
 
 @app.command()
