@@ -287,7 +287,7 @@ def floor_seconds(system: str, steps: int = 300) -> float:
     law = _law(system, dtype=torch.float32)
     sites = 11 if system == "trap" else 90
     widths, flat = fused_weights(law)
-    energy, _, power, free, _ = widths.views(flat[0].detach().numpy())
+    energy, _, power, free, *_ = widths.views(flat[0].detach().numpy())
     products = 2 * sum(part.size for part in energy) + sum(part.size for part in free[::2])
     products += 4 * sum(part.size for part in power)  # driven and at rest, there and back
     a = torch.randn(1024, 1024)
