@@ -83,6 +83,19 @@ def test_free_energy_is_zero_at_the_mean_initial_state(kind: str) -> None:
     assert energy.abs().max() <= 1e-14 * float(model.law.energy)
 
 
+@pytest.mark.parametrize("internal", [1, 2])
+@pytest.mark.parametrize("kind", ["point", "row"])
+def test_alpha_may_leave_its_data_by_half_of_their_width_once_trained(kind: str, internal: int) -> None:
+    model, seen = Model([0, 1], architecture_of(kind, internal=internal)), seen_of(kind)
+    model.set_scales(seen)
+    assert (model.law.reach.abs() == 1e6).all()
+    model.freeze(seen)
+    low, high = model.encode(seen).flatten(1, 3).aminmax(dim=1)
+    assert torch.allclose(model.law.reach, torch.stack([1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low], 1))
+    model.set_scales(seen)  # training anew holds nothing back
+    assert (model.law.reach.abs() == 1e6).all()
+
+
 def test_scales_do_not_depend_on_how_the_record_is_sampled() -> None:
     """Ten times as many steps in the first half are not ten times as many rates."""
     fine, scales = torch.linspace(0, 3, 301, dtype=torch.float64), []
