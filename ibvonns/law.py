@@ -174,7 +174,8 @@ class Law(Scales):
 
     **Bounds.** Far from all data networks go on as they like, and a step as long as those of the data may
     be too long there: alpha would then swing, and within ten steps be lost. So alpha is held within the range of the
-    training data, and half of its width beyond on either side, as by a wall: `reach`, which `bound` sets.
+    training data, and half of its width beyond on either side, as by a wall: `reach`, which `bound` sets. At the
+    wall alpha does not move as the law says, and the second law is not promised.
 
     States have shape (replicas, trajectories, sites, fields + internal). Buffers: those of
     `Scales`; `reference`, the scaled state at which f is 0, one for each replica; and `reach`, the smallest and the

@@ -181,7 +181,7 @@ class Protocol:
         return replace(self, size=size, base=base, times=tuple(duration * time for time in self.times))
 
 
-# between 0 and 1 in a time of 1: which states these visit, and why it takes all, chapter 11 shows
+# between 0 and 1 in a time of 1: every kind, from several lengths, at several speeds
 _RICH = (
     *(Protocol("pull", 0.17, base, (1 / 3,)) for base in (0.0, 0.17, 0.33, 0.53)),
     Protocol("pull", 0.07, 0.07, (1 / 3,)), Protocol("pull", 0.1, 0.27, (1 / 3,)),
@@ -199,7 +199,7 @@ def rich(low: float, high: float, duration: float) -> tuple[Protocol, ...]:
 
     Args:
         low: shortest length that they reach.
-        high: longest that they may reach.
+        high: longest; a pull may pass it by a fiftieth of the range.
         duration: of a record.
 
     Raises:

@@ -62,8 +62,8 @@ def shape_of(data: Observations) -> Tensor:
 def sufficiency(model: Model, data: Observations, others: Tensor | None = None) -> Sufficiency:
     """Test whether others than the state tell what the law will miss in the next step.
 
-    The squared deviations of a regression are those of whole times: sites of one condition at one time are not
-    independent, but what is missed at different times is, if the state is enough.
+    Sites of one condition at one time are not independent, so that the scatter is taken from time to time; what is
+    missed at different times is independent, if the state is enough.
 
     Args:
         model: trained, with its gauge frozen.
@@ -73,7 +73,7 @@ def sufficiency(model: Model, data: Observations, others: Tensor | None = None) 
     Raises:
         ValueError: NaN, wrong shape, too few times for so many others, or observations of another layout.
 
-    Reference: White, Econometrica 48 (1980) 817, of independent groups.
+    Reference: Liang, Zeger, Biometrika 73 (1986) 13: errors of a regression from groups that are independent.
     """
     law, steps = model.law, data.times.diff()
     others = shape_of(model.matched(data)) if others is None else others

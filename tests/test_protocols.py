@@ -82,7 +82,7 @@ def test_a_pull_and_a_push_mirror_each_other_and_a_pull_is_the_papers() -> None:
 
 def test_the_rich_design_keeps_to_its_range_and_turns_back() -> None:
     reached = lengths(rich(0.12, 0.42, 3.0), TIMES)
-    assert reached.min() >= 0.12 - 1e-12 and reached.max() <= 0.43
+    assert reached.min() >= 0.12 - 1e-12 and reached.max() <= 0.42 + 0.3 / 50  # as its docstring says
     turns = (reached.diff(dim=1).sign().diff(dim=1) != 0).any(1)
     assert turns.sum() >= 10 and {each.kind for each in rich(0.0, 1.0, 1.0)} == set(KINDS) - set(PROTOCOLS)
     moved = lengths(rich(1.0, 4.0, 6.0), 2 * TIMES)

@@ -4,11 +4,13 @@ import pytest
 import torch
 from toys import frozen, seen_of
 
+from ibvonns import selection
 from ibvonns.ensemble import Ensemble
+from ibvonns.fit import Score
 from ibvonns.layouts import Point
 from ibvonns.observations import observe
 from ibvonns.recipe import Phase, Recipe, Stage
-from ibvonns.selection import _tested, choose, shape_of, sufficiency
+from ibvonns.selection import Choice, _tested, choose, shape_of, sufficiency
 from ibvonns.systems.trap import Trap
 
 TIMES, SITES = 400, 3
@@ -54,14 +56,32 @@ def test_each_replica_has_a_chance_and_a_share(kind: str) -> None:
     assert (found.p >= 0).all() and (found.p <= 1).all() and (found.share >= 0).all() and (found.share < 0.5).all()
 
 
-def test_the_smallest_number_that_does_as_well_is_taken() -> None:
+def chosen(numbers: tuple[int, ...] = (2, 1)) -> Choice:
+    """A short training on a trap."""
     trap, speeds = Trap(), (0.5, 0.7, 0.9)
     data, unseen = (
         observe(trap.simulate_paper(velocities=speeds, realisations=200, seed=seed), "pulled_length", points=257)
         for seed in (0, 1)
     )
     short = Recipe((Stage((Phase(0, 60), Phase(1, 60)), {"density": 0.01, "internal": 1.0, "end": 100.0}),), attempts=0)
-    chosen = choose(data, unseen, Point(), numbers=(2, 1), seeds=(0, 1), recipe=short)
-    assert list(chosen.fits) == list(chosen.errors) == list(chosen.tests) == [1, 2]
-    assert chosen.number in (1, 2) and "<- enough" in str(chosen)
-    assert all(each.model.architecture.internal == number for number, each in chosen.fits.items())
+    return choose(data, unseen, Point(), numbers=numbers, seeds=(0, 1), recipe=short)
+
+
+def test_every_number_is_fitted_and_tested_on_what_it_has_not_seen() -> None:
+    found = chosen()
+    assert list(found.fits) == list(found.errors) == list(found.tests) == [1, 2]
+    assert all(each.model.architecture.internal == number for number, each in found.fits.items())
+    lines = str(found).splitlines()
+    assert len(lines) == 2 and lines[found.number - 1].endswith("<- enough") and "enough" not in lines[2 - found.number]
+
+
+@pytest.mark.parametrize(
+    ("errors", "noise", "number"),
+    [((5.0, 1.1, 1.0), 0.1, 2), ((1.2, 1.0, 1.0), 0.1, 1), ((5.0, 2.0, 1.0), 0.1, 3), ((5.0, 2.0, 1.0), 6.0, 1)],
+)
+def test_the_smallest_number_that_does_as_well_is_taken(
+    errors: tuple[float, ...], noise: float, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = iter(errors)
+    monkeypatch.setattr(selection, "scores", lambda *_: {"force": Score((next(each),) * 2, noise)})
+    assert chosen((1, 2, 3)).number == number
