@@ -16,6 +16,8 @@ v* and time in those of `Scales.clock`, one step of length h from the state (s, 
 with the bonds d of each site as index arrays head and tail (`layouts`). A point has no bonds: its
 fields are given at all times, R knows nothing of them, m = 0, and F_ex = G_s.
 
+With neighbours, R sees sum_d (g_d - g_d at tail_d) of the bonds beside s and alpha, and has slopes in g_alpha alone.
+
 Where v_n is known instead of F_ex, each step first finds the g at which r = v_n, and so
 F_ex = g + G_s (`_nearer`). Predictions need it; training does not, and it has no adjoint.
 
@@ -362,7 +364,7 @@ def _nearer(g: Any, rate: Any, velocity: Any, head: Any, mobility: Any, marks: A
 
 
 @inner
-def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: Any, search: bool) -> None:
+def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: Any, tail: Any, search: bool) -> None:
     """G, g and r of a state, left in room as all else that the way back needs.
 
     force: F_ex at driven ends, where head is -1; or first guess, if it is found from v_n (`search`).
@@ -370,8 +372,9 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
     net, (b1, b2), power, linear, mobility, _ = weights
     rows, layers, slopes, path, _, _, mem, driven, resting, _, _ = room
     none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
-    (c, lanes), (bonds, _) = mobility.shape, head.shape
-    d, known = state.shape[0], linear[0].shape[0]
+    (c, lanes), (bonds, _), zero = mobility.shape, head.shape, state.dtype.type(0)
+    d, known, plain = state.shape[0], linear[0].shape[0], c - power[0].shape[0]
+    seen, local = rows[10], known - (1 if plain > 0 else 0)
     _slope(net, (one, b1, one, one, b2, one), state, none, mem, slope)
     for k in range(c):
         for j in range(lanes):
@@ -380,14 +383,24 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
             else:
                 to = head[k, j]
                 g[k, j] = (slope[0, to] if to >= 0 else force[j]) - slope[0, j]
-    _free(linear, state[d - known :], layers, slopes)
-    _slope(power, path, none, none, resting, rest)
+                if search and plain > 0 and to < 0:
+                    g[k, j] = given[1, j] / mobility[k, j]
+    for k in range(local):
+        for j in range(lanes):
+            seen[k, j] = state[d - local + k, j]
+    if plain > 0:
+        for j in range(lanes):
+            seen[local, j] = zero
+            for k in range(bonds):
+                seen[local, j] += g[k, j] - (g[k, tail[k, j]] if tail[k, j] >= 0 else zero)
+    _free(linear, seen[:known], layers, slopes)
+    _slope(power, path, none, none, resting, rest[plain:])
     for turn in range(100):
-        _slope(power, path, g, none, driven, rate)
+        _slope(power, path, g[plain:], none, driven, rate[plain:])
         for k in range(c):
             for j in range(lanes):
-                rate[k, j] += mobility[k, j] * g[k, j] - rest[k, j]
-        if not search or not _nearer(g, rate, given[1], head, mobility, marks, turn):
+                rate[k, j] = mobility[k, j] * g[k, j] + (rate[k, j] - rest[k, j] if k >= plain else zero)
+        if not search or plain > 0 or not _nearer(g, rate, given[1], head, mobility, marks, turn):
             break
 
 
@@ -417,7 +430,7 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
     (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
-        _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, search)
+        _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, tail, search)
         for k in range(d - c):
             for j in range(lanes):
                 ends[n, k, j] = slope[k, j]
@@ -451,9 +464,11 @@ def _roll_back(
     net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar, _ = bars
     rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, power_tmp = room
     none, one, slope, g, rate, rest = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
-    g_bar, waste, other = rows[7], rows[8], rows[9]
+    g_bar, waste, other, seen, seen_bar = rows[7], rows[8], rows[9], rows[10], rows[11]
     cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
     (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
+    plain = c - power[0].shape[0]
+    local = known - (1 if plain > 0 else 0)
     for n in range(len(given) - 1, -1, -1):
         state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
         for k in range(len(head), c):  # what is held back no longer tells of the state before
@@ -461,7 +476,7 @@ def _roll_back(
                 alpha = path[n + 1, d - c + k, j]
                 if alpha <= low[k, j] or alpha >= high[k, j]:
                     new[d - c + k, j] = zero
-        _rates(weights, room, state, own, own[0], head, False)
+        _rates(weights, room, state, own, own[0], head, tail, False)
         for k in range(c):  # from here on the bars of rate and rest
             for j in range(lanes):
                 bar = own[2, j] * new[max(d - c + k, 0), j]
@@ -476,13 +491,27 @@ def _roll_back(
             for k in range(part.shape[0]):
                 for j in range(lanes):
                     part[k, j] = zero
-        _slope_adjoint(power, power_bar, gated, gated_bar, g, none, driven, power_tmp, rate, g_bar)
-        _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, power_tmp, rest, waste)
+        _slope_adjoint(
+            power, power_bar, gated, gated_bar, g[plain:], none, driven, power_tmp, rate[plain:], g_bar[plain:]
+        )
+        _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, power_tmp, rest[plain:], waste)
         for k in range(d):  # from here on its bar
             for j in range(lanes):
                 slope[k, j] = ends_bar[n, k, j] if k < d - c else zero
                 old[k, j] += new[k, j]
-        _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, state[d - known :], old[d - known :])
+                if k < known:
+                    seen_bar[k, j] = zero
+        if plain > 0:
+            for j in range(lanes):
+                seen_bar[local, j] = zero
+        _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known])
+        for k in range(local):
+            for j in range(lanes):
+                old[d - local + k, j] += seen_bar[k, j]
+        for k in range(plain):
+            for j in range(lanes):
+                to = head[k, j]
+                g_bar[k, j] += seen_bar[local, j] - (seen_bar[local, to] if to >= 0 else zero)
         _gather(g_bar, tail, -one[0, 0], c, d, slope)
         _slope_adjoint(net, net_bar, cond, cond_bar, state, none, mem, tmp, slope, old)
 
@@ -496,6 +525,7 @@ class Widths(NamedTuple):
     Attributes:
         state: width of the state, of which the INN is a function.
         known: of what the PICINN is a free function.
+        convex: width of what it is convex in: g, or g_alpha alone if bonds have plain friction.
         forces: width of g.
         energy: hidden layers of the INN.
         power: hidden layers of the PICINN.
@@ -503,6 +533,7 @@ class Widths(NamedTuple):
 
     state: int
     known: int
+    convex: int
     forces: int
     energy: tuple[int, int]
     power: tuple[int, int]
@@ -512,7 +543,7 @@ class Widths(NamedTuple):
         """Outputs of the free path: what z feeds (free, scale and shift of layer 1, one after another),
         what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate).
         """
-        c, (m1, m2) = self.forces, self.power
+        c, (m1, m2) = self.convex, self.power
         return 2 * m1 + c, m1 + 2 * m2 + c, m2
 
     @property
@@ -532,7 +563,7 @@ class Widths(NamedTuple):
             flat: all weights.
             vectors: to be taken in place of those of flat, for example one column for each lane.
         """
-        d, c, (e1, e2), (m1, m2), (a1, a2, a3) = self.state, self.forces, self.energy, self.power, self.stacks
+        d, c, (e1, e2), (m1, m2), (a1, a2, a3) = self.state, self.convex, self.energy, self.power, self.stacks
         shapes = (d, e1), (e1, e2), (0, e2), (c, m1), (m1, m2), (c, m2), (self.known, a1), (m1, a2), (m2, a3)
         w1, w2, no, d1, mix, d2, s1, s2, s3 = (
             part.reshape(shape) for part, shape in zip(_cut(flat, [a * b for a, b in shapes]), shapes, strict=True)
@@ -548,8 +579,8 @@ class Widths(NamedTuple):
             lanes: sites side by side.
             real: type of the numbers.
         """
-        c, (m1, m2) = self.forces, self.power
-        top = max(4, self.state, c, *self.energy, m1, m2)
+        c, (m1, m2) = self.convex, self.power
+        top = max(4, self.state, self.known, self.forces, *self.energy, m1, m2)
 
         def make(*heights: int) -> Arrays:
             return tuple(np.zeros((height, lanes), real) for height in heights)
@@ -558,7 +589,7 @@ class Widths(NamedTuple):
             """Scale, shift and gate of both layers in the stacks, or in their bars."""
             return one[m1 : m1 + c], one[m1 + c :], two[:m1], two[m1 + m2 : m1 + m2 + c], two[m1 + m2 + c :], gate
 
-        rows, *tmp = (np.zeros((number, top, lanes), real) for number in (10, 12, 12, 12, 11, 11))
+        rows, *tmp = (np.zeros((number, top, lanes), real) for number in (12, 12, 12, 12, 11, 11))
         rows[1].fill(1)
         layers, bars, slopes = make(*self.stacks), make(*self.stacks), make(m1, m1 + m2, m2)
         return rows, layers, slopes, path(*layers), bars, path(*bars), *tmp
@@ -668,11 +699,12 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     parts += [torch.cat([part.weight for part in stack], 2) for stack in stacks]
     parts += [layer.bias for layer in energy.layers] + [energy.last.weight, power.mix[1].weight]
     parts += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
-    none = parts[0].new_zeros(len(parts[0]), power.inputs[1])
+    forces = law.layout.directions + law.internal
+    none = parts[0].new_zeros(len(parts[0]), forces)
     parts.append(none if law.mobility is None else softplus(law.mobility))
     parts += [pad(law.reach, (law.layout.directions, 0))]
     hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
-    widths = Widths(energy.inputs, *power.inputs, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
+    widths = Widths(energy.inputs, *power.inputs, forces, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
     return widths, torch.cat([part.flatten(1) for part in parts], 1)
 
 

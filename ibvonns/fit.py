@@ -82,6 +82,7 @@ def fit(
     reference: float | None = None,
     gas: float | None = None,
     kernel: Sequence[float] = (),
+    neighbours: bool = False,
 ) -> Fit:
     """Learn encoder, decoder and law from an ensemble, whatever the system.
 
@@ -99,6 +100,7 @@ def fit(
         reference: as for `Architecture`.
         gas: kBT of a lattice gas; then set `internal` to 0.
         kernel: of a gas whose law is not local, as for `Architecture`.
+        neighbours: whether alpha may feel how hard the sites around pull, as for `Architecture`.
 
     Raises:
         ValueError: as `observe` and `Architecture`.
@@ -115,7 +117,9 @@ def fit(
     data = ensemble if isinstance(ensemble, Observations) else observe(ensemble, control, spacing=spacing)
     decoder = decoder or ("flow" if layout.directions else "gaussian")
     parts = layout, data.spacing, internal, decoder, data.mean.shape[-1], reference, wells
-    return fitted(Architecture(*parts, gas=gas, kernel=tuple(kernel)), data, seeds, recipe, folder)
+    return fitted(
+        Architecture(*parts, gas=gas, kernel=tuple(kernel), neighbours=neighbours), data, seeds, recipe, folder
+    )
 
 
 def fitted(

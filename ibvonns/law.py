@@ -167,10 +167,20 @@ class Law(Scales):
         gas: kBT of a lattice gas; None for any other system.
         kernel: weights w of the sites at the distances 1, 2, ... on either side of a ring, of which the
             shares count; if empty, the law is local.
+        neighbours: whether phi of alpha knows the net force on a site.
 
     Raises:
         ValueError: no generator, no hidden layer, a width below 1, a gas on sites with ends or with internal
-            variables, a kernel of something else, or as `Scales`.
+            variables, a kernel of something else, neighbours without bonds or without internal variables, or as
+            `Scales`.
+
+    **Neighbours.** A spring that is about to snap knows how hard its neighbours pull. With `neighbours`, phi of alpha
+    depends on the net force s = moved(g) of a site's bonds, too; the bonds themselves have plain friction::
+
+        phi = sum m g^2 / 2 + phi_net(z, s, g_alpha)
+
+    s is made of the tensions of the states around, and of F_ex at an end: it stands among what phi knows, beside z,
+    and stands still in dphi/dg. At any s phi is convex in g, and so the second law holds as before.
 
     **Bounds.** Far from all data networks go on as they like, and a step as long as those of the data may
     be too long there: alpha would then swing, and within ten steps be lost. So alpha is held within the range of the
@@ -204,10 +214,14 @@ class Law(Scales):
         dissipation_hidden: Sequence[int] = (20, 20),
         gas: float | None = None,
         kernel: Sequence[float] = (),
+        neighbours: bool = False,
     ):
         super().__init__(layout, spacing, internal)
         bonds, width = layout.directions, layout.fields + internal
         self.known = width if bonds else internal  # phi knows no control: those may change at will
+        self.neighbours = neighbours
+        able = bonds and internal and gas is None
+        require(able or not neighbours, "neighbours must be False without bonds or internal variables, but is True")
         self.gas = gas
         self.kernel = tensor("kernel", kernel).double() if len(kernel) else None
         self.mobility: nn.Parameter | None = None
@@ -232,14 +246,15 @@ class Law(Scales):
                 network.last.weight.data.mul_(SLIGHT)
             return
         self.energy_network = INN(rngs, width, energy_hidden)
-        gain = bonds * [FAINT] + internal * [1.0]
-        self.dissipation_network = PICINN(rngs, self.known, bonds + internal, dissipation_hidden, gain)
+        gain = (0 if neighbours else bonds) * [FAINT] + internal * [1.0]
+        self.dissipation_network = PICINN(rngs, self.known + neighbours, len(gain), dissipation_hidden, gain)
         if bonds:
             # Softplus of it. That of a bond starts above any that is likely, and the network's own
             # part ten times smaller than usual, with g of the bond faint in it: a sum of both can
             # only come down to plain friction through the mobility, which goes on beyond the forces
             # of the data, where the network's part does not.
-            cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
+            if not neighbours:
+                cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
             first = torch.tensor(bonds * [PLAIN] + internal * [1.0], dtype=torch.float64)
             self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))
 
@@ -334,10 +349,14 @@ class Law(Scales):
             return ideal + self.force * own, z[..., :0]
         return self.force * slope[..., :fields], -self.energy * slope[..., fields:]
 
-    def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """What phi knows of the states, and its forces in units of the scales."""
+    def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What phi knows of the states, its forces in units of the scales, and those in which its network is convex."""
         shaped("g", g, ("...", self.layout.directions + self.internal))
-        return self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[0], self.energy)
+        known, scaled = self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[0], self.energy)
+        if self.neighbours:
+            net = moved(self.layout, scaled[..., : self.layout.directions])
+            return torch.cat([known, net[..., None]], -1), scaled, scaled[..., self.layout.directions :]
+        return known, scaled, scaled
 
     def _units(self, bond: Tensor, inner: Tensor) -> Tensor:
         """Units of the bonds, then those of alpha."""
@@ -355,8 +374,10 @@ class Law(Scales):
         """
         if self.gas is not None:
             return (self.operator(z, g) * g.square()).sum(-1) / 2
-        known, scaled = self._parts(z, g)
-        value = each(self.dissipation_network, known, scaled)[..., 0]
+        known, scaled, convex = self._parts(z, g)
+        if self.neighbours:  # the net force stands still in dphi/dg
+            known = torch.cat([known[..., :-1], known[..., -1:].detach()], -1)
+        value = each(self.dissipation_network, known, convex)[..., 0]
         if self.mobility is not None:
             value = value + (softplus(self.mobility)[:, :, None] * scaled**2).sum(-1) / 2
         return self.energy * self.clock * value
@@ -376,8 +397,10 @@ class Law(Scales):
         """
         if self.gas is not None:
             return self.operator(z, g) * g
-        known, scaled = self._parts(z, g)
-        slope = each(self.dissipation_network.gradient, known, scaled)
+        known, scaled, convex = self._parts(z, g)
+        slope = each(self.dissipation_network.gradient, known, convex)
+        if self.neighbours:
+            slope = pad(slope, (self.layout.directions, 0))
         if self.mobility is not None:
             slope = slope + softplus(self.mobility)[:, :, None] * scaled
         return slope * self._units(self.rate, self.clock)

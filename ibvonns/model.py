@@ -60,6 +60,7 @@ class Architecture:
         law: a key of `LAWS`.
         gas: kBT of a lattice gas, whose law then begins as that of an ideal gas (`law.Law`).
         kernel: weights of the sites around at the distances 1, 2, ..., if the law of a gas is not local.
+        neighbours: whether phi of alpha knows how hard the sites around pull (`law.Law`).
 
     Raises:
         ValueError: a number out of range, an unknown decoder or law, or a decoder that does not fit
@@ -80,6 +81,7 @@ class Architecture:
     law: str = "potentials"
     gas: float | None = None
     kernel: tuple[float, ...] = ()
+    neighbours: bool = False
 
     def __post_init__(self) -> None:
         _law(self.law)
@@ -98,6 +100,9 @@ class Architecture:
         require(fits, f"decoder must be 'gaussian' for positions of several components, but is {self.decoder!r}")
         point = self.decoder == "mixture" and not self.bonds
         require(not point, "decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
+        able = self.bonds and self.internal and self.gas is None and self.law == "potentials"
+        alone = "neighbours must be False without bonds, internal variables and potentials, but is True"
+        require(able or not self.neighbours, alone)
 
     @property
     def bonds(self) -> bool:
@@ -172,6 +177,7 @@ class Model(nn.Module):
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
         extra = {} if a.gas is None else {"gas": a.gas, "kernel": a.kernel}
+        extra |= {"neighbours": True} if a.neighbours else {}
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
 
     @torch.no_grad()
@@ -238,10 +244,10 @@ class Model(nn.Module):
         """
         self.encoder.freeze(data)
         if isinstance(self.law, Law):
-            first = data.at(slice(0, 2))
-            start = self.states(first, self.encode(first))[:, :, 0]
+            alpha = self.encode(data)
+            start = self.states(data, alpha)[:, :, 0]
             self.law.set_reference(start.mean((1, 2), keepdim=True))
-            self.law.bound(self.encode(data))
+            self.law.bound(alpha)
 
     def encode(self, data: Observations) -> Tensor:
         """alpha of Eq. (4) in the frozen gauge: (replicas, conditions, times, sites, internal).

@@ -183,7 +183,7 @@ class Protocol:
 
 # between 0 and 1 in a time of 1: every kind, from several lengths, at several speeds
 _RICH = (
-    *(Protocol("pull", 0.17, base, (1 / 3,)) for base in (0.0, 0.17, 0.33, 0.53)),
+    *(Protocol("pull", 0.17, base, (1 / 3,)) for base in (0.0, 0.17, 0.33, 0.51)),
     Protocol("pull", 0.07, 0.07, (1 / 3,)), Protocol("pull", 0.1, 0.27, (1 / 3,)),
     Protocol("push", 0.17, 0.8, (1 / 3,)), Protocol("push", 0.13, 0.53, (1 / 3,)),
     Protocol("ramp", 0.4, 0.03, (0.27,)), Protocol("ramp", 0.33, 0.23, (0.4,)), Protocol("ramp", -0.33, 0.6, (0.3,)),
@@ -199,7 +199,7 @@ def rich(low: float, high: float, duration: float) -> tuple[Protocol, ...]:
 
     Args:
         low: shortest length that they reach.
-        high: longest; a pull may pass it by a fiftieth of the range.
+        high: longest.
         duration: of a record.
 
     Raises:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ibvonns.ensemble import Density
 from ibvonns.fit import Fit, fit, scores
-from ibvonns.layouts import Layout
+from ibvonns.layouts import Layout, moved
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
@@ -88,7 +88,10 @@ def sufficiency(model: Model, data: Observations, others: Tensor | None = None) 
     path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
     first = 0 if law.layout.directions else law.layout.fields
     missed = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., first:]
-    state = torch.cat([here, law.driving(here, None if pull is None else pull[:, 0])], -1)
+    g = law.driving(here, None if pull is None else pull[:, 0])
+    state = torch.cat([here, g], -1)
+    if model.architecture.neighbours:
+        state = torch.cat([state, moved(law.layout, g[..., : law.layout.directions])[..., None]], -1)
     news = others[:, :-1].flatten(0, 1)
     tested = [_tested(*parts, news) for parts in zip(state, missed, strict=True)]
     return Sufficiency(*torch.tensor(tested, dtype=torch.float64).T)

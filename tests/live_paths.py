@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibvonns.model import Model
+from ibvonns.model import Architecture, Model
 from ibvonns.protocols import pulled_length
 from ibvonns.systems.chain import VELOCITY
 from ibvonns.systems.trap import paper_times
@@ -20,22 +20,35 @@ def far(found: Any, wanted: Tensor) -> float:
     return float((values - wanted).abs().max() / wanted.abs().max())
 
 
+def restored(law: dict[str, Any]) -> Model:
+    """The model that a page runs; what the page leaves out, a decoder, is an untrained one."""
+    fresh = Model(law["seeds"], Architecture.of(law["architecture"])).exported()["tensors"]
+    return Model.restored({**law, "tensors": fresh | law["tensors"]})
+
+
 @torch.no_grad()
 def assert_same_path(content: dict[str, Any], protocol: str, value: float, lengths: Any, record: Any) -> None:
-    """One of the paper's protocols: alpha, strains and force as the restored model predicts them."""
-    model, times, point = Model.restored(content["law"]), paper_times(), content["kind"] == "trap"
-    speed = torch.tensor([value if point else VELOCITY], dtype=torch.float64)
-    pulled = pulled_length(protocol, speed, times)
+    """One of the panel's protocols: alpha, strains and force as the restored model predicts them."""
+    model, times, point = restored(content["law"]), paper_times(), content["kind"] == "trap"
+    given = next(each for each in content["protocols"] if each["name"] == protocol)
+    if "lengths" in given:
+        pulled = torch.tensor([given["lengths"]], dtype=torch.float64)
+    else:
+        speed = torch.tensor([value if point else VELOCITY], dtype=torch.float64)
+        pulled = pulled_length(protocol, speed, times)
     assert far(lengths, pulled[0]) < CLOSE
     velocity = torch.zeros_like(pulled)
     velocity[:, 1:] = pulled.diff(dim=1) / times.diff()
-    mean, alpha = (torch.tensor(record[name][0], dtype=torch.float64) for name in ("mean", "alpha"))
-    values = content["protocols"][0]["values"]
-    begun = content["starts"][values.index(value) if value in values else 0]
-    assert alpha.tolist() == begun["alpha"] * len(alpha)
-    start = torch.stack([mean, alpha], -1)[None, None]
+    inner = [[[first] for first in sites] for sites in record["alpha"]] if point else record["inner"]
+    assert record["alpha"] == [[own[0] for own in sites] for sites in inner]
+    mean, alpha = (torch.tensor(each, dtype=torch.float64) for each in (record["mean"][0], inner[0]))
+    values = list(dict.fromkeys(each for known in content["protocols"] for each in known["values"]))
+    place = values.index(value)
+    begun = content["starts"][place if place < len(content["starts"]) else 0]
+    assert alpha.tolist() == [begun["alpha"]] * len(alpha)
+    start = torch.cat([mean[:, None], alpha], -1)[None, None]
     states, force = model.rolled(start, times, {"field": pulled[..., None]} if point else {"velocity": velocity})
-    assert far(record["alpha"][:301], states[0, 0, ..., 1]) < CLOSE
+    assert far(inner[:301], states[0, 0, ..., 1:]) < CLOSE
     assert far(record["force"][:301], force[0, 0, :, 0]) < CLOSE
     if not point:
         assert far(record["mean"][:301], states[0, 0, ..., 0]) < CLOSE

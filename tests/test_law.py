@@ -383,3 +383,42 @@ def test_a_root_is_found_where_newtons_method_would_leave_its_bracket() -> None:
         x = found.detach().requires_grad_()
         (steep,) = torch.autograd.grad(function(x).sum(), x)
         assert torch.allclose(change, 1 / steep, rtol=1e-6)  # the derivative of an inverse
+
+
+@pytest.mark.parametrize("kind", ["row", "ring", "grid"])
+@pytest.mark.parametrize("internal", [1, 2])
+def test_a_law_with_neighbours_keeps_the_second_law_at_any_net_force(kind: str, internal: int) -> None:
+    law = made(LAYOUTS[kind], internal, wild=True, neighbours=True)
+    z, bonds = states(law, 60, 10.0), law.layout.directions
+    g, h = (thermodynamic(law, z, 10.0, seed) for seed in (1, 2))
+    h = torch.cat([g[..., :bonds], h[..., bonds:]], -1)  # phi is convex while the net force stands still
+    with torch.no_grad():
+        phi, other, middle = (law.dual_dissipation(z, at) for at in (g, h, (g + h) / 2))
+        rises = ((law.rates(z, g) - law.rates(z, h)) * (g - h)).sum(-1)
+        gone = law.dissipation(z, g)
+    unit = float(gone.abs().max())
+    assert float((middle - (phi + other) / 2).max()) <= 1e-14 * unit
+    assert float(phi.min()) >= 0 and float((phi - gone).max()) <= 1e-14 * unit and float(rises.min()) >= -1e-14 * unit
+    assert float(law.rates(z, 0 * g).abs().max()) == 0
+
+
+@pytest.mark.parametrize("kind", ["row", "ring", "grid"])
+def test_rates_with_neighbours_are_slopes_of_phi_and_only_those_of_alpha_feel_them(kind: str) -> None:
+    law = made(LAYOUTS[kind], 2, neighbours=True)
+    z, bonds = states(law, 5), law.layout.directions
+    g = thermodynamic(law, z).requires_grad_()
+    (slope,) = torch.autograd.grad(law.dual_dissipation(z, g).sum(), g)
+    assert torch.allclose(slope, law.rates(z, g), rtol=1e-12, atol=0)
+    pulled = g.detach().clone()
+    pulled[:, :, 0, 0] *= 2.0  # the bond of the first site: what it brings to the second is felt there
+    before, after = law.rates(z, g.detach()), law.rates(z, pulled)
+    assert torch.equal(before[:, :, 1:, :bonds], after[:, :, 1:, :bonds])
+    assert float((before[:, :, 1, bonds:] - after[:, :, 1, bonds:]).abs().min()) > 0
+    # and elsewhere nothing is
+    assert torch.equal(before[:, :, 2, bonds:], after[:, :, 2, bonds:])
+
+
+def test_neighbours_are_felt_by_internal_variables_of_sites_with_bonds_alone() -> None:
+    for layout, internal, gas in ((Point(), 1, None), (Row(), 0, None), (Ring(), 0, 1.0)):
+        with pytest.raises(ValueError, match="neighbours must be False without bonds or internal variables"):
+            made(layout, internal, neighbours=True, gas=gas)

@@ -22,7 +22,7 @@ ROUNDING = 1e-14  # of the sum of what is added and subtracted, in units of whic
 
 def sums(law: Law, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """What is added up, without its signs, for phi and for the dissipation: the scale of their rounding."""
-    known, scaled = law._parts(z, g)
+    known, scaled, _ = law._parts(z, g)
     parts = [law.dissipation_network.evaluated(*(part.flatten(1, 2) for part in (known, at))) for at in (scaled, 0 * g)]
     (value, slope), (value_0, slope_0) = parts
     flat = scaled.flatten(1, 2).abs()

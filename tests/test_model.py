@@ -362,3 +362,15 @@ def test_a_point_without_its_force_and_a_row_without_its_velocity_are_refused() 
         frozen("row").predict(replace(seen_of("row"), velocity=None), "velocity")
     assert frozen("row").predict(replace(seen_of("row"), velocity=None)).force is not None
     assert Point().ends == 1
+
+
+def test_a_model_whose_springs_feel_their_neighbours_is_saved_and_refused_where_there_are_none(tmp_path: Path) -> None:
+    site = Architecture(Row(), 0.01, 2, "flow", neighbours=True)
+    model = Model([0, 1], site)
+    for suffix in (".json", ".safetensors"):
+        model.save(tmp_path / f"law{suffix}")
+        again = load(tmp_path / f"law{suffix}")
+        assert again.architecture == site and again.law.neighbours
+    for odd in ({"layout": Point(), "decoder": "gaussian"}, {"internal": 0}, {"law": "rates"}):
+        with pytest.raises(ValueError, match="neighbours must be False without bonds, internal variables"):
+            replace(site, **odd)

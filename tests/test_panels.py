@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from live_paths import assert_same_path
-from toys import frozen
+from live_paths import CLOSE, assert_same_path, far, restored
+from toys import architecture_of, frozen, seen_of
 
-from ibvonns.model import Model
+from ibvonns.model import Architecture, Model
+from ibvonns.protocols import Protocol
 from ibvonns.show import panels
 from ibvonns.show.widgets import LIVE
 from ibvonns.systems.chain import LENGTHS, Chain
@@ -22,6 +24,7 @@ from ibvonns.systems.lattice import Lattice
 from ibvonns.systems.trap import VELOCITIES, Trap
 
 NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="no node on this machine; test_live asks a browser")
 MODELS = {"trap": ("point", "gaussian"), "chain": ("row", "mixture")}
 # each of the paper's protocols from its first states, and the particles' first places
 SCRIPT = """
@@ -30,10 +33,14 @@ import { readFileSync } from "fs";
 const content = JSON.parse(readFileSync("content.json")), paths = [];
 const system = panel.SYSTEMS[content.kind](content);
 for (const { name, values } of content.protocols) for (const value of values) {
-  const lengths = system.pull(name, value), record = system.begin(value);
-  for (let n = 0; n <= 300; n++) { system.observe(record, lengths, n); if (n < 300) system.move(record, lengths, n); }
-  const cloud = [].concat(system.cloud(value, () => 0, content.particles).x);
-  paths.push([name, value, Array.from(lengths), record, cloud.map((x) => Array.from(x))]);
+  const lengths = system.pull(name, value);
+  const records = [system, system.rival].filter(Boolean).map((each) => {
+    const run = each.begin(value);
+    for (let n = 0; n <= 300; n++) { each.observe(run, lengths, n); if (n < 300) each.move(run, lengths, n); }
+    return run;
+  });
+  const cloud = system.cloud(value, () => 0, content.particles), x = [].concat(cloud.x).map((part) => Array.from(part));
+  paths.push([name, value, Array.from(lengths), x, cloud.measure(lengths, 0).alpha, ...records]);
 }
 console.log(JSON.stringify(paths));
 """
@@ -90,19 +97,98 @@ def test_the_particles_are_those_of_the_given_system() -> None:
     assert content["system"] == {"stiffness": 2.0, "viscosity": 1.0, "temperature": 0.01}
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on this machine; test_live asks a browser")
+def taken(content: Any, folder: Path) -> Any:
+    """What the script computes from a content, under node."""
+    shutil.copy(LIVE / "panel.js", folder / "panel.mjs")
+    (folder / "content.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "run.mjs").write_text(SCRIPT, encoding="utf-8")
+    run = subprocess.run([str(NODE), "run.mjs"], cwd=folder, capture_output=True, text=True, check=True)
+    paths = json.loads(run.stdout)
+    assert len(paths) == sum(len(protocol["values"]) for protocol in content["protocols"])
+    return paths
+
+
+@needs_node
 @pytest.mark.parametrize("kind", MODELS)
 def test_script_takes_the_paths_that_python_predicts(kind: str, tmp_path: Path) -> None:
     content = content_of(kind)
-    shutil.copy(LIVE / "panel.js", tmp_path / "panel.mjs")
-    (tmp_path / "content.json").write_text(json.dumps(content), encoding="utf-8")
-    (tmp_path / "run.mjs").write_text(SCRIPT, encoding="utf-8")
-    run = subprocess.run([str(NODE), "run.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    paths = json.loads(run.stdout)
-    assert len(paths) == sum(len(protocol["values"]) for protocol in content["protocols"])
-    for name, value, lengths, record, cloud in paths:
+    for name, value, lengths, cloud, _, record in taken(content, tmp_path):
         assert_same_path(content, name, value, lengths, record)
         assert len(np.ravel(cloud)) == 200 * len(record["mean"][0])
+
+
+OWN = {  # two of them begin at the same length
+    "Pull": Protocol("pull", 0.03, 0.15, (1.0,)),
+    "Two cycles": Protocol("cycle", 0.1, 0.15, (1.5,)),
+    "Wander": Protocol("random", 0.1, 0.2, (3.0,), 4),
+}
+
+
+def chained(seed: int, **more: Any) -> Model:
+    """An untrained chain with a flow, its scales and its gauge."""
+    model = Model([seed], replace(architecture_of("row"), **more))
+    model.set_scales(seen_of("row"))
+    model.freeze(seen_of("row"))
+    return model
+
+
+@cache
+def rivals_of(internal: int, neighbours: bool) -> Any:
+    """A law of its own kind beside that of chapter 6, each with a reference, pulled otherwise than in the paper."""
+    new = chained(3, internal=internal, neighbours=neighbours, reference=0.3)
+    content = panels.content(
+        new, Chain(), rival=chained(5), protocols=OWN, labels=("new law", "law of chapter 6"), trained=(0.12, 0.42)
+    )
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+@needs_node
+@pytest.mark.parametrize(("internal", "neighbours"), [(2, True), (1, True), (3, False)])
+def test_two_laws_take_the_paths_that_python_predicts(internal: int, neighbours: bool, tmp_path: Path) -> None:
+    content = rivals_of(internal, neighbours)
+    encoder = restored(content["law"]).encoder
+    paths = taken(content, tmp_path)
+    for name, value, lengths, cloud, alpha, record, other in paths:
+        assert_same_path(content, name, value, lengths, record)
+        assert_same_path({**content, **content["rival"]}, name, value, lengths, other)
+        assert len(record["inner"][0][0]) == internal and len(other["inner"][0][0]) == 1
+        assert far(alpha, encoder.encode(torch.tensor(cloud, dtype=torch.float64)).detach()[0, :, 0]) < CLOSE
+        assert far(other["force"], torch.tensor(record["force"])) > 0.01
+    assert far(paths[0][5]["force"], torch.tensor(paths[1][5]["force"])) > 0.01
+
+
+def test_protocols_of_ones_own_are_in_the_content() -> None:
+    content = rivals_of(2, True)
+    assert [each["label"] for each in content["protocols"]] == list(OWN)
+    assert len({each["name"] for each in content["protocols"]}) == len(OWN)
+    times = torch.arange(301, dtype=torch.float64) / 100
+    for known, protocol in zip(content["protocols"], OWN.values(), strict=True):
+        length = protocol.length(times)
+        assert known["values"] == pytest.approx([float(length[0])], rel=1e-6)
+        assert known["lengths"] == pytest.approx((length - length[0]).tolist(), rel=1e-6)
+    assert content["protocols"][0]["values"] == content["protocols"][1]["values"] == [0.15]
+    firsts = [0.15, content["protocols"][2]["values"][0]]
+    assert [start["mean"] for start in content["starts"]] == pytest.approx([first / 0.1 - 1 for first in firsts])
+    assert len(content["rival"]["starts"]) == 2 and content["trained"] == [0.12, 0.42]
+    assert (content["label"], content["rival"]["label"]) == ("new law", "law of chapter 6")
+    assert "two laws that were learned" in content["description"]
+    for law in (content["law"], content["rival"]["law"]):
+        assert not [name for name in law["tensors"] if name.startswith("decoder")]
+        full = chained(law["seeds"][0], **{k: law["architecture"][k] for k in ("internal", "neighbours", "reference")})
+        for name, tensor in restored(law).state_dict().items():
+            if not name.startswith("decoder"):
+                assert torch.allclose(tensor, full.state_dict()[name], rtol=1e-8, atol=0), name
+    assert len(json.dumps(content)) < 150_000
+
+
+def test_a_flow_and_a_rival_may_be_pulled_as_in_the_paper() -> None:
+    content = panels.content(model_of("chain"), Chain(), 1, rival=frozen("row"), rival_replica=1)
+    alone = content_of("chain")
+    for name in ("protocols", "trained", "range", "system"):
+        assert content[name] == alone[name]
+    assert content["rival"]["law"]["seeds"] == [1] and "decoder.given" in content["law"]["tensors"]
+    single = panels.content(chained(5), Chain())
+    assert "rival" not in single and "label" not in single and "decoder.given" not in single["law"]["tensors"]
 
 
 def test_first_states_of_gases_are_local_equilibria() -> None:
@@ -137,8 +223,21 @@ def test_bad_input_is_named() -> None:
         panels.gas([Lattice(20)], half, seed=-1)
     with pytest.raises(ValueError, match="replica must be below 2, but is 5"):
         panels.panel(model_of("trap"), Trap(), 5)
-    with pytest.raises(ValueError, match="decoder 'mixture' to run in a page, but has 'flow'"):
-        panels.panel(frozen("row"), Chain())
+    with pytest.raises(ValueError, match="model must have the decoder 'mixture' or 'flow' to run in a page, but has"):
+        panels.panel(Model([0], Architecture(decoder="gaussian")), Chain())
+    with pytest.raises(ValueError, match="rival must have the layout .* to run in a page, but has"):
+        panels.panel(model_of("chain"), Chain(), rival=model_of("trap"))
+    with pytest.raises(ValueError, match="rival must have an internal variable to run in a page, but has none"):
+        panels.panel(model_of("chain"), Chain(), rival=Model([0], Architecture(decoder="flow", internal=0)))
+    with pytest.raises(ValueError, match="replica must be below 2, but is 2"):
+        panels.panel(model_of("chain"), Chain(), rival=model_of("chain"), rival_replica=2)
+    for more in ({"rival": model_of("trap")}, {"protocols": OWN}):
+        with pytest.raises(ValueError, match="^rival and protocols must be None for a Trap, but are given"):
+            panels.panel(model_of("trap"), Trap(), **more)
+    with pytest.raises(ValueError, match="protocols must number at least 1, but number 0"):
+        panels.panel(model_of("chain"), Chain(), protocols={})
+    with pytest.raises(ValueError, match="lengths must be above 0"):
+        panels.panel(model_of("chain"), Chain(), protocols={"Push": Protocol("push", 0.2, 0.1, (1.0,))})
     with pytest.raises(ValueError, match="the layout .* to run in a page, but has"):
         panels.panel(model_of("trap"), Chain())
     with pytest.raises(ValueError, match="internal 1 to run in a page, but has 2"):

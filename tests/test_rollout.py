@@ -231,12 +231,13 @@ def apart(found: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
 
 
 ENGINE = [*CASES, *(("controls", n) for n in (1, 2, 3))]
+FELT = [(kind, n, True) for kind in ("row", "ring", "grid") for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("kind", "internal"), ENGINE)
-def test_gradients_are_those_of_the_reference(kind: str, internal: int) -> None:
+@pytest.mark.parametrize(("kind", "internal", "neighbours"), [*((*case, False) for case in ENGINE), *FELT])
+def test_gradients_are_those_of_the_reference(kind: str, internal: int, neighbours: bool) -> None:
     """Each replica and each trajectory with a clock of its own."""
-    law = made(LAYOUTS.get(kind, Point(3)), internal)
+    law = made(LAYOUTS.get(kind, Point(3)), internal, neighbours=neighbours)
     start, steps = states(law, 5), lengths(2, 5, 7)
     for known in ends(law, 5, 7):
         found = {name: gradients(law, start, steps, known, name) for name in ("fast", "single", "reference")}
@@ -525,3 +526,17 @@ def test_alpha_is_held_within_its_reach_by_both_engines(kind: str, internal: int
     law.bound()
     again = rollout(law, start, steps, **ends(law, 4, 6)[0], backend="reference")[0][..., fields:]
     assert torch.equal(again, free)
+
+
+@pytest.mark.parametrize("sites", [1, 2, 7])
+def test_the_force_of_a_row_with_neighbours_belongs_to_its_velocity_in_both_engines(sites: int) -> None:
+    law, steps = made(Row(), 2, neighbours=True), lengths(6)
+    start = states(law, 4, sites=sites)
+    with torch.no_grad():
+        velocity = law.rate * drawn(Generator().manual_seed(2), 4, 6)
+        fast, slow = (rollout(law, start, steps, velocity=velocity, backend=each) for each in ("fast", "reference"))
+        for one, other in zip(fast, slow, strict=True):
+            assert torch.allclose(one, other, rtol=1e-12, atol=1e-14)
+        # and with this force the end moves at that velocity
+        back = rollout(law, start, steps[:1], force=fast[1][0, :, :1, 0])
+        assert torch.allclose(back[1][0, :, 0, 0], velocity[:, 0], rtol=1e-10, atol=0)
