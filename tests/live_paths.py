@@ -53,4 +53,7 @@ def assert_same_path(content: dict[str, Any], protocol: str, value: float, lengt
     if not point:
         assert far(record["mean"][:301], states[0, 0, ..., 0]) < CLOSE
         assert abs(float(mean.mean()) - (value / 0.1 - 1)) < 1e-12
+    z = states.flatten(1, 2)
+    power = model.law.dissipation(z, model.law.driving(z, None if point else force[..., 0].flatten(1))).sum(-1)
+    assert far(record["dissipation"][:301], power[0]) < CLOSE
     assert min(record["dissipation"]) >= 0  # the second law, in the browser, too

@@ -1,15 +1,17 @@
 """Live panels: a learned law that runs in the reader's browser, beside particles that do, too.
 
 The JavaScript of `show/live/panel.js` reads what `Model.exported` writes, and evaluates Eqs. (10) to
-(12), (23), (28), (29), (30) of the trap, and Eqs. (41) to (50), (54) of the chain. That of
-`show/live/gas.js` lets a lattice gas hop beside its exact law, in which nothing is learned.
+(12), (23), (28), (29), (30) of the trap, and Eqs. (41) to (50), (54) of the chain, where two laws may
+run beside each other. That of `show/live/gas.js` lets a lattice gas hop beside its exact law, in
+which nothing is learned.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from math import exp
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,28 +21,31 @@ from torch import Generator, Tensor
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model
 from ibvonns.observations import observe
+from ibvonns.protocols import Protocol, lengths
 from ibvonns.show.widgets import Gas, Panel
 from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
 from ibvonns.systems.lattice import BITS, Lattice
-from ibvonns.systems.trap import VELOCITIES, Trap
-from ibvonns.validation import choice, count, require
+from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
+from ibvonns.validation import choice, count, require, seeded
 
 __all__ = ["content", "gas", "gas_content", "packed", "panel"]
 
 PARTICLES = 200  # of a cloud in the browser
 POOLED = 20_000  # positions from which the first alpha is encoded
 POINTS = 101  # of the grid of positions: enough for where axes end
+DIGITS = 9  # of the weights of two laws, which would make a page heavy
+ROUND = 7  # digits of lengths, of which a velocity of the end keeps four
 LIVE, FROM = "Live panel:", "pulled by you, and the law that was learned from particles"
 
-# of each system: what its script can draw, what pulls it, and what it says of itself
-TOLD: dict[str, tuple[dict[str, Any], dict[str, tuple[float, ...]], dict[str, Any]]] = {
+# of each system: what its script can run, what pulls it, and what it says of itself
+TOLD: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, tuple[float, ...]], dict[str, Any]]] = {
     "Trap": (
-        {"layout": Point(), "decoder": "gaussian"},
+        {"layout": (Point(),), "decoder": ("gaussian",), "internal": (1,)},
         {"oscillating": VELOCITIES, "smoothed-linear": (1.2,)},
         {"kind": "trap", "description": f"{LIVE} a particle in a trap, {FROM}"},
     ),
     "Chain": (
-        {"layout": Row(), "decoder": "mixture"},
+        {"layout": (Row(),), "decoder": ("mixture", "flow")},
         {"smoothed-linear": LENGTHS, "sinusoidal": (0.20,)},
         {"kind": "chain", "description": f"{LIVE} a chain of double-well springs, {FROM}", "velocity": VELOCITY},
     ),
@@ -63,93 +68,151 @@ def packed(values: Tensor, low: float, high: float) -> str:
 
 
 def _reach(values: list[Tensor], margin: float = 0.08) -> list[float]:
-    """Smallest and largest with a margin, for an axis; short numbers."""
-    low, high = (float(end) for end in torch.cat(values).aminmax())
+    """Smallest and largest with a margin, for an axis; short numbers. A law that ran away does not stretch it."""
+    every = torch.cat(values)
+    low, high = (float(end) for end in every[every.isfinite()].aminmax())
     pad = margin * (high - low)
     return [float(f"{low - pad:.3g}"), float(f"{high + pad:.3g}")]
 
 
+def _rounded(values: Tensor, digits: int) -> Tensor:
+    """Numbers of which only the first digits are kept."""
+    kept = [float(f"{x:.{digits}g}") for x in values.flatten().tolist()]
+    return torch.tensor(kept, dtype=torch.float64).view_as(values)
+
+
+def _known(name: str, model: Model, needs: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise unless the script knows a model's architecture."""
+    for what, known in {**needs, "law": ("potentials",)}.items():
+        found, words = getattr(model.architecture, what), " or ".join(map(repr, known))
+        require(found in known, f"{name} must have the {what} {words} to run in a page, but has {found!r}")
+    require(model.architecture.internal, f"{name} must have an internal variable to run in a page, but has none")
+
+
+def _law(model: Model, drawn: bool, digits: int | None) -> dict[str, Any]:
+    """A model of one replica as its script reads it: no axis of replicas, and only a decoder that is drawn."""
+    kept = {name: part for name, part in model.state_dict().items() if drawn or not name.startswith("decoder.")}
+    parts = {name: (part[0] if part.ndim == 3 else part) for name, part in kept.items()}
+    tensors = {name: (_rounded(part, digits) if digits else part).tolist() for name, part in parts.items()}
+    return model.exported() | {"gain": model.law.dissipation_network.gain.tolist(), "tensors": tensors}
+
+
 @torch.no_grad()
-def content(model: Model, system: Trap | Chain, replica: int = 0, seed: int = 0) -> dict[str, Any]:
+def content(
+    model: Model,
+    system: Trap | Chain,
+    replica: int = 0,
+    seed: int = 0,
+    rival: Model | None = None,
+    protocols: Mapping[str, Protocol] | None = None,
+    rival_replica: int = 0,
+    labels: tuple[str, str] = ("learned law", "other law"),
+    trained: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """What a panel needs: law, system, protocols, first states, and axes that hold all that they do.
 
     The first states are those of equilibrium. Sites are alike in it: their alpha is encoded from 20 000
-    positions of all together. The particles start from 200 of these draws, rounded to four digits.
+    positions of all together. The particles start from 200 of these draws, rounded to four digits. With a
+    rival or protocols of one's own, lengths and weights are rounded, too, for the sake of the page.
 
     Args:
-        model: trained, with its gauge frozen; one internal variable, and potentials for a law.
+        model: trained, with its gauge frozen, and potentials for a law. Of the trap one internal variable and a
+            Gaussian; of the chain any number, and a mixture or a flow, whose density is not drawn.
         system: whose particles move.
         replica: which of the model's seeds runs.
         seed: of the draws.
+        rival: for a chain, another such model, whose law runs beside as a dashed line.
+        protocols: for a chain, what pulls it instead of the paper's protocols, by label.
+        rival_replica: which of the rival's seeds runs.
+        labels: of the law and of the rival.
+        trained: total lengths between which the law was trained, for a band, if protocols are given.
 
     Returns:
         Plain numbers, ready for JSON.
 
     Raises:
-        ValueError: another system, no such replica, or an architecture that the script does not know.
+        ValueError: another system, no such replica, an architecture that the script does not know, a rival or
+            protocols for a trap, no protocol, or as `Chain.simulate`.
     """
     needs, pulls, told = TOLD[choice("system", type(system).__name__, TOLD)]
-    for name, known in {**needs, "internal": 1, "law": "potentials"}.items():
-        if (found := getattr(model.architecture, name)) != known:
-            raise ValueError(f"model must have the {name} {known!r} to run in a page, but has {found!r}")
-    exported = model.exported(replica)
-    one = Model.restored(exported)
-    law, bonds, spacing = one.law, one.architecture.bonds, one.architecture.spacing
+    laws = {"model": (model, replica)} | ({} if rival is None else {"rival": (rival, rival_replica)})
+    for name, (each, _) in laws.items():
+        _known(name, each, needs)
+    own = rival is not None or protocols is not None
+    require(isinstance(system, Chain) or not own, "rival and protocols must be None for a Trap, but are given")
+    both = [Model.restored(each.exported(number)) for each, number in laws.values()]
+    one, bonds, spacing = both[0], model.architecture.bonds, model.architecture.spacing
+    if protocols is None:
+        runs = [system.simulate_paper(name, each, PARTICLES, count("seed", seed, 0)) for name, each in pulls.items()]
+        rows = list(range(len(runs[0].records["pulled_length"])))
+        given: list[dict[str, Any]] = [
+            {"name": name, "label": name.replace("-", " ").capitalize(), "values": list(values)}
+            for name, values in pulls.items()
+        ]
+    else:
+        total = lengths(list(protocols.values()), paper_times())
+        base, path = _rounded(total[:, 0], ROUND), _rounded(total - total[:, :1], ROUND)
+        runs = [cast(Chain, system).simulate(base[:, None] + path, paper_times(), PARTICLES, seeded(seed))]
+        rows = [base.tolist().index(first) for first in dict.fromkeys(base.tolist())]
+        given = [
+            {"name": f"{each.kind}-{n}", "label": label, "lengths": path[n].tolist(), "values": [float(base[n])]}
+            for n, (label, each) in enumerate(protocols.items())
+        ]
     axes: dict[str, list[Tensor]] = {}
-    records = []
-    for protocol, values in pulls.items():
-        drawn = system.simulate_paper(protocol, values, PARTICLES, count("seed", seed, 0))
-        records.append(drawn.records["pulled_length"])
+    for drawn, one_law in product(runs, both):
+        pulled = drawn.records["pulled_length"]
         data = observe(drawn, () if bonds else "pulled_length", spacing=spacing, points=POINTS)
-        run = one.predict(data, "velocity")
+        run, law = one_law.predict(data, "velocity"), one_law.law
         assert run.force is not None
         z, edge = run.states.flatten(1, 2), 0 if bonds else 3 * data.variance.sqrt()  # a density needs room
         g = law.driving(z, run.force[..., 0].flatten(1) if bonds else None)
         for name, part in {
-            "length": records[-1] - records[-1][:, :1],
+            "length": pulled - pulled[:, :1],
             "position": torch.stack([data.mean - edge, data.mean + edge]),
             "force": run.force,
-            "alpha": run.alpha,
+            "alpha": run.alpha[..., 0] if one_law is one else run.alpha[:0],  # a rival's is not drawn
             "dissipation": law.dissipation(z, g).sum(-1),
         }.items():
             axes.setdefault(name, []).append(part.flatten())
-    sites, rng = data.mean.shape[2], Generator().manual_seed(seed)
-    first = system.simulate(records[0][:, :2], data.times[:2], POOLED // sites, rng).realisations[:, 0]
+    if own:
+        axes["force"] += [drawn.records["external_force"].flatten() for drawn in runs]
+    record, sites, rng = runs[0].records["pulled_length"], data.mean.shape[2], Generator().manual_seed(seed)
+    first = system.simulate(record[rows, :2], data.times[:2], POOLED // sites, rng).realisations[:, 0]
     first = first.reshape(len(first), sites, -1)
-    clouds, alphas = first[..., :PARTICLES], one.encoder.encode(first.flatten(1))[0]
+    clouds, alphas = first[..., :PARTICLES], [each.encoder.encode(first.flatten(1))[0].tolist() for each in both]
     low, high = (float(end) for end in clouds.aminmax())
-    trained = (records[0] - records[0][:, :1])[::2].aminmax()
-    state = one.state_dict().items()
-    return {
+    seen = [float(end) for end in (record - record[:, :1])[::2].aminmax()]
+    whole: dict[str, Any] = {
         **told,
-        "law": exported
-        | {
-            "gain": law.dissipation_network.gain.tolist(),
-            "tensors": {name: (part[0] if part.ndim == 3 else part).tolist() for name, part in state},
-        },
+        "law": _law(one, one.architecture.decoder != "flow", DIGITS if own else None),
         "system": asdict(system),
         "particles": PARTICLES,
         "starts": [
-            {"mean": float(mean), "alpha": alpha.tolist(), "cloud": packed(cloud, low, high)}
-            for mean, alpha, cloud in zip(first.mean((1, 2)), alphas, clouds, strict=True)
+            {"mean": float(mean), "alpha": alpha, "cloud": packed(cloud, low, high)}
+            for mean, alpha, cloud in zip(first.mean((1, 2)), alphas[0], clouds, strict=True)
         ],
         "range": [low, high],
-        "trained": [float(end) for end in trained],
+        "trained": seen if protocols is None else trained and list(trained),
         "axes": {name: _reach(parts, 0.3 if name == "length" else 0.08) for name, parts in axes.items()},
-        "protocols": [
-            {"name": name, "label": name.replace("-", " ").capitalize(), "values": list(values)}
-            for name, values in pulls.items()
-        ],
+        "protocols": given,
     }
+    if rival is not None:
+        starts = [{"alpha": alpha} for alpha in alphas[1]]
+        whole |= {
+            "description": told["description"].replace("the law that was", "two laws that were"),
+            "label": labels[0],
+            "rival": {"law": _law(both[1], False, DIGITS), "starts": starts, "label": labels[1]},
+        }
+    return whole
 
 
-def panel(model: Model, system: Trap | Chain, replica: int = 0) -> Panel:
+def panel(model: Model, system: Trap | Chain, replica: int = 0, seed: int = 0, **more: Any) -> Panel:
     """The panel of a learned law as a widget, in Jupyter and in the page.
 
     Args:
-        model, system, replica: as for `content`, and with the same errors.
+        model, system, replica, seed, more: as for `content`, and with the same errors.
     """
-    return Panel(content=content(model, system, replica))
+    return Panel(content=content(model, system, replica, seed, **more))
 
 
 def gas_content(

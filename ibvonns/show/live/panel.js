@@ -136,19 +136,21 @@ function picinn(tensors, name, gain) {
   };
 }
 
-// alpha = rho(<h(x)>) in its frozen gauge (encoder.Encoder)
+// alpha = rho(<h(x)>) in its frozen gauge (encoder.Encoder), of each internal variable
 function encoder(law) {
   const h = mlp(law.tensors, "encoder.h"), rho = mlp(law.tensors, "encoder.rho");
   const [[centre], [width]] = law.tensors["encoder.position"], { reference } = law.architecture;
-  const offset = law.tensors["encoder.offset"][0][0], scale = law.tensors["encoder.scale"][0][0];
-  const zero = reference === null ? 0 : rho(h([(reference - centre) / width]))[0];
+  const [[offset], [scale]] = ["offset", "scale"].map((name) => law.tensors[`encoder.${name}`]);
+  const mix = law.tensors["encoder.mix"] && matrix(law.tensors["encoder.mix"]);
+  const zero = reference === null ? null : rho(h([(reference - centre) / width]));
   return (values) => {
     let sum = null;
     for (const value of values) {
       const features = h([(value - centre) / width]);
       sum = sum ? sum.map((s, i) => s + features[i]) : features;
     }
-    return (rho(sum.map((s) => s / values.length))[0] - zero - offset) / scale;
+    const raw = rho(sum.map((s) => s / values.length)).map((r, k) => (zero ? r - zero[k] : r));
+    return Array.from(mix ? times(raw, mix) : raw, (r, k) => (r - offset[k]) / scale[k]);
   };
 }
 
@@ -208,19 +210,21 @@ function through(knots) {
 function lawOf(law) {
   const T = law.tensors, { spacing, layout } = law.architecture;
   const [[middle], [width]] = T["law.field"], unit = T["law.energy"], rate = T["law.rate"];
-  const [[low], [high]] = T["law.reach"];
+  const [low, high] = T["law.reach"];
   return {
     energy: inn(T, "law.energy_network"),
     friction: picinn(T, "law.dissipation_network", law.gain),
-    scaled: (field, alpha) => [(field - middle) / width, alpha],
-    bounded: (alpha) => Math.min(Math.max(alpha, low), high),
+    scaled: (field, alpha) => [(field - middle) / width, ...alpha],
+    bounded: (alpha) => alpha.map((a, k) => Math.min(Math.max(a, low[k]), high[k])),
     unit, rate, spacing,
     force: unit / width / spacing,
     clock: layout.kind === "Point" ? rate : rate / spacing / width,
   };
 }
 
-const starting = ({ starts, protocols }, value) => starts[Math.max(protocols[0].values.indexOf(value), 0)];
+// all values that protocols have, in the order of the first states
+const valuesOf = ({ protocols }) => [...new Set(protocols.flatMap((p) => p.values))];
+const starting = (content, value) => content.starts[valuesOf(content).indexOf(value)] || content.starts[0];
 
 // where the particles start: positions of one site after another
 function unpacked(content, value, number) {
@@ -241,7 +245,7 @@ function trapSystem(content) {
   const [[centre], [spread]] = T["decoder.position"];
 
   function law_at(length, alpha) {
-    const slope = energy.gradient(scaled(length, alpha));
+    const slope = energy.gradient(scaled(length, [alpha]));
     const g = -unit * slope[1];
     const speed = clock * friction([alpha])([g / unit])[0];
     return { force: force * slope[0], speed, power: g * speed };
@@ -260,7 +264,7 @@ function trapSystem(content) {
     },
     // the state of step n + 1, after `observe` of step n
     move(record, lengths, n) {
-      record.alpha[n + 1] = [bounded(record.alpha[n][0] + DT(n) * record.speed)];
+      record.alpha[n + 1] = bounded([record.alpha[n][0] + DT(n) * record.speed]);
     },
     density(alpha) {
       const out = decode([alpha]);
@@ -280,7 +284,7 @@ function trapSystem(content) {
         measure(lengths, n) {
           const mean = x.reduce((a, b) => a + b, 0) / number, g = k * (lengths[n] - 2 * mean);
           return {
-            mean: [mean], alpha: [encode(x)], force: k * (lengths[n] - mean), dissipation: (g * g) / eta,
+            mean: [mean], alpha: encode(x), force: k * (lengths[n] - mean), dissipation: (g * g) / eta,
           };
         },
       };
@@ -297,7 +301,7 @@ function trapSystem(content) {
     time: "time",
     springs: 1,
     landscape(record, lengths, n) {
-      const f = (alpha) => unit * (energy.value(scaled(lengths[n], alpha)) - zero);
+      const f = (alpha) => unit * (energy.value(scaled(lengths[n], [alpha])) - zero);
       return { curve: f, at: record.alpha[n][0], cloud: (seen) => seen.alpha[0] };
     },
     drawCloud(plot, cloud, record, n) {
@@ -317,41 +321,52 @@ function trapSystem(content) {
 
 // --- the chain -----------------------------------------------------------------------------
 
-function chainSystem(content) {
-  const { law, system, axes } = content, T = law.tensors;
-  const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
-  const { barrier_strain: barrier, well_strain: well } = system, { wells } = law.architecture;
-  const { energy, friction, scaled, bounded, unit, force, rate: speed, clock, spacing } = lawOf(law);
-  const mobility = T["law.mobility"][0].map(softplus);
+// the density of a spring at its state, of laws with two Gaussians alone (decoders.MixtureDecoder)
+function mixture({ tensors: T, architecture: { decoder, wells } }) {
+  if (decoder !== "mixture" || !T["decoder.given"]) return null;
   const share = mlp(T, "decoder.share"), widths = ["0", "1"].map((i) => mlp(T, `decoder.widths.${i}`));
-  const [[centre], [width]] = T["decoder.given"], spread = T["decoder.position"][1][0], encode = encoder(law);
+  const [[centre], [width]] = T["decoder.given"], spread = T["decoder.position"][1][0];
+  const bell = (x, m, d) => Math.exp(-(((x - m) / d) ** 2) / 2) / d;
+  return (strain, alpha) => {
+    const left = sigmoid(share(alpha)[0]), z = [(strain - centre) / width, ...alpha];
+    const [s, t] = widths.map((net) => spread * softplus(net(z)[0]));
+    const [a, b] = [strain + wells * (left - 1), strain + wells * left];
+    return (x) => (left * bell(x, a, s) + (1 - left) * bell(x, b, t)) / 2.5066;
+  };
+}
+
+function chainSystem(content) {
+  const { law, system, axes, rival } = content, T = law.tensors;
+  const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
+  const { barrier_strain: barrier, well_strain: well } = system, { neighbours, internal } = law.architecture;
+  const { energy, friction, scaled, bounded, unit, force, rate: speed, clock, spacing } = lawOf(law);
+  const mobility = T["law.mobility"][0].map(softplus), encode = encoder(law), decode = mixture(law), many = internal > 1;
   const tension = (e) => (e <= barrier ? stiffness[0] * e : stiffness[1] * (e - well));
   const velocity = (lengths, n) => (n ? (lengths[n] - lengths[n - 1]) / DT(n - 1) : 0);
 
-  // what the springs are before any driving: tensions, forces on alpha, friction at each state
+  // what the springs are before any driving: tensions, forces on alpha, and the rates at g of the bond,
+  // of which a law with neighbours takes g of the bond below, too: phi knows the net force on the site
   function springsAt(strain, alpha) {
-    const found = [];
-    for (let i = 0; i < springs; i++) {
-      const z = scaled(strain[i], alpha[i]), slope = energy.gradient(z), drag = friction(z);
-      const g_alpha = -unit * slope[1];
-      found.push({
+    return strain.map((e, i) => {
+      const z = scaled(e, alpha[i]), slope = energy.gradient(z), drag = neighbours ? null : friction(z);
+      const g_alpha = Array.from(slope.slice(1), (x) => -unit * x), inner = g_alpha.map((x) => x / unit);
+      return {
         tension: force * slope[0],
         g_alpha,
-        rates(g_v) {
-          const g = [g_v / force, g_alpha / unit], s = drag(g);
-          return [
-            speed * (s[0] + mobility[0] * g[0]),
-            clock * (s[1] + mobility[1] * g[1]),
-          ];
+        rates(g_v, below) {
+          const g = [g_v / force, ...inner];
+          const s = neighbours ? [0, ...friction([...z, (g_v - below) / force])(inner)] : drag(g);
+          return g.map((x, k) => (k ? clock : speed) * (s[k] + mobility[k] * x));
         },
-      });
-    }
-    return found;
+      };
+    });
   }
 
   // The g_v of the last spring at which it moves at v. The velocity rises with g_v at a slope of at
   // least the mobility, which brackets the root; secants within the bracket, halved where they stall.
+  // With neighbours a bond has plain friction.
   function driving(spring, v, guess) {
+    if (neighbours) return (v / (speed * mobility[0])) * force;
     const miss = (g) => spring.rates(g)[0] - v;
     const reach = ((Math.abs(miss(0)) * force) / (speed * mobility[0])) * (1 + 1e-6) + 1e-12 * force;
     let low = -reach, high = reach;
@@ -369,31 +384,39 @@ function chainSystem(content) {
   // rates of strain and alpha, the force and the dissipation of all springs, with v_n given
   function law_at(found, v_n) {
     const strain = [], alpha = [];
-    let before = 0, power = 0, pulled = 0;
+    let before = 0, power = 0, pulled = 0, below = 0;
     for (let i = 0; i < springs; i++) {
       const last = i === springs - 1, spring = found[i];
       const g_v = last ? driving(spring, v_n, found.guess) : found[i + 1].tension - spring.tension;
       if (last) found.guess = g_v;
-      const [own, change] = spring.rates(g_v), v = last ? v_n : own;
-      power += g_v * own + spring.g_alpha * change;
+      const free = () => (spring.free = spring.free || spring.rates(g_v, below)); // whatever v_n is
+      const [own, ...change] = last ? spring.rates(g_v, below) : free(), v = last ? v_n : own;
+      power += change.reduce((sum, c, k) => sum + spring.g_alpha[k] * c, g_v * own);
       strain.push((v - before) / spacing);
       alpha.push(change);
-      before = v;
+      [before, below] = [v, g_v];
       if (last) pulled = g_v + spring.tension;
     }
     return { strain, alpha, force: pulled, power };
   }
 
   return {
-    pull: (protocol) => path((t) => content.velocity * SHAPES[protocol](t)),
+    rival: rival && chainSystem({
+      ...content, law: rival.law, rival: null, starts: content.starts.map((s, i) => ({ ...s, ...rival.starts[i] })),
+    }),
+    pull(name) {
+      const { lengths } = content.protocols.find((p) => p.name === name) || {};
+      return lengths ? Float64Array.from(lengths) : path((t) => content.velocity * SHAPES[name](t));
+    },
+    // `inner` holds all internal variables of each spring, `alpha` the first, which is drawn
     begin(value) {
       const { mean, alpha } = starting(content, value);
       const fill = (x) => new Array(springs).fill(x);
-      return { alpha: [fill(alpha[0])], mean: [fill(mean)], force: [], dissipation: [] };
+      return { alpha: [fill(alpha[0])], inner: [fill(alpha)], mean: [fill(mean)], force: [], dissipation: [] };
     },
     observe(record, lengths, n) {
       const { guess } = record.found || { guess: 0 };
-      record.found = Object.assign(springsAt(record.mean[n], record.alpha[n]), { guess });
+      record.found = Object.assign(springsAt(record.mean[n], record.inner[n]), { guess });
       const here = law_at(record.found, velocity(lengths, n)); // entry n belongs to the state at n
       record.force[n] = here.force;
       record.dissipation[n] = here.power;
@@ -401,7 +424,8 @@ function chainSystem(content) {
     move(record, lengths, n) {
       const moved = law_at(record.found, velocity(lengths, n + 1)), step = DT(n);
       record.mean[n + 1] = record.mean[n].map((e, i) => e + step * moved.strain[i]);
-      record.alpha[n + 1] = record.alpha[n].map((a, i) => bounded(a + step * moved.alpha[i]));
+      record.inner[n + 1] = record.inner[n].map((a, i) => bounded(a.map((x, k) => x + step * moved.alpha[i][k])));
+      record.alpha[n + 1] = record.inner[n + 1].map((a) => a[0]);
     },
     cloud(value, random, number) {
       const x = unpacked(content, value, number);
@@ -423,10 +447,11 @@ function chainSystem(content) {
           }
         },
         measure(lengths, n) {
-          const pulled = x[springs - 1].reduce((sum, e) => sum + tension(e), 0) / number;
+          const pulled = x[springs - 1].reduce((sum, e) => sum + tension(e), 0) / number, inner = x.map(encode);
           return {
             mean: x.map((part) => part.reduce((a, b) => a + b, 0) / number),
-            alpha: x.map(encode),
+            alpha: inner.map((a) => a[0]),
+            inner,
             force: pulled + eta * velocity(lengths, n),
           };
         },
@@ -434,29 +459,27 @@ function chainSystem(content) {
     },
     plots: {
       length: { title: "displacement λ of the end", y: axes.length, wide: true },
-      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: true },
+      ...(rival && { loop: { title: "force F against pull λ", x: axes.length, against: "displacement λ", y: axes.force } }),
+      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: !rival },
       mean: { title: "mean strains ε", y: axes.position },
-      alpha: { title: "internal variables α", y: axes.alpha },
+      alpha: { title: `internal variables α${many ? "\u2081" : ""}`, y: axes.alpha },
       force: { title: "external force F", y: axes.force },
       energy: { title: "free energy f (in kT)", x: axes.position, against: "strain ε" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
     time: "time",
     springs,
+    rest: springs * L0,
     landscape(record, lengths, n, spring) {
-      const alpha = record.alpha[n][spring];
+      const alpha = record.inner[n][spring];
       const f = (strain) => (unit * energy.value(scaled(strain, alpha))) / temperature;
       return { curve: f, at: record.mean[n][spring], cloud: (seen) => seen.mean[spring] };
     },
     drawCloud(plot, cloud, record, n) {
       for (let i = 0; i < springs; i++) {
-        const strain = record.mean[n][i], alpha = record.alpha[n][i], left = sigmoid(share([alpha])[0]);
-        const z = [(strain - centre) / width, alpha];
-        const [s, t] = widths.map((net) => spread * softplus(net(z)[0]));
-        const [a, b] = [strain + wells * (left - 1), strain + wells * left];
-        const bell = (x, m, d) => Math.exp(-(((x - m) / d) ** 2) / 2) / d;
+        const density = decode && decode(record.mean[n][i], record.inner[n][i]);
         plot.specks(cloud.jitter.map((j) => i + 1 + j), cloud.x[i]);
-        plot.violin(i + 1, (x) => Math.min((0.6 * (left * bell(x, a, s) + (1 - left) * bell(x, b, t))) / 2.5066, 0.47));
+        if (density) plot.violin(i + 1, (x) => Math.min(0.6 * density(x), 0.47));
       }
       record.mean[n].forEach((e, i) => plot.dash(i + 1, e));
     },
@@ -516,10 +539,11 @@ function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide
     ctx.setLineDash([]);
   };
 
-  plot.line = (values, last, { width = 1.6, dash = [], shade = 1, colour = "law" } = {}) => clipped(() => {
+  const time_of = (n) => n / 100;
+  plot.line = (values, last, { width = 1.6, dash = [], shade = 1, colour = "law", at = time_of } = {}) => clipped(() => {
     ctx.globalAlpha = shade;
     ctx.beginPath();
-    for (let n = 0; n <= last; n++) ctx.lineTo(plot.X(n / 100), plot.Y(values(n)));
+    for (let n = 0; n <= last; n++) ctx.lineTo(plot.X(at(n)), plot.Y(values(n)));
     stroke(plot.colours[colour], width, dash);
   });
   plot.band = (low, high) => {
@@ -571,12 +595,12 @@ function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide
     ctx.arc(plot.X(a), plot.Y(b), 5, 0, 2 * Math.PI);
     ctx.fill();
   });
-  plot.dash = (a, b) => {
+  plot.dash = (a, b) => clipped(() => {
     ctx.beginPath();
     ctx.moveTo(plot.X(a - 0.42), plot.Y(b));
     ctx.lineTo(plot.X(a + 0.42), plot.Y(b));
     stroke(plot.colours.ink, 1.6);
-  };
+  });
   plot.now = (t) => {
     ctx.beginPath();
     ctx.moveTo(plot.X(t), MARGIN.top);
@@ -650,18 +674,22 @@ function element(tag, attributes = {}, ...children) {
 }
 
 const HELP = {
-  trap: "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
+  trap: () => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
     "lengths that occurred in training; beyond it the law guesses.",
-  chain: "Lines, outlines (the decoded density) and the filled dot: the learned law. Rings and specks: 200 simulated " +
-    "chains. The farther a spring from the wall, the darker its line. Grey band: displacements that occurred in training; beyond it the law guesses.",
+  chain: ({ law, rival, label = "the learned law", trained }) =>
+    `Lines, ${law.architecture.decoder === "mixture" ? "outlines (the decoded density)" : "strokes (the mean strain)"} ` +
+    `and the filled dot: ${label}. Rings and specks: 200 simulated chains. The farther a spring from the wall, the darker its line.` +
+    (law.architecture.internal > 1 ? " Of the internal variables the first is drawn." : "") +
+    (rival ? ` Dashed: ${rival.label}; among the strains that of the chosen spring alone.` : "") +
+    (trained ? " Grey band: displacements that occurred in training; beyond it the law guesses." : ""),
 };
 const KEYS = "Draw: drag over the first plot, or tab to its handles: left and right choose a time, up and down move it. " +
   "By hand: press play, then drag the slider or use the arrow keys. Everything runs in this page.";
 
 function render({ model, el }) {
   const content = model.get("content"), system = SYSTEMS[content.kind](content), now = { n: 0 };
-  const [low, high] = system.plots.length.y;
-  let lengths, record, cloud, seen, seed = 1, playing = false, handle = 0, clock = null;
+  const [low, high] = system.plots.length.y, { rival } = system, laws = rival ? [system, rival] : [system];
+  let lengths, record, records, cloud, seen, seed = 1, playing = false, handle = 0, clock = null;
   let protocol = content.protocols[0], value = protocol.values[0], mode = protocol.name, spring = system.springs - 1;
   let knots = new Array(KNOTS).fill(0), frames = [];
 
@@ -683,7 +711,7 @@ function render({ model, el }) {
   const which = element("select", { onchange: () => { spring = which.selectedIndex; layout(); } });
   for (let i = 1; i <= system.springs; i++) which.append(element("option", {}, `spring ${i}`));
   which.selectedIndex = spring;
-  const whichLabel = element("label", {}, "free energy of", which);
+  const whichLabel = element("label", {}, rival ? "free energy and dashes of" : "free energy of", which);
   const spoken = element("p", { class: "ibv-spoken", "aria-live": "polite" });
   const host = element("div", { class: "ibv-plots" });
   const readout = element("dl");
@@ -692,14 +720,15 @@ function render({ model, el }) {
     reading[name] = element("dd", {}, "\u2013");
     readout.append(element("div", {}, element("dt", {}, name), reading[name]));
   }
-  const key = element("p", { class: "ibv-key" });
-  key.innerHTML = "<i>\u2014 learned law</i> &nbsp; <b>\u25cb particles</b> &nbsp; All axes are dimensionless.";
+  const key = element("p", { class: "ibv-key" }, element("i", {}, `\u2014 ${content.label || "learned law"}`),
+    ...(rival ? [` \u00a0 - - ${content.rival.label}`] : []), " \u00a0 ", element("b", {}, "\u25cb particles"),
+    " \u00a0 All axes are dimensionless.");
   root.append(
     element("div", { class: "ibv-row", role: "group", "aria-label": "Protocol" }, ...buttons.values()),
     element("div", { class: "ibv-row" }, play, reset, dialLabel, handLabel, ...(system.springs > 1 ? [whichLabel] : []), key),
     host, readout, spoken,
     element("details", {}, element("summary", {}, "How to read and steer it"),
-      element("p", {}, HELP[content.kind]), element("p", {}, KEYS)),
+      element("p", {}, HELP[content.kind](content)), element("p", {}, KEYS)),
   );
   el.replaceChildren(root);
   const plots = {};
@@ -744,8 +773,12 @@ function render({ model, el }) {
     });
   }
 
+  // the axis is for any first length: a short chain is not pushed to nothing
+  const least = () => (content.kind === "chain" ? Math.max(low, 0.5 * system.rest - value) : low);
+  const within = (to) => Math.min(Math.max(to, least()), high);
+
   function shape(k, to) {
-    knots[k] = Math.min(Math.max(to, low), high);
+    knots[k] = within(to);
     renew(through(knots));
   }
 
@@ -761,7 +794,7 @@ function render({ model, el }) {
     const from = last || here, reachTo = Math.max(Math.abs(here.k - from.k), 1);
     for (let i = 0; i <= reachTo; i++) {
       const k = Math.round(from.k + ((here.k - from.k) * i) / reachTo);
-      knots[k] = Math.min(Math.max(from.v + ((here.v - from.v) * i) / reachTo, low), high);
+      knots[k] = within(from.v + ((here.v - from.v) * i) / reachTo);
     }
     last = here;
     if (!due) due = requestAnimationFrame(() => { due = 0; renew(through(knots)); }); // once a frame
@@ -783,11 +816,13 @@ function render({ model, el }) {
     pause();
     mode = name;
     const found = content.protocols.find((p) => p.name === name);
-    protocol = found || content.protocols[0]; // its values: speeds of the trap, first lengths of the chain
+    // its values: speeds of the trap, first lengths of the chain, of which the reader's own pull has all
+    const firsts = content.kind === "chain" ? valuesOf(content).sort((a, b) => a - b) : content.protocols[0].values;
+    protocol = found || { values: firsts };
     dial.max = protocol.values.length - 1;
     dial.value = Math.max(protocol.values.indexOf(value), 0);
     if (name === "draw") {
-      knots = knots.map((_, k) => Math.min(Math.max(lengths[(k * STEPS) / (KNOTS - 1)], low), high));
+      knots = knots.map((_, k) => within(lengths[(k * STEPS) / (KNOTS - 1)]));
     }
     for (const [each, button] of buttons) button.setAttribute("aria-pressed", String(each === name));
     turn();
@@ -800,7 +835,7 @@ function render({ model, el }) {
     dialLabel.hidden = protocol.values.length < 2 || (content.kind === "trap" && !isPaper());
     handLabel.hidden = mode !== "hand";
     hand.value = 0;
-    renew(isPaper() ? system.pull(protocol.name, value) : mode === "draw" ? through(knots) : new Float64Array(STEPS + 1));
+    renew(isPaper() ? system.pull(protocol.name, value) : mode === "draw" ? through(knots.map(within)) : new Float64Array(STEPS + 1));
   }
 
   const isPaper = () => content.protocols.some((p) => p.name === mode);
@@ -808,15 +843,18 @@ function render({ model, el }) {
   // a new protocol: the law's whole path at once (by hand: step by step, as the hand moves)
   function renew(pulled) {
     lengths = pulled;
-    record = system.begin(value);
-    system.observe(record, lengths, 0);
+    records = laws.map((each) => each.begin(value));
+    [record] = records;
+    laws.forEach((each, i) => each.observe(records[i], lengths, 0));
     for (let n = 0; n < STEPS && mode !== "hand"; n++) onward(n);
     restart(false);
   }
 
   function onward(n) {
-    system.move(record, lengths, n);
-    system.observe(record, lengths, n + 1);
+    laws.forEach((each, i) => {
+      each.move(records[i], lengths, n);
+      each.observe(records[i], lengths, n + 1);
+    });
   }
 
   function restart(again) {
@@ -858,7 +896,7 @@ function render({ model, el }) {
       if (now.n % 10 === 0) seen.push({ n: now.n, ...cloud.measure(lengths, now.n) });
     }
     // a hand may pull beyond an axis
-    if (mode === "hand" && now.n % 10 === 0 && ["mean", "alpha"].some((name) => fit(record[name].flat(), name))) layout();
+    if (mode === "hand" && now.n % 10 === 0 && stretched()) layout();
     frames.push(at);
     while (frames[0] < at - 1000) frames.shift();
     paint();
@@ -868,9 +906,12 @@ function render({ model, el }) {
     } else requestAnimationFrame(tick);
   }
 
-  // the end goes where the hand is, at most at a quarter of the axis in a tenth of a time unit
+  // the end goes where the hand is, at most at a quarter of the axis in a tenth of a time unit, and no faster
+  // than the fastest of one's own protocols: there the laws are at home
+  const steps = content.protocols.flatMap(({ lengths: l = [] }) => l.slice(1).map((x, n) => Math.abs(x - l[n])));
+  const most = steps.length ? Math.max(...steps) : (high - low) / 40;
   function follow(n) {
-    const most = (high - low) / 40, wish = Number(hand.value) - lengths[n];
+    const wish = within(Number(hand.value)) - lengths[n];
     lengths[n + 1] = lengths[n] + Math.min(Math.max(0.2 * wish, -most), most);
     onward(n);
   }
@@ -878,7 +919,7 @@ function render({ model, el }) {
   // --- drawing
   const shades = (i) => (system.springs === 1 ? 1 : 0.35 + (0.65 * i) / (system.springs - 1));
 
-  // axes hold what the paper's protocols do, and stretch where the reader pulls farther
+  // axes hold what the protocols do, and stretch where the reader pulls farther
   function fit(values, name) {
     const [from, to] = system.plots[name].y, bottom = Math.min(from, ...values), top = Math.max(to, ...values);
     const room = 0.05 * (top - bottom), wanted = [bottom < from ? bottom - room : from, top > to ? top + room : to];
@@ -887,24 +928,44 @@ function render({ model, el }) {
     return changed;
   }
 
+  const stretched = () => TIMED.map((name) => {
+    const drawn = [...(name === "alpha" ? [record] : records).map((each) => each[name]), seen.map((s) => s[name])];
+    return fit(drawn.flat(2).filter(Number.isFinite), name);
+  }).includes(true);
+
+  // of the other law: what the first has as a line, but alpha, whose gauge is another
+  const dashed = { dash: [6, 4], colour: "ink" };
+
+  // what laws do until a step
+  function curves(name, until) {
+    const plot = plots[name];
+    if (name === "loop") {
+      const at = (n) => lengths[n];
+      plot.line((n) => record.force[n], until, { at });
+      plot.line((n) => records[1].force[n], until, { at, ...dashed });
+    } else if (name === "mean" || name === "alpha") {
+      for (let i = 0; i < system.springs; i++) plot.line((n) => record[name][n][i], until, { shade: shades(i) });
+      if (rival && name === "mean") plot.line((n) => records[1].mean[n][spring], until, dashed);
+    } else {
+      plot.line((n) => record[name][n], until);
+      if (rival) plot.line((n) => records[1][name][n], until, dashed);
+    }
+  }
+  const TIMED = ["mean", "alpha", "force", "dissipation"], DRAWN = rival ? ["loop", ...TIMED] : TIMED;
+
   function layout() {
     const live = mode === "hand";
     const until = live ? now.n : STEPS;
-    for (const name of ["mean", "alpha"]) fit(record[name].flat(), name);
-    for (const name of ["force", "dissipation"]) fit(record[name], name);
+    stretched();
+    if (rival) plots.loop.y = plots.force.y;
     if (content.kind === "trap") [plots.cloud.x, plots.energy.x] = [plots.mean.y, plots.alpha.y];
     else plots.energy.x = plots.mean.y;
-    plots.length.under = () => plots.length.band(...content.trained);
+    const shift = content.protocols[0].lengths ? value : 0; // of one's own protocols, a band of total lengths
+    const band = content.trained && content.trained.map((end) => Math.min(Math.max(end - shift, low), high));
+    plots.length.under = () => { if (band) plots.length.band(...band); };
     plots.length.base(() => { if (!live) plots.length.line((n) => lengths[n], until, { colour: "ink" }); });
     plots.cloud.base(() => {});
-    for (const name of ["mean", "alpha"]) {
-      plots[name].base(() => {
-        for (let i = 0; i < system.springs && !live; i++) plots[name].line((n) => record[name][n][i], until, { shade: shades(i) });
-      });
-    }
-    for (const name of ["force", "dissipation"]) {
-      plots[name].base(() => { if (!live) plots[name].line((n) => record[name][n], until); });
-    }
+    for (const name of DRAWN) plots[name].base(() => { if (!live) curves(name, until); });
     place();
     paint(true);
   }
@@ -937,20 +998,14 @@ function render({ model, el }) {
       plots.length.now(t);
     });
     plots.cloud.frame(() => system.drawCloud(plots.cloud, cloud, record, n));
-    for (const name of ["mean", "alpha"]) {
+    for (const name of DRAWN) {
+      const many = TIMED.indexOf(name) < 2 && system.springs > 1, of = name === "loop" ? "force" : name; // rings of ten springs
       plots[name].frame(() => {
-        for (let i = 0; i < system.springs; i++) {
-          if (live) plots[name].line((m) => record[name][m][i], n, { shade: shades(i) });
-        }
-        plots[name].rings(seen.flatMap((s) => (system.springs === 1 || s.n % 30 === 0 ? s[name].map((v) => [s.n / 100, v]) : [])));
-        plots[name].now(t);
-      });
-    }
-    for (const name of ["force", "dissipation"]) {
-      plots[name].frame(() => {
-        if (live) plots[name].line((m) => record[name][m], n);
-        plots[name].rings(seen.filter((s) => s[name] !== undefined).map((s) => [s.n / 100, s[name]]));
-        plots[name].now(t);
+        if (live) curves(name, n);
+        const shown = seen.filter((s) => s[of] !== undefined && !(many && s.n % 30));
+        plots[name].rings(shown.flatMap((s) => [s[of]].flat().map((v) => [name === "loop" ? lengths[s.n] : s.n / 100, v])));
+        if (name === "loop") plots.loop.ball(lengths[n], record.force[n]);
+        else plots[name].now(t);
       });
     }
     scape();
@@ -966,6 +1021,7 @@ function render({ model, el }) {
   root.ibvonns = {
     get lengths() { return Array.from(lengths); },
     get record() { return record; },
+    get records() { return records; },
     get seen() { return seen; },
     get step() { return now.n; },
     get rate() { return Number(reading["frames a second"].textContent); },
