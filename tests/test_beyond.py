@@ -50,10 +50,10 @@ def test_bad_input_is_said_in_a_sentence(call: object, said: str) -> None:
 
 
 def test_the_table_gives_median_and_worst_seed() -> None:
-    one = {"force": [1.0, 3.0, 2.0], "strain": [0.5, 0.4, float("inf")]}
+    one = {"force": [1.0, 3.0, 2.0, 4.0], "strain": [0.5, 0.4, 0.6, float("inf")]}
     noise = {"force": [0.2], "strain": [0.6]}
     text = beyond.told({"mine": {"pull": one}, "noise": {"pull": noise}})
-    assert text.splitlines()[-1] == "| pull | ≈2.0 [3.0] / ≈0.50 [inf] | 0.2 / 0.6 |"
+    assert text.splitlines()[-1] == "| pull | ≈2.5 [4.0] / ≈0.55 [inf] | 0.20 / 0.60 |"
 
 
 def test_the_command_prints_the_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from ibvonns.cache import cached
@@ -15,6 +14,7 @@ from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations, observe
 from ibvonns.paper.results import plain, restored_errors, result
+from ibvonns.paper.scoreboard import piped, rounded, summary
 from ibvonns.protocols import Protocol, lengths, rich
 from ibvonns.recipe import Recipe
 from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
@@ -137,23 +137,23 @@ def scores() -> dict[str, dict[str, dict[str, list[float]]]]:
         found: dict[str, Any] = {name: {} for name in (*LAWS, "noise")}
         for kind in UNSEEN:
             seen, again = truth(kind), truth(kind, 2)
-            found["noise"][kind] = _missed(again.force, again.field, seen, 0.5**0.5)
+            assert again.force is not None
+            found["noise"][kind] = _missed(again.force[None], again.field[None], seen, 0.5**0.5)
             for name, model in models.items():
                 run = model.predict(seen, "velocity")
                 found[name][kind] = _missed(run.force, run.field, seen)
-        return {name: {kind: plain(errors) for kind, errors in kinds.items()} for name, kinds in found.items()}
+        return cast(dict[str, Any], plain(found))
 
-    key = [LAWS, DESIGNS, UNSEEN, TRUTH, RATE]
+    key = [LAWS, DESIGNS, UNSEEN, TRAINING, TRUTH]
     kept = cached("beyond-scores", key, compute, Path(__file__))
     return {name: {kind: restored_errors(one) for kind, one in kinds.items()} for name, kinds in kept.items()}
 
 
 def _missed(force: Tensor | None, field: Tensor, seen: Observations, share: float = 1.0) -> dict[str, list[float]]:
-    """Errors of F_ex and strain, of replicas or of a single history."""
+    """Errors of F_ex and strain, with replicas in front, times a share."""
     assert force is not None and seen.force is not None
     pairs = {"force": (force, seen.force), "strain": (field, seen.field)}
-    rows = {name: (ours if ours.ndim > theirs.ndim else ours[None], theirs) for name, (ours, theirs) in pairs.items()}
-    return {name: [share * each for each in each_error(ours, theirs)] for name, (ours, theirs) in rows.items()}
+    return {name: [share * each for each in each_error(*pair)] for name, pair in pairs.items()}
 
 
 def told(found: Mapping[str, Any]) -> str:
@@ -163,12 +163,11 @@ def told(found: Mapping[str, Any]) -> str:
         found: as `scores` gives it.
     """
     laws = [name for name in found if name != "noise"]
-    lines = [f"| kind | {' | '.join(laws)} | noise |", "|---" + "|---:" * (len(laws) + 1) + "|"]
+    lines = []
     for kind, noise in found["noise"].items():
-        cells = []
+        line = [kind]
         for name in laws:
-            parts = [torch.tensor(found[name][kind][quantity]) for quantity in ("force", "strain")]
-            cells.append(" / ".join(f"≈{float(p.median()):#.2g} [{float(p.max()):#.2g}]" for p in parts))
-        cells.append(" / ".join(f"{noise[quantity][0]:#.1g}" for quantity in ("force", "strain")))
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            parts = [summary(found[name][kind][quantity]) for quantity in ("force", "strain")]
+            line.append(" / ".join(f"≈{rounded(p['median'], '%')} [{rounded(p['max'], '%')}]" for p in parts))
+        lines.append([*line, " / ".join(rounded(noise[quantity][0], "%") for quantity in ("force", "strain"))])
+    return piped(["kind", *laws, "noise"], lines, 0)
