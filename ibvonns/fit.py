@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ibvonns.cache import stored
 from ibvonns.ensemble import Ensemble
@@ -19,12 +20,14 @@ from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
 from ibvonns.networks import copy_replica
 from ibvonns.observations import Observations, observe
+from ibvonns.protocols import Protocol
 from ibvonns.recipe import Recipe
 from ibvonns.training import History, TrainingError, run_of, train
 
-__all__ = ["Fit", "Score", "astray", "disagreement", "fit", "fitted", "scores", "unsound"]
+__all__ = ["Fit", "Score", "astray", "disagreement", "fit", "fitted", "scores", "unseen", "unsound"]
 
 SWELL = 0.5  # share by which an unseen pull swells and fades
+WIDER = 1.25  # range and speed of a random one, in units of the data's
 RESTART = 1000  # from one draw of a seed to the next
 
 
@@ -136,8 +139,8 @@ def fitted(
     seed + 1000, ...), all go through the first stage, and the one with the lowest loss over its
     last 50 steps goes on. A seed whose rollouts miss the training data in the end by over
     `recipe.sound` times their sampling noise is drawn anew, and so is one that training gave up
-    (`Stage.rescues`), or that goes astray on pulls that none has seen (`astray`). alpha cannot
-    collapse, because its gauge is fixed (`Encoder`); no exact theory is asked.
+    (`Stage.rescues`), or that goes astray on protocols that none has seen, random ones among them
+    (`astray`). alpha cannot collapse, because its gauge is fixed (`Encoder`); no exact theory is asked.
 
     Args:
         architecture: of the model.
@@ -253,14 +256,51 @@ def unsound(found: dict[str, Score], sound: float) -> list[int]:
     return [index for index, good in enumerate(each) if not all(good)]
 
 
-@torch.no_grad()
-def disagreement(model: Model, data: Observations) -> Tensor:
-    """How far each seed lies from the median of all on pulls that none has seen: percent, (replicas,).
+def unseen(data: Observations, layout: Layout) -> dict[str, Observations]:
+    """Histories of what pulls that nobody has recorded, from the recorded first states.
 
-    The recorded pulls swell and fade by half over the record. Nothing is known of what the system
-    would do: a seed that was lucky on its training data, but goes its own way a little off them, is
-    told by the others. Compared are the fields of sites with bonds and F_ex of a point. Where no
-    pull is recorded, all is 0.
+    Args:
+        data: the training observations.
+        layout: of the sites.
+
+    Returns:
+        Under "swelled" the recorded pulls, which swell and fade by half over the record; under "wandering" smooth
+        random ones, a quarter wider and faster than the data. They move a driven end, or are the controls of a
+        point; where nothing pulls, there is none.
+    """
+    if layout.directions and data.velocity is None:
+        return {}
+    times = data.times
+    path = data.spacing * data.field.sum(2) if layout.directions else data.field[:, :, 0]  # (.., times, controls)
+    share = (times - times[0]) / (times[-1] - times[0])
+    swell = 1 + SWELL * torch.sin(2 * pi * share)
+    gone = path.diff(dim=1)
+    low, high = path.amin((0, 1)), path.amax((0, 1))
+    wide, fast = WIDER * (high - low), WIDER * (gone.abs() / times.diff()[:, None]).amax((0, 1))
+    first, middle = path[:, :1], (low + high) / 2
+    shape = [Protocol("random", times=(1.0,), seed=seed).length(share) for seed in range(first.numel())]
+    way = torch.stack(shape, 1).unflatten(1, first[:, 0].shape).movedim(0, 1)
+    way = way - way[:, :1]
+    reach = way.amax(1, True), -way.amin(1, True), (way.diff(dim=1).abs() / times.diff()[:, None]).amax(1, True)
+    room = middle + wide / 2 - first, first - middle + wide / 2, fast.expand_as(first)
+    size = (torch.stack(room) / torch.stack(reach).clamp_min(1e-9)).amin(0)
+
+    def along(path: Tensor) -> Observations:
+        if data.velocity is None or not layout.directions:
+            return replace(data, field=path[:, :, None])
+        velocity = path[..., 0].diff(dim=1) / times.diff()
+        return replace(data, velocity=torch.cat([data.velocity[:, :1], velocity], 1))
+
+    swelled = first + pad((gone * swell[1:, None]).cumsum(1), (0, 0, 1, 0))
+    return {"swelled": along(swelled), "wandering": along(first + size * way)}
+
+
+@torch.no_grad()
+def disagreement(model: Model, data: Observations) -> dict[str, Tensor]:
+    """How far each seed lies from the median of all on what none has seen: percent, (replicas,) for each of `unseen`.
+
+    Nothing is known of what the system would do: a seed that was lucky on its training data, but goes its own way
+    off them, is told by the others. Compared are the fields of sites with bonds and F_ex of a point.
 
     Args:
         model: trained, with its gauge frozen.
@@ -268,29 +308,26 @@ def disagreement(model: Model, data: Observations) -> Tensor:
 
     Reference: Seung, Opper, Sompolinsky, Query by committee, 1992.
     """
-    layout, times = model.law.layout, data.times
-    swell = 1 + SWELL * torch.sin(2 * pi * (times - times[0]) / (times[-1] - times[0]))
-    if layout.driven and data.velocity is not None:
-        answer = model.predict(replace(data, velocity=data.velocity * swell), "velocity").field
-    elif layout.directions:
-        return data.mean.new_zeros(len(model.seeds))
-    else:
-        moved = data.field.diff(dim=1) * swell[1:, None, None]
-        field = torch.cat([data.field[:, :1], data.field[:, :1] + moved.cumsum(1)], 1)
-        answer = cast(Tensor, model.predict(replace(data, field=field)).force)
-    middle = answer.nanmedian(0).values
-    return 100 * (answer - middle).flatten(1).norm(dim=1) / (middle - middle.mean()).norm()
+    out = {}
+    for name, asked in unseen(data, model.law.layout).items():
+        run = model.predict(asked, "velocity")
+        answer = run.field if model.architecture.bonds else cast(Tensor, run.force)
+        middle = answer.nanmedian(0).values
+        out[name] = 100 * (answer - middle).flatten(1).norm(dim=1) / (middle - middle.mean()).norm()
+    return out
 
 
 def astray(model: Model, data: Observations, found: dict[str, Score], times: float) -> list[int]:
-    """Replicas that lie further from the median than the others, and than the noise, by index.
+    """Replicas that run away where none has been, or lie further from the median than others and noise, by index.
 
     Args:
         model: trained, with its gauge frozen.
         data: what it was trained on.
         found: as `scores` gives it.
-        times: by how much further than the median distance; below four seeds none is judged.
+        times: by how much further than the median distance; below four seeds none is judged by it.
     """
-    apart = disagreement(model, data)
-    least = max(times * float(apart.nanmedian()), max(score.noise for score in found.values()))
-    return [] if len(apart) < 4 else (~(apart <= least)).nonzero().flatten().tolist()
+    odd = set[int]()
+    for apart in disagreement(model, data).values():
+        least = max(times * float(apart.nanmedian()), max(score.noise for score in found.values()))
+        odd |= {*(~(apart <= (least if len(apart) > 3 else torch.inf))).nonzero().flatten().tolist()}
+    return sorted(odd)

@@ -12,7 +12,7 @@ import torch
 from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns import fit as front
-from ibvonns.fit import Fit, Score, astray, disagreement, fit, fitted, scores, unsound
+from ibvonns.fit import Fit, Score, astray, disagreement, fit, fitted, scores, unseen, unsound
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model, Prediction, load
 from ibvonns.networks import copy_replica
@@ -155,11 +155,46 @@ def test_the_seed_that_goes_its_own_way_is_told_by_the_others(kind: str, value: 
     floor = {"field": Score((0.0,) * 5, 1e-3)}
     assert astray(model, seen, floor, 6.0) == [3]
     apart = disagreement(model, seen)
-    assert apart.shape == (5,) and apart[[0, 1, 2, 4]].isfinite().all()
+    assert apart.keys() == {"swelled", "wandering"}
+    assert all(each.shape == (5,) and each[[0, 1, 2, 4]].isfinite().all() for each in apart.values())
     few = Model([0, 1, 2], architecture_of(kind))
     few.set_scales(seen)
     few.freeze(seen)
-    assert astray(few, seen, floor, 6.0) == []  # of so few none is judged
+    assert astray(few, seen, floor, 6.0) == []  # of so few none is judged by the others
+    with torch.no_grad():
+        next(iter(few.law.energy_network.parameters()))[1] = math.nan
+    assert astray(few, seen, floor, 6.0) == [1]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_unseen_protocols_begin_as_recorded_and_stay_near(kind: str) -> None:
+    """The swollen ones by their formula; random ones reach a quarter further, and are no more than a quarter faster."""
+    data, layout = seen_of(kind), architecture_of(kind).layout
+    asked = unseen(data, layout)
+    if kind in ("ring", "grid"):  # nothing pulls
+        assert asked == {}
+        return
+    assert [*asked] == ["swelled", "wandering"]
+    steps = data.times.diff()[:, None]
+
+    def path(of: Observations) -> torch.Tensor:
+        """What pulls: (conditions, times, controls)."""
+        if of.velocity is None:
+            return of.field[:, :, 0]
+        first = of.spacing * of.field[:, :1].sum(2)
+        return torch.cat([first, first + (of.velocity[:, 1:, None] * steps).cumsum(1)], 1)
+
+    old, swelled, wandering = path(data), path(asked["swelled"]), path(asked["wandering"])
+    share = (data.times - data.times[0]) / (data.times[-1] - data.times[0])
+    swell = 1 + 0.5 * torch.sin(2 * math.pi * share)
+    assert torch.allclose(swelled.diff(dim=1), old.diff(dim=1) * swell[1:, None], atol=1e-12)
+    assert torch.allclose(wandering[:, 0], old[:, 0]) and torch.allclose(swelled[:, 0], old[:, 0])
+    low, high = old.amin((0, 1)), old.amax((0, 1))
+    slack = 0.125 * (high - low) + 1e-9
+    assert bool((wandering >= low - slack).all() and (wandering <= high + slack).all())
+    fastest = (old.diff(dim=1).abs() / steps).amax((0, 1))
+    assert bool(((wandering.diff(dim=1).abs() / steps).amax((0, 1)) <= 1.25 * fastest + 1e-9).all())
+    assert bool((wandering.std(1) > 0).all())
 
 
 @pytest.fixture
