@@ -126,7 +126,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         choice("kind", self.kind, KINDS)
-        names = [] if self._named else [*signature(KINDS[self.kind]).parameters][1:]
+        names = [] if self.kind in PROTOCOLS else [*signature(KINDS[self.kind]).parameters][1:]
         wanted = [name for name in names if name != "seed"]
         good = len(self.times) == len(wanted) and list(self.times) == sorted(map(float, self.times))
         sentence = f"times of {self.kind!r} must be {', '.join(wanted) or 'none'}, in this order, but are {self.times}"
@@ -135,17 +135,9 @@ class Protocol:
         seeded(self.seed)
 
     @property
-    def _named(self) -> bool:
-        return self.kind in PROTOCOLS
-
-    @property
     def sentence(self) -> str:
         """What the kind does, in a sentence."""
-        return "As the paper names it." if self._named else KINDS[self.kind].__doc__ or ""
-
-    def _shape(self, t: Tensor) -> Tensor:
-        extra = (self.seed,) if self.kind == "random" else ()
-        return KINDS[self.kind](t, *self.times, *extra)
+        return "As the paper names it." if self.kind in PROTOCOLS else KINDS[self.kind].__doc__ or ""
 
     def length(self, times: Tensor) -> Tensor:
         """lambda(t), a length, in the shape of the times.
@@ -153,7 +145,8 @@ class Protocol:
         Args:
             times: of any shape.
         """
-        return self.base + self.size * self._shape(times)
+        seed = (self.seed,) if self.kind == "random" else ()
+        return self.base + self.size * KINDS[self.kind](times, *self.times, *seed)
 
     def velocity(self, times: Tensor) -> Tensor:
         """d lambda/dt, exactly, a length per time, in the shape of the times.

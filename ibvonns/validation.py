@@ -192,10 +192,8 @@ def shaped(name: str, values: Tensor, shape: Sequence[int | str]) -> Tensor:
     actual, axes = tuple(values.shape), tuple(shape)
     if axes[:1] == ("...",):
         axes = tuple(actual[: max(0, len(actual) - len(axes) + 1)]) + axes[1:]
-    fits = len(actual) == len(axes) and all(
-        length > 0 if isinstance(axis, str) else length == axis for axis, length in zip(axes, actual, strict=True)
-    )
-    if not fits:
+    fits = [length > 0 if isinstance(axis, str) else length == axis for axis, length in zip(axes, actual, strict=False)]
+    if len(actual) != len(axes) or not all(fits):
         wanted = ", ".join(str(axis) for axis in shape) + ("," if len(shape) == 1 else "")
         raise ValueError(f"{name} must have shape ({wanted}), but has shape {actual}")
     return values

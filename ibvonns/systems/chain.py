@@ -16,6 +16,7 @@ from math import ceil, sqrt
 import numpy
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
@@ -162,17 +163,15 @@ class Chain:
         return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
 
     @property
-    def _widths(self) -> tuple[float, float]:
+    def _widths(self) -> list[float]:
         """Thermal widths of the two wells, strains."""
-        first, second = (sqrt(self.temperature / self.natural_length / value) for value in self.stiffness)
-        return first, second
+        return [sqrt(self.temperature / self.natural_length / value) for value in self.stiffness]
 
     def _tilted(self, mean: float, spacing: float) -> tuple[Tensor, Tensor]:
         """Grid of strains and normalised weights exp(-V/kBT + theta eps) with the wanted mean."""
         widest = max(self._widths)
         low, high = min(mean, 0.0) - 10 * widest, max(mean, self.well_strain) + 10 * widest
-        points = (high - low) / spacing
-        require(points < 100 * MOST, _many(points))
+        points = _bounded((high - low) / spacing, 100 * MOST)
         strains = low + spacing * torch.arange(int(points) + 2, dtype=torch.float64)
         energy = self.potential(strains) / self.temperature
 
@@ -189,7 +188,7 @@ class Chain:
             lower, upper = (theta, upper) if at < mean else (lower, theta)
         seen = (weight > 1e-25 * weight.max()).nonzero()
         kept = slice(int(seen[0]), int(seen[-1]) + 1)  # what no draw reaches only costs time
-        require(len(strains[kept]) <= MOST, _many(len(strains[kept])))
+        _bounded(kept.stop - kept.start, MOST)
         return strains[kept], weight[kept] / spacing
 
     # --- simulation --------------------------------------------------------------------------
@@ -251,14 +250,11 @@ class Chain:
         require(least > 0, f"lengths must be above 0, but the smallest is {least:g}")
         shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
         strains = torch.empty(shape, dtype=torch.float64)
-        if initial is not None:
-            strains[:, 0] = shaped("initial", tensor("initial", initial), (shape[0], *shape[2:]))
-            missed = strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)
-            off = float(missed.abs().max())
-            same = off <= 1e-9 * self.springs
-            require(same, f"initial must have the first of lengths, but its total strain is off by up to {off:.3g}")
-        else:
-            strains[:, 0] = self.initial(lengths[:, 0], realisations, generator)
+        begun = self.initial(lengths[:, 0], realisations, generator) if initial is None else tensor("initial", initial)
+        strains[:, 0] = shaped("initial", begun, (shape[0], *shape[2:]))
+        off = float((strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)).abs().max())
+        sentence = f"initial must have the first of lengths, but its total strain is off by up to {off:.3g}"
+        require(off <= 1e-9 * self.springs, sentence)
         if force is not None:
             force = shaped("force", tensor("force", force), shape[:2])
             lengths = lengths.clone()
@@ -278,8 +274,7 @@ class Chain:
             new[:, :-1] += moves
             new[:, 1:] -= moves
             new[:, -1] += stretch[:, n, None]
-        velocity = torch.zeros_like(lengths)
-        velocity[:, 1:] = torch.diff(lengths, dim=1) / steps
+        velocity = pad(torch.diff(lengths, dim=1) / steps, (1, 0))
         force = self.spring_force(strains[:, :, -1]).mean(-1) + self.viscosity * velocity
         records = {"pulled_length": lengths, "velocity": velocity, "external_force": force}
         return Ensemble(times, strains, records)
@@ -329,10 +324,10 @@ def _sums(chain: Chain, mean: float, spacing: float) -> tuple[Tensor, list[Tenso
     return strains, sums
 
 
-def _many(points: float) -> str:
-    return (
-        f"spacing must leave at most {MOST} points of the grid of strains at this temperature, but leaves {points:.3g}"
-    )
+def _bounded(points: float, most: int) -> float:
+    allowed = f"at most {MOST} points of the grid of strains at this temperature"
+    require(points <= most, f"spacing must leave {allowed}, but leaves {points:.3g}")
+    return points
 
 
 def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:
@@ -344,8 +339,7 @@ def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> 
         # where r - eps lies in the table of W_rest, in units of the spacing
         place = (left - (rest + 1) * strains[0]) / spacing
         density = weight * _falling(sums[rest - 1], place, len(strains))
-        cumulative = torch.cumulative_trapezoid(density, dim=1)
-        cumulative = torch.cat([torch.zeros_like(left), cumulative], 1)
+        cumulative = pad(torch.cumulative_trapezoid(density, dim=1), (1, 0))
         aim = level[:, None].clamp_min(2.0**-54) * cumulative[:, -1:]  # above 0: its cell has a weight
         cell = torch.searchsorted(cumulative, aim) - 1
         below, above = (cumulative.gather(1, cell + side) for side in (0, 1))
@@ -364,7 +358,7 @@ def _falling(table: Tensor, place: Tensor, number: int) -> Tensor:
     cell = place.floor()
     share = place - cell
     # turned round, so that the stretches rise; a stretch with nothing to read begins in the zeros
-    padded = torch.nn.functional.pad(table.flip(0), (number + 1, number + 1))
+    padded = pad(table.flip(0), (number + 1, number + 1))
     first = (len(table) + number - 1 - cell).long().clamp(0, len(table) + number + 1)
     rows = padded.unfold(0, number + 1, 1)[first[:, 0]]
     return torch.lerp(rows[:, 1:], rows[:, :-1], share)

@@ -154,7 +154,7 @@ class Lattice:
         if self.reach <= EXACT:
             right, left = self._rates(self.fields(density)[:, None])
             return right[:, 0], left[:, 0]
-        here = self._profile(density)
+        here = _density(density, self.sites)
         slow = [1 - (1 - exp(-each)) * np.roll(here, by) for z, each in enumerate(self._strength, 1) for by in (z, -z)]
         free, there = np.prod(slow, 0), np.roll(here, -1)
         beyond, behind = slow[1], np.roll(slow[0], -1)  # the place that a jump needs empty slows none
@@ -216,7 +216,7 @@ class Lattice:
         Raises:
             ValueError: a density out of range, or one so uneven that no fields are found.
         """
-        wanted = self._profile(density)
+        wanted = _density(density, self.sites)
         fields = self._uniform(wanted)[0]
         stiff, rate, best = 1 / (self._marginals(fields[None] + 1e-30j)[0].imag / 1e-30), 1.0, np.inf
         while best > ROUNDING and rate > 1e-2:
@@ -228,9 +228,6 @@ class Lattice:
             fields = kept + rate * stiff * lacks
         require(best < 1e-9, f"density must vary slowly from place to place, but is missed by {best:.2g}")
         return kept
-
-    def _profile(self, density: Any) -> Array:
-        return shaped("density", torch.from_numpy(_density(density)), (self.sites,)).numpy()
 
     def equilibrium(self, density: Array, words: int, seed: int) -> Words:
         """Independent draws of local equilibrium, exact on the ring: places, shape (words, sites).
@@ -248,11 +245,9 @@ class Lattice:
         """
         rng = np.random.default_rng(seeded(seed).initial_seed())
         states = np.zeros((count("words", words), self.sites), np.uint64)
-        if self.reach > EXACT:
-            reach, table = 0, self._profile(density)[:, None, None]
-        else:
-            reach, table = self.reach, self._table(self.fields(density))
-        _draw(states, _seeds(rng, words), _chances(table), reach)
+        exact = self.reach <= EXACT
+        table = self._table(self.fields(density)) if exact else _density(density, self.sites)[:, None, None]
+        _draw(states, _seeds(rng, words), _chances(table), self.reach if exact else 0)
         return states
 
     def _table(self, fields: Array) -> Array:
@@ -399,11 +394,11 @@ def density(states: Words) -> Tensor:
     return torch.from_numpy(np.bitwise_count(states) / BITS)
 
 
-def _density(values: Any) -> Array:
-    density = tensor("density", values).numpy()
-    low, high = density.min(), density.max()
+def _density(values: Any, *shape: int) -> Array:
+    density = tensor("density", values)
+    low, high = density.numpy().min(), density.numpy().max()
     require(low > 0 and high < 1, f"density must be above 0 and below 1, but spans [{low:.3g}, {high:.3g}]")
-    return density
+    return shaped("density", density, shape or ("...",)).numpy()
 
 
 def _followed(shares: Array, steps: Array, ways: NDArray[np.int64]) -> Array:

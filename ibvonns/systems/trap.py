@@ -130,9 +130,7 @@ class Trap:
         """
         lengths, times = tensor("lengths", lengths), tensor("times", times)
         steps = stable_steps(lengths, times, self.rate)
-        count("realisations", realisations)
-        shape = (len(lengths), len(times), realisations)
-        positions = torch.empty(shape, dtype=lengths.dtype, device=lengths.device)
+        positions = lengths.new_empty(*lengths.shape, count("realisations", realisations))
         # one draw for the whole run: the noise is then turned into positions in place
         positions.normal_(generator=generator)
         positions[:, 0] *= self.equilibrium_deviation
@@ -164,8 +162,7 @@ class Trap:
         torch.Size([21, 301, 2])
         """
         times = paper_times()
-        speeds = torch.tensor(velocities, dtype=torch.float64)
-        lengths = pulled_length(protocol, speeds, times)
+        lengths = pulled_length(protocol, torch.tensor(velocities, dtype=torch.float64), times)
         return self.simulate(lengths, times, realisations, seeded(seed))
 
     # --- moments -----------------------------------------------------------------------------
