@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,12 +27,7 @@ __all__ = ["INTERPRETED", "compiled", "first_only", "on_threads"]
 config: Any = numba_config  # it has no types
 INTERPRETED = bool(config.DISABLE_JIT)  #: Whether Numba compiles nothing (NUMBA_DISABLE_JIT).
 _say = cache(logging.getLogger(__name__).warning)  # once in a process
-
-
-@cache
-def _apart() -> JITCPUCodegen:
-    """A code generator of its own, in which nothing that is compiled meets what is run."""
-    return JITCPUCodegen("ibvonns")
+_apart = cache(lambda: JITCPUCodegen("ibvonns"))  # a code generator in which nothing compiled meets what is run
 
 
 class _Kept(FunctionCache):
@@ -44,8 +39,7 @@ class _Kept(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was kept, or is compiled now."""
-        found = self._stored(sig, target_context)
-        if found is not None:
+        if (found := self._stored(sig, target_context)) is not None:
             return found
         loop, generator = njit(nogil=True, **self.options)(self._py_func), target_context._internal_codegen
         target_context._internal_codegen = _apart()  # nobody else compiles meanwhile: Numba's lock is held
@@ -78,18 +72,12 @@ class _Kept(FunctionCache):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Wait for other processes: Numba reads, changes and writes back an index of what it keeps."""
-        try:
-            from fcntl import LOCK_EX, flock  # not on Windows
+        with ExitStack() as held:
+            with suppress(ImportError, OSError):
+                from fcntl import LOCK_EX, flock  # not on Windows
 
-            lock = os.open(Path(self.cache_path) / ".ibvonns.lock", os.O_CREAT | os.O_RDWR, 0o666)
-        except (ImportError, OSError):
+                flock(held.enter_context(open(Path(self.cache_path) / ".ibvonns.lock", "ab")), LOCK_EX)
             yield
-            return
-        try:
-            flock(lock, LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
 
 
 class _Lost(NullCache):
@@ -103,10 +91,9 @@ class _Lost(NullCache):
         _say("compiled loops are kept for this process alone: no folder can be written; set NUMBA_CACHE_DIR to choose")
         before = config.CACHE_DIR
         try:
-            with TemporaryDirectory() as config.CACHE_DIR:
+            with suppress(OSError, RuntimeError), TemporaryDirectory() as config.CACHE_DIR:
                 return _Kept(*self.parts).load_overload(sig, target_context)
-        except (OSError, RuntimeError):  # not even a temporary one
-            return None
+            return None  # not even a temporary one
         finally:
             config.CACHE_DIR = before
 
@@ -173,8 +160,6 @@ def first_only() -> None:
     Raises:
         RuntimeError: the graph of the way back is asked for (`create_graph`).
     """
+    refused = "create_graph must be False where a loop is compiled, which has first derivatives alone"
     if torch.is_grad_enabled():
-        raise RuntimeError(
-            "create_graph must be False where a loop is compiled, which has first derivatives alone; "
-            "`log_density` and the backend 'reference' have others"
-        )
+        raise RuntimeError(f"{refused}; `log_density` and the backend 'reference' have others")

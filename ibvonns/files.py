@@ -58,17 +58,15 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
 
 def _fill(draft: Path, content: bytes) -> None:
     """Write a new file, named when it is whole, so that no kill leaves a part of one."""
-    nameless, flags = getattr(os, "O_TMPFILE", 0), os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    try:
-        handle = os.open(draft.parent, nameless | flags, 0o666) if nameless and Path("/proc/self/fd").exists() else -1
-    except OSError:  # the file system knows none
-        handle = -1
-    named = handle < 0
-    with open(os.open(draft, os.O_CREAT | os.O_EXCL | flags, 0o666) if named else handle, "wb") as file:
+    nameless, handle = getattr(os, "O_TMPFILE", 0), -1
+    if nameless and Path("/proc/self/fd").exists():
+        with suppress(OSError):  # the file system knows none
+            handle = os.open(draft.parent, nameless | os.O_WRONLY, 0o666)
+    with open(draft if handle < 0 else handle, "xb" if handle < 0 else "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        if not named:  # a folder is named so that links are followed; the path is absolute all the same
+        if handle >= 0:  # a folder is named so that links are followed; the path is absolute all the same
             os.link(f"/proc/self/fd/{file.fileno()}", draft, src_dir_fd=file.fileno(), follow_symlinks=True)
 
 

@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ibvonns.law import Law
 from ibvonns.layouts import forces
 from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
-
-if TYPE_CHECKING:
-    from ibvonns.law import Law
 
 __all__ = ["Estimate", "Moves", "covariation", "drift", "richardson", "shapes"]
 
@@ -106,7 +103,7 @@ class Moves:
         beside = (operator.abs() > 1e-6 * operator.abs().amax((1, 2), keepdim=True)).triu()
         return operator.new_tensor([1.0, 4.0, 1.0]) / 6, beside, beside.sum() / beside.numel()
 
-    def expected(self, law: "Law") -> tuple[Tensor, Tensor]:
+    def expected(self, law: Law) -> tuple[Tensor, Tensor]:
         """Drift and K of a law at these states.
 
         The drift by Simpson's rule over its lapse.
@@ -125,7 +122,7 @@ class Moves:
         operator = torch.einsum("rcsd,isd,jsd->rcij", law.operator(first, first), slope, slope) / sites
         return torch.einsum("n,rcnv->rcv", self._weights[0], rates), operator
 
-    def missed(self, law: "Law") -> dict[str, Tensor]:
+    def missed(self, law: Law) -> dict[str, Tensor]:
         """Mean square error of a law in units of the data's own errors, "drift" and "fluctuation": (replicas,)."""
         (drift, whitening, operator, error), (_, beside, share) = self._known, self._weights
         found, scatter = self.expected(law)

@@ -199,8 +199,7 @@ def _seen(
     cloud = Samples(positions[..., :points, :].clone()) if several else Ensemble(times, positions[..., 0]).density(grid)
     pieces = positions.tensor_split(BLOCKS, -2) if part.count % BLOCKS == 0 else ()
     blocks = {"mean": torch.stack([piece.mean(-2) for piece in pieces])} if pieces else {}
-    known = records.get(velocity)
-    return Observations(times, field, cloud, mean, variance, part.count, force, known, spacing, blocks)
+    return Observations(times, field, cloud, mean, variance, part.count, force, records.get(velocity), spacing, blocks)
 
 
 def joined(parts: Iterable[Observations]) -> Observations:

@@ -91,8 +91,7 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
     ValueError: protocol must be one of 'oscillating', but is 'zigzag'
     """
     names = sorted(allowed)
-    listing = ", ".join(repr(entry) for entry in names)
-    require(value in names, f"{name} must be one of {listing}, but is {value!r}")
+    require(value in names, f"{name} must be one of {', '.join(map(repr, names))}, but is {value!r}")
     return value
 
 

@@ -99,8 +99,7 @@ class Chain:
         """
         strain = tensor("strain", strain)
         first, second = (0.5 * self.natural_length * value for value in self.stiffness)
-        shifted = strain - self.well_strain
-        return torch.where(strain <= self.barrier_strain, first * strain**2, second * shifted**2)
+        return torch.where(strain <= self.barrier_strain, first * strain**2, second * (strain - self.well_strain) ** 2)
 
     def spring_force(self, strain: Tensor) -> Tensor:
         """Tension of a spring, V'(eps) / L0, a force.
@@ -115,8 +114,7 @@ class Chain:
 
     def _tension(self, strain: Tensor) -> Tensor:
         first, second = self.stiffness
-        shifted = strain - self.well_strain
-        return torch.where(strain <= self.barrier_strain, first * strain, second * shifted)
+        return torch.where(strain <= self.barrier_strain, first * strain, second * (strain - self.well_strain))
 
     # --- equilibrium -------------------------------------------------------------------------
 

@@ -256,9 +256,8 @@ class Lattice:
         At one of the first places f are those before it, and s is 0.
         """
         (codes, ways), reach, strength = self._codes, self.reach, self._strength
-        first = codes  # whether there is a particle at each of the first places
-        # how the last places, s, feel the first ones: place i and that at the distance z behind it
-        ends = np.exp(sum(np.outer(codes[:, z - i - 1], first[:, i]) * strength[z - 1]
+        # how the last places, s, feel the first ones, f: place i and that at the distance z behind it
+        ends = np.exp(sum(np.outer(codes[:, z - i - 1], codes[:, i]) * strength[z - 1]
                           for i in range(reach) for z in range(i + 1, reach + 1)))  # fmt: skip
         chances = np.zeros((len(fields), len(codes), len(codes)))
         for x in reversed(range(reach, len(fields))):
@@ -266,9 +265,9 @@ class Lattice:
             total = filled + ends[ways[:, 0]]
             chances[x] = (filled / total).T
             ends = total / total.max()
-        begun = (first[:, ::-1] @ 2 ** np.arange(reach)).astype(int)  # f as s, where the last place comes first
-        inner = sum(first[:, i] * first[:, i - z] * strength[z - 1] for i in range(reach) for z in range(1, i + 1))
-        shares = ends[begun, np.arange(len(codes))] * np.exp(first @ fields[:reach] + inner)
+        begun = (codes[:, ::-1] @ 2 ** np.arange(reach)).astype(int)  # f as s, where the last place comes first
+        inner = sum(codes[:, i] * codes[:, i - z] * strength[z - 1] for i in range(reach) for z in range(1, i + 1))
+        shares = ends[begun, np.arange(len(codes))] * np.exp(codes @ fields[:reach] + inner)
         for x in reversed(range(reach)):
             shares = shares.reshape(2, -1)
             chances[x, : 2**x, 0] = shares[1] / shares.sum(0)

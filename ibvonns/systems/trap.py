@@ -57,9 +57,8 @@ def stable_steps(lengths: Tensor, times: Tensor, rate: float) -> Tensor:
 
 def _matching(lengths: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     lengths, means = tensor("lengths", lengths), tensor("means", means)
-    one, other = tuple(lengths.shape), tuple(means.shape)
-    fits = all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False))
-    require(fits, f"means must match the shape of lengths, {one}, but has shape {other}")
+    fits = all(a == b or 1 in (a, b) for a, b in zip(lengths.shape[::-1], means.shape[::-1], strict=False))
+    require(fits, f"means must match the shape of lengths, {tuple(lengths.shape)}, but has shape {tuple(means.shape)}")
     return lengths, means
 
 
