@@ -93,8 +93,7 @@ class Moves:
         scale, axes = scale[:, 1:], axes[..., 1:]
         operator = torch.stack([each.value for each in self.operator])
         error = torch.hypot(torch.stack([each.error for each in self.operator]), KNOWN * operator)
-        drift = torch.stack([each.value for each in self.drift])
-        return drift, axes / scale.sqrt()[:, None], operator, error
+        return torch.stack([each.value for each in self.drift]), axes / scale.sqrt()[:, None], operator, error
 
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,8 +197,7 @@ def covariation(moves: Tensor, lapse: float, temperature: float, start: Tensor |
         begun = shaped("start", tensor("start", start).double(), moves.shape)
         begun = begun - begun.mean((0, 1))
         away = away - begun @ torch.linalg.lstsq(begun.flatten(0, 1), away.flatten(0, 1)).solution
-    number = moves.shape[0] * moves.shape[1]
-    scale = 2 * positive("temperature", temperature) * positive("lapse", lapse) * (1 - 1 / number)
+    scale = 2 * positive("temperature", temperature) * positive("lapse", lapse) * (1 - 1 / moves[..., 0].numel())
     return Estimate(away.mT @ away / moves.shape[1] / scale)
 
 
