@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from ibvonns.protocols import pulled_length
-from ibvonns.show.plots import COLOURS, use_style
 from ibvonns.systems.trap import Trap, paper_times
+from ibvonns_book.plots import COLOURS, use_style
 
 TARGET = Path(__file__).resolve().parent / "_static"
 FRAMES = 50  # over the three units of time of the protocol

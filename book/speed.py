@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from ibvonns.show.plots import use_style
+from ibvonns_book.plots import use_style
 
 HERE = Path(__file__).resolve().parent
 

@@ -1,1 +1,1 @@
-"""What single chapters of the book ask for beside the method and the paper's experiments."""
+"""What chapters of the book ask for beside the method and the paper's experiments."""

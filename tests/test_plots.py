@@ -15,7 +15,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from ibvonns.show import plots
+from ibvonns_book import plots
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""What is shown: figures, and panels and sliders that run in a page or in Jupyter (the extra `plots`)."""
+"""What is shown: panels and sliders that run in a page or in Jupyter (the extra `plots`)."""

@@ -6,7 +6,6 @@ way the module runs alone: it asks neither Python nor another host for anything.
 """
 
 from pathlib import Path
-from typing import Any
 
 import anywidget
 import traitlets
@@ -16,8 +15,18 @@ __all__ = ["Frames", "Gas", "Panel"]
 LIVE = Path(__file__).parent / "live"
 
 
-class Frames(anywidget.AnyWidget):
-    """A slider over finished pictures (`plots.slider_figure` makes one).
+class _Widget(anywidget.AnyWidget):
+    """A module of JavaScript with its content, shown in one line: the same on every run, for nbval compares it."""
+
+    _css = LIVE / "live.css"
+    content = traitlets.Dict().tag(sync=True)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.content['description']}>"
+
+
+class Frames(_Widget):
+    """A slider over finished pictures (`ibvonns_book.plots.slider_figure` makes one).
 
     `content`: "sources", one data URI a frame; "labels", one a frame, shown beside the slider;
     "description", of all of them; "width", in pixels of the page.
@@ -27,14 +36,9 @@ class Frames(anywidget.AnyWidget):
     """
 
     _esm = LIVE / "frames.js"
-    _css = LIVE / "live.css"
-    content = traitlets.Dict().tag(sync=True)
-
-    def __repr__(self) -> str:
-        return described(self.content, "Frames")  # no address: nbval compares it
 
 
-class Panel(anywidget.AnyWidget):
+class Panel(_Widget):
     """A learned law beside simulated particles (`panels.panel` makes one).
 
     `content`: "kind", "trap" or "chain"; "description"; "law", as `Model.exported` gives it, without
@@ -45,14 +49,9 @@ class Panel(anywidget.AnyWidget):
     """
 
     _esm = LIVE / "panel.js"
-    _css = LIVE / "live.css"
-    content = traitlets.Dict().tag(sync=True)
-
-    def __repr__(self) -> str:
-        return described(self.content, "Panel")
 
 
-class Gas(anywidget.AnyWidget):
+class Gas(_Widget):
     """Lattice gases that hop, beside the equation of their density (`panels.gas` makes one).
 
     `content`: as `panels.gas_content` gives it.
@@ -62,13 +61,3 @@ class Gas(anywidget.AnyWidget):
     """
 
     _esm = LIVE / "gas.js"
-    _css = LIVE / "live.css"
-    content = traitlets.Dict().tag(sync=True)
-
-    def __repr__(self) -> str:
-        return described(self.content, "Gas")
-
-
-def described(content: dict[str, Any], kind: str) -> str:
-    """A widget in one line, the same on every run."""
-    return f"<{kind}: {content['description']}>"

@@ -5,8 +5,7 @@ the Axes that it is given and returns them. Titles, axis labels with units and l
 the caller, who knows them. Colours are Okabe and Ito's, which colour-blind readers can tell
 apart; line styles and markers repeat what the colours say, so that every plot reads in grey.
 
-Needs matplotlib, which brings Pillow, and anywidget: the extra `plots`. Nothing outside of
-`ibvonns.show` imports this module.
+Needs matplotlib, which brings Pillow, and anywidget: the extra `plots`.
 """
 
 import base64
