@@ -21,6 +21,7 @@ from ibvonns.model import load
 from ibvonns.paper import cli, scoreboard
 from ibvonns.paper.results import load_metrics, reproduce
 from ibvonns.paper.scoreboard import VERDICTS, WAYS, counted, verdict, worsened
+from ibvonns_book.tables import markdown
 
 PAPER = Path(ibvonns.__file__).parents[2] / "shared" / "paper" / "published.csv"
 ROW = {
@@ -176,7 +177,7 @@ def test_table_shows_every_row_once(folder: Path) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(scoreboard.table(rows))
     drawn = console.export_text()
-    lines = scoreboard.markdown(rows).splitlines()
+    lines = markdown(rows).splitlines()
     assert len(lines) == len(rows) + 2
     assert len({line.count("|") for line in lines}) == 1
     for name, line in zip(identifiers("trap"), lines[2:], strict=True):
@@ -253,7 +254,7 @@ def test_flows_likelihoods_are_set_in_the_mixtures_units() -> None:
 def test_a_seed_that_ran_away_is_shown(folder: Path) -> None:
     rows = scoreboard.score("trap", out=folder)
     rows[0] |= {"max": float("inf")}
-    assert "inf" in scoreboard.markdown(rows) and scoreboard.summary([1.0, float("inf"), 2.0])["median"] == 2.0
+    assert "inf" in markdown(rows) and scoreboard.summary([1.0, float("inf"), 2.0])["median"] == 2.0
 
 
 @pytest.mark.parametrize("columns", ["20", "40", "200"])

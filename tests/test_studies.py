@@ -18,6 +18,7 @@ from ibvonns.paper.results import load_metrics, plain, reproduce, result, run_ke
 from ibvonns.paper.studies import BLOCKS, GRID_SEED, STUDIES, Study, errors, study_of
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
+from ibvonns_book import flows
 
 NUMBERS = ("errors", "gauge_free", "floor", "limit", "draws", "seeds")
 NAMES = ("trap", "chain-gmm", "chain-cnf")
@@ -246,13 +247,12 @@ def test_infinity_is_kept_as_what_json_knows(tmp_path: Path) -> None:
 
 
 def test_likelihoods_of_flows_are_kept(quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        results, "DENSITY", replace(results.DENSITY, phases=(replace(results.DENSITY.phases[0], steps=3),))
-    )
-    flows = results.flow_likelihoods(sigmoids=(1, 2))
-    monkeypatch.setattr(results, "train", None)
-    assert results.flow_likelihoods(sigmoids=(1, 2)) == flows and flows.keys() == {1, 2}
-    assert all(values["train"] == sorted(values["train"]) and len(values["test"]) == 3 for values in flows.values())
+    short = replace(flows.DENSITY, phases=(replace(flows.DENSITY.phases[0], steps=3),))
+    monkeypatch.setattr(flows, "DENSITY", short)
+    found = flows.flow_likelihoods(sigmoids=(1, 2))
+    monkeypatch.setattr(flows, "train", None)
+    assert flows.flow_likelihoods(sigmoids=(1, 2)) == found and found.keys() == {1, 2}
+    assert all(values["train"] == sorted(values["train"]) and len(values["test"]) == 3 for values in found.values())
 
 
 def test_an_unknown_study_is_named() -> None:

@@ -21,8 +21,8 @@ from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice, require
 
 __all__ = [
-    "VERDICTS", "WAYS", "board", "comma_separated", "counted", "judged", "markdown", "piped", "published", "ranged",
-    "rounded", "score", "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened"
+    "VERDICTS", "WAYS", "board", "by_encoder", "comma_separated", "counted", "piped", "published", "ranged", "rounded",
+    "score", "score_errors", "scored_rows", "stored", "summary", "table", "verdict", "worsened",
 ]  # fmt: skip
 
 #: The verdicts, the best first, and what stands outside of that order.
@@ -164,19 +164,14 @@ def verdict(row: Mapping[str, Any]) -> str:
     """
     ours, goal = row["median"], row["comparable"]
     if row["unit"] == "nats":
-        if row["limit"] is not None and abs(ours - row["limit"]) <= NATS:
-            return VERDICTS[0]
-        if ours < goal - NATS:
-            return VERDICTS[1]
-        return VERDICTS[2] if ours <= goal + NATS else VERDICTS[3]
-    if _by_encoder(row):
+        at_floor = row["limit"] is not None and abs(ours - row["limit"]) <= NATS
+        below, above = goal - NATS, goal + NATS
+    elif by_encoder(row):
         return VERDICTS[4]
-    if row["model"]["median"] <= row["floor"]:
-        return VERDICTS[0]
-    if ours < (1 - CLOSE / 2) * goal:
-        return VERDICTS[1]
-    known = max(goal, row["authors_code"] or 0.0)
-    return VERDICTS[2] if ours <= (1 + CLOSE) * known else VERDICTS[3]
+    else:
+        at_floor = row["model"]["median"] <= row["floor"]
+        below, above = (1 - CLOSE / 2) * goal, (1 + CLOSE) * max(goal, row["authors_code"] or 0.0)
+    return VERDICTS[[at_floor, ours < below, ours <= above, True].index(True)]
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -276,14 +271,11 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> comma_separated([{"id": "one", "model": {"min": 1, "max": 2}}])
     'id,model_min,model_max\\none,1,2\\n'
     """
-    flat = [
-        {
-            f"{key}_{part}" if isinstance(value, Mapping) else key: inner
-            for key, value in row.items()
-            for part, inner in (value.items() if isinstance(value, Mapping) else [("", value)])
-        }
-        for row in rows
-    ]
+    flat: list[dict[str, Any]] = [{} for _ in rows]
+    for row, line in zip(rows, flat, strict=True):
+        for key, value in row.items():
+            nested = isinstance(value, Mapping)
+            line |= {f"{key}_{part}": inner for part, inner in value.items()} if nested else {key: value}
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -304,13 +296,6 @@ def rounded(value: float | None, unit: str) -> str:
     if value is None or unit == "nats":
         return "" if value is None else f"{value:.3f}"
     return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:#.2g}"
-
-
-def _sign(row: Mapping[str, Any]) -> str:
-    """Whether trained numbers vary with the processor: no sign, ≈ by training, ∼ extrapolated."""
-    if row["split"] in ("sinusoidal", "smoothed-linear"):
-        return "∼"
-    return "" if row["id"].startswith("trap-nll") else "≈"
 
 
 def ranged(found: Mapping[str, Any], unit: str, sign: str = "") -> str:
@@ -340,54 +325,13 @@ def piped(heads: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> s
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
 
 
-def _by_encoder(row: Mapping[str, Any]) -> bool:
-    """Whether the floor is one that a trained encoder sees."""
+def by_encoder(row: Mapping[str, Any]) -> bool:
+    """Whether the floor of a row is one that a trained encoder sees.
+
+    Args:
+        row: with "id" and "quantity".
+    """
     return not row["id"].startswith("trap") and row["quantity"] == "alpha"
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Scored rows as a Markdown table, for a chapter.
-
-    The sign ≈ marks numbers that vary with the processor by the scatter of training, ∼ those of
-    protocols of another kind, which are extrapolated and scatter most.
-
-    Args:
-        rows: as `score` or `board` give them.
-
-    >>> print(markdown([]).splitlines()[0])
-    | row | published | ours [min, max] | in deviations | noise floor | limit |
-    """
-    heads = ("row", "published", "ours [min, max]", "in deviations", "noise floor", "limit")
-    lines = []
-    for row in rows:
-        unit, sign = row["unit"], _sign(row)
-        free = sign + rounded(row["gauge_free"]["median"], unit) if "gauge_free" in row else ""
-        floor = sign * _by_encoder(row) + rounded(row["floor"], unit)
-        goal = f"{row['published']:g} {unit}"
-        lines.append((row["id"], goal, ranged(row, unit, sign), free, floor, rounded(row["limit"], unit)))
-    return piped(heads, lines, 0)
-
-
-def judged(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `board` as a Markdown table, for chapter 7; the signs are those of `markdown`.
-
-    A verdict with a sign may be the next one of the list on another processor.
-
-    Args:
-        rows: as `board` gives them.
-
-    >>> print(judged([]).splitlines()[0])
-    | row | published | their notebook | ours [min, max] | floor | limit | verdict |
-    """
-    heads = ("row", "published", "their notebook", "ours [min, max]", "floor", "limit", "verdict")
-    lines = []
-    for row in rows:
-        unit, sign, seen = row["unit"], _sign(row), "≈" * _by_encoder(row)
-        floor = " ± ".join(seen + rounded(row[name], unit) for name in ("floor", "floor_error") if unit == "%")
-        known = "" if row["authors_code"] is None else f"{row['authors_code']:g}"
-        goal, limit = f"{row['comparable']:#.3g} {unit}", rounded(row["limit"], unit)
-        lines.append((row["id"], goal, known, ranged(row, unit, sign), floor, limit, sign + row["verdict"]))
-    return piped(heads, lines, 1)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
