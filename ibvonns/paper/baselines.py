@@ -93,8 +93,7 @@ class NeuralLaw(Scales):
             if force is not None:
                 pull = (force / self.force).expand(z.shape[:2])
             elif velocity is not None:
-                wanted = (velocity / self.rate).expand(z.shape[:2])
-                pull = (wanted - offset[..., 0]) / slope[..., 0]
+                pull = ((velocity / self.rate).expand(z.shape[:2]) - offset[..., 0]) / slope[..., 0]
                 answer = (self.force * pull)[..., None]
             else:
                 raise ValueError("force and velocity must not both be None at a driven end")
@@ -102,13 +101,10 @@ class NeuralLaw(Scales):
             rates = torch.cat([rates, last[:, :, None]], 2)
         elif layout.ends:
             answer = self.force * self.end(state[:, :, 0])
-        bonds = layout.directions
-        v, inner = self.rate * rates[..., :bonds], self.clock * rates[..., bonds:]
+        v, inner = rates.tensor_split([layout.directions], -1)
         velocity = None if velocity is None else velocity.expand(z.shape[:2])
-        change, own = self.changed(v, inner, velocity)
-        if answer is None:
-            answer = own if layout.driven else own[..., :0]
-        return change, answer
+        change, own = self.changed(self.rate * v, self.clock * inner, velocity)
+        return change, (own if layout.driven else own[..., :0]) if answer is None else answer
 
 
 LAWS["rates"] = NeuralLaw

@@ -125,9 +125,8 @@ def _claims() -> list[dict[str, Any]]:
 
     def row(claim: str, gas: str, quantity: str, ours: list[float], what: str, beside: float, share: float) -> None:
         found = summary(ours)
-        names = ("claim", "gas", "quantity", "ours", "what", "beside", "share", "verdict")
-        verdict = VERDICTS[found["median"] > share * beside]
-        rows.append(dict(zip(names, (claim, gas, quantity, found, what, beside, share, verdict), strict=True)))
+        told = {"claim": claim, "gas": gas, "quantity": quantity, "ours": found, "what": what, "beside": beside}
+        rows.append({**told, "share": share, "verdict": VERDICTS[found["median"] > share * beside]})
 
     models = {name: trained(name) for name in GASES}
     far = errors(GASES["long"], models["long"])

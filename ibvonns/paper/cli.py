@@ -77,11 +77,10 @@ def _told() -> Iterator[None]:
 
 def _show(text: Table | Markdown | str) -> None:
     """Print; a narrower terminal than a table needs breaks its lines, but no number is cut."""
-    with _told():  # the disk behind the output may be full
-        if isinstance(text, str):
-            print(text, flush=True)
-        else:
-            Console(width=max(Console().width, TABLE)).print(text)
+    if isinstance(text, str):
+        print(text, flush=True)  # now, for the disk behind the output may be full
+    else:
+        Console(width=max(Console().width, TABLE)).print(text)
 
 
 def _version(wanted: bool) -> None:
@@ -105,6 +104,7 @@ def main(
 
 
 @app.command()
+@_told()
 def reproduce(
     study: Name,
     seeds: Seeds = None,
@@ -115,12 +115,10 @@ def reproduce(
 
     A run that was interrupted goes on from its last checkpoint in the same folder.
     """
-    with _told():
-        choice("study", study, [*STUDIES, *gases.STUDY])
+    choice("study", study, [*STUDIES, *gases.STUDY])
     if study in gases.STUDY:
         return _learn_gases(study, seeds, out, data_seed)
-    with _told():
-        metrics = run_study(study, seeds, out, data_seed)
+    metrics = run_study(study, seeds, out, data_seed)
     folder = out or study_folder(study, len(metrics["seeds"]), data_seed)
     _show(boards.table(boards.scored_rows(metrics)))
     print(f"trained {len(metrics['seeds'])} seeds in {metrics['training_seconds']} s")
@@ -130,12 +128,11 @@ def reproduce(
 def _learn_gases(study: str, seeds: int | None, out: Path | None, data_seed: int) -> None:
     """Train the gases of a study and print the errors of their laws."""
     for name in gases.STUDY[study]:
-        with _told():
-            model = gases.trained(name, data_seed, seeds or gases.SEEDS)
-            found = claims.errors(gases.GASES[name], model)
-            if out is not None:
-                model.save(out / f"{name}.safetensors")
-                save_json(out / f"{name}.json", found)
+        model = gases.trained(name, data_seed, seeds or gases.SEEDS)
+        found = claims.errors(gases.GASES[name], model)
+        if out is not None:
+            model.save(out / f"{name}.safetensors")
+            save_json(out / f"{name}.json", found)
         for quantity, values in found.items():
             middle, low, high = (f"{each:.2g}" for each in boards.summary(values).values())
             over = f" over {len(values)} seeds" if len(values) > 1 else ""
@@ -143,6 +140,7 @@ def _learn_gases(study: str, seeds: int | None, out: Path | None, data_seed: int
 
 
 @app.command()
+@_told()
 def scoreboard(
     study: Annotated[str | None, typer.Option(help="One study; all that can be trained if not given.")] = None,
     seeds: Seeds = None,
@@ -164,15 +162,13 @@ def scoreboard(
         if check or as_csv or seeds is not None or out is not None:
             raise typer.BadParameter(f"--study {study} knows --json alone: leave --check, --csv, --seeds and --out out")
         made, told = tables[study]
-        with _told():
-            found = made()
+        found = made()
         return _show(json.dumps(plain(found), indent=1, allow_nan=False) if as_json else Markdown(told(found)))
-    with _told():
-        wanted = list(STUDIES) if study is None else [choice("study", study, STUDIES)]
-        if out is not None:
-            wanted = [load_metrics(out / "metrics.json")["study"]]
-        own = seeds is None and out is None
-        rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
+    wanted = list(STUDIES) if study is None else [choice("study", study, STUDIES)]
+    if out is not None:
+        wanted = [load_metrics(out / "metrics.json")["study"]]
+    own = seeds is None and out is None
+    rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
     if check:
         worse = boards.worsened(rows, boards.stored())
         print("\n".join(worse) or f"none of {len(rows)} rows is worse than the stored one")
@@ -186,14 +182,14 @@ def scoreboard(
 
 
 @app.command()
+@_told()
 def export(
     study: Name,
     out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
     replica: Annotated[int, typer.Option(min=0, help="Which of the trained seeds.")] = 0,
 ) -> None:
     """Write a trained model as JSON, whole digits, for a page or another language."""
-    with _told():
-        save_json(out, result(study)[0].exported(replica))
+    save_json(out, result(study)[0].exported(replica))
     print(f"wrote {out}")
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.cache import cached
+from ibvonns.ensemble import Density
 from ibvonns.model import Model
 from ibvonns.observations import Observations, joined
 from ibvonns.paper.limits import Restarted, comparable, exact_limits, restart_floors
@@ -68,17 +69,13 @@ def _runs(study: Study, split: str, number: int) -> Iterator[tuple[str | None, O
     With v_n given, a second run is as good a part of the truth as the first. With F_ex given, the
     F_ex of the first drives it, so that it is no part of the truth: a few of these must do.
     """
-    grid = study.grid(split)
-    if study.exact is not None:
-        for index in range(number):
-            yield None, study.observed(split, FIRST + index, grid=grid)
-        return
-    for index in range((number + 1) // 2):
+    grid, paired = study.grid(split), study.exact is None
+    for index in range((number + 1) // 2 if paired else number):
         seen = study.observed(split, FIRST + index, grid=grid)
         force = cast(Tensor, seen.force)[..., 0]
         yield None, seen
         del seen  # clouds are large
-        for noise, given, pull in ((1, "velocity", None), (2, "force", force)):
+        for noise, given, pull in ((1, "velocity", None), (2, "force", force)) if paired else ():
             if index < FORCED if given == "force" else 2 * index + 1 < number:
                 again = study.with_system(Restarted(cast(Chain, study.system), noise, pull))
                 yield given, again.observed(split, FIRST + index, grid=grid)
@@ -96,27 +93,25 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
     for split in study.splits:
         total: Any = None
         start: dict[str, dict[str, Tensor]] = {}
-        floors = defaultdict[tuple[str, str, str], list[list[float]]](list)
+        floors = defaultdict[tuple[str, str], list[list[float]]](list)
         parts: list[Observations] = light.setdefault(split, [])
         for given, seen in _runs(study, split, number):
             now = {} if study.exact else {name: comparable(seen, model) for name, model in models.items()}
             start = now if given is None else start
             for name in now if given else ():
                 for quantity, values in restart_floors(start[name], now[name]).items():
-                    floors[name, quantity, given or ""].append(values)
+                    if studies[name].asked(quantity, given):
+                        floors[name, studies[name].row(quantity, split, given)].append(values)
             if given != "force":
                 parts.append(replace(seen.coarser(study.points), blocks={}))
-                cloud: Any = seen.cloud
-                total = total or cloud
-                total.weights.lerp_(cloud.weights, 1 / len(parts))  # in place: clouds are large
-                del cloud
+                total = total or seen.cloud
+                total.weights.lerp_(cast(Density, seen.cloud).weights, 1 / len(parts))  # in place: clouds are large
             del seen
         whole = replace(joined(parts), cloud=total)
         for name, own in studies.items():
             found[name][0].update(errors(own, models[name], {split: whole})[0])
-        for (name, quantity, given), each in floors.items():
-            if studies[name].asked(quantity, given):
-                found[name][1][studies[name].row(quantity, split, given)] = floor_of(each)
+        for (name, row), each in floors.items():
+            found[name][1][row] = floor_of(each)
     if study.exact is not None:
         each_split = (dict(zip(light, one, strict=True)) for one in zip(*light.values(), strict=True))
         known = [exact_limits(study.exact, one, study.prefix)["floor"] for one in each_split]

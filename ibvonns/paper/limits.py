@@ -75,15 +75,14 @@ def exact_limits(system: Trap, data: Mapping[str, Observations], prefix: str = "
         # the equation is linear: an initial deviation decays and the rest is unchanged
         decay = torch.cumprod(torch.cat([times.new_ones(1), 1 - system.rate * times.diff()]), 0)
         started = mean + (sampled[:, :1] - mean[:, :1]) * decay
-        floor[f"{prefix}-force-{split}"] = relative_error(system.external_force(lengths, started), force)
-        pair = ((each - training.mean()) / training.std(unbiased=False) for each in (started, sampled))
-        floor[f"{prefix}-alpha-{split}"] = relative_error(*pair)
-        spread = seen.variance[:, :, 0, 0]
-        floor[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, sampled, spread).mean())
-        limit[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, mean, deviation**2).mean())
+        alphas = ((each - training.mean()) / training.std(unbiased=False) for each in (started, sampled))
+        nll = gaussian_nll(mean, deviation, sampled, seen.variance[:, :, 0, 0])
+        found = {"force": relative_error(system.external_force(lengths, started), force)}
+        found |= {"alpha": relative_error(*alphas), "nll": float(nll.mean())}
         exact, ours = (exact_potentials(system, lengths, each) for each in (mean, sampled))
-        for quantity, truth in exact.items():
-            floor[f"{prefix}-{quantity}-{split}"] = relative_error(ours[quantity], truth)
+        found |= {quantity: relative_error(ours[quantity], truth) for quantity, truth in exact.items()}
+        floor |= {f"{prefix}-{quantity}-{split}": value for quantity, value in found.items()}
+        limit[f"{prefix}-nll-{split}"] = float(gaussian_nll(mean, deviation, mean, deviation**2).mean())
     return {"floor": floor, "limit": limit}
 
 

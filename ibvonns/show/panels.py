@@ -235,9 +235,8 @@ def gas_content(
     >>> gas_content([Lattice(8)], {"uniform": np.full(8, 0.5)}, words=1)["gases"]
     [{'label': 'attracting, a = 0.25', 'slowed': 0.25, 'frequency': 1.0}]
     """
-    require(
-        len(gases) and len(profiles), f"gases and profiles must not be empty, but number {len(gases)}, {len(profiles)}"
-    )
+    numbers = len(gases), len(profiles)
+    require(all(numbers), "gases and profiles must not be empty, but number {}, {}".format(*numbers))
     told = []
     for each in gases:
         require(each.reach == 1, f"gases must couple nearest neighbours alone, but one has a reach of {each.reach}")
