@@ -153,13 +153,14 @@ def scoreboard(
 
     With the book's own seeds each row has a verdict, and a noise floor with its scatter.
     """
-    if check and (seeds is not None or out is not None):
+    own = seeds is None and out is None
+    if check and not own:
         raise typer.BadParameter("--check is for the book's own seeds: leave --seeds and --out out")
     tables: dict[str, tuple[Callable[[], Any], Callable[[Any], str]]] = {
         "lattice": (claims.claims, claims.told), "beyond": (beyond.scores, beyond.told),
     }  # fmt: skip
     if study in tables:
-        if check or as_csv or seeds is not None or out is not None:
+        if check or as_csv or not own:
             raise typer.BadParameter(f"--study {study} knows --json alone: leave --check, --csv, --seeds and --out out")
         made, told = tables[study]
         found = made()
@@ -167,7 +168,6 @@ def scoreboard(
     wanted = list(STUDIES) if study is None else [choice("study", study, STUDIES)]
     if out is not None:
         wanted = [load_metrics(out / "metrics.json")["study"]]
-    own = seeds is None and out is None
     rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
     if check:
         worse = boards.worsened(rows, boards.stored())

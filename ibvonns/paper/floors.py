@@ -63,8 +63,8 @@ def floor_of(errors: Sequence[Sequence[float]]) -> Floor:
     return Floor(float(values[:, middle].mean()), float(values[:, middle].std()))
 
 
-def _runs(study: Study, split: str, number: int) -> Iterator[tuple[str | None, Observations]]:
-    """Ensembles of a truth, each with what was given if it starts where the last new one did.
+def _runs(study: Study, split: str, number: int) -> Iterator[tuple[str, Observations]]:
+    """Ensembles of a truth, each with what was given if it starts where the last new one did, else "".
 
     With v_n given, a second run is as good a part of the truth as the first. With F_ex given, the
     F_ex of the first drives it, so that it is no part of the truth: a few of these must do.
@@ -73,7 +73,7 @@ def _runs(study: Study, split: str, number: int) -> Iterator[tuple[str | None, O
     for index in range((number + 1) // 2 if paired else number):
         seen = study.observed(split, FIRST + index, grid=grid)
         force = cast(Tensor, seen.force)[..., 0]
-        yield None, seen
+        yield "", seen
         del seen  # clouds are large
         for noise, given, pull in ((1, "velocity", None), (2, "force", force)) if paired else ():
             if index < FORCED if given == "force" else 2 * index + 1 < number:
@@ -97,7 +97,7 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
         parts: list[Observations] = light.setdefault(split, [])
         for given, seen in _runs(study, split, number):
             now = {} if study.exact else {name: comparable(seen, model) for name, model in models.items()}
-            start = now if given is None else start
+            start = start if given else now
             for name in now if given else ():
                 for quantity, values in restart_floors(start[name], now[name]).items():
                     if studies[name].asked(quantity, given):

@@ -41,7 +41,6 @@ __all__ = [
     "spacing_entropy",
 ]
 
-EULER = 0.5772156649015329
 INDEPENDENT = 10_000  # added to the data's seed for ensembles that no training has seen
 
 
@@ -212,7 +211,7 @@ def spacing_entropy(samples: Tensor) -> Tensor:
     spacings = samples.sort(-1).values.diff(dim=-1).double()
     distinct = bool((spacings > 0).all())
     require(distinct, "samples must all differ, for a density has no two equal draws, but two are equal")
-    return ((number + 1) * spacings).log().mean(-1) + EULER
+    return ((number + 1) * spacings).log().mean(-1) + numpy.euler_gamma
 
 
 @dataclass(frozen=True)
