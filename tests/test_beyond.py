@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from ibvonns.paper import beyond, cli
-from ibvonns.paper.beyond import DESIGNS, HIGH, LAWS, LOW, UNSEEN
+from ibvonns.paper.beyond import DESIGNS, HIGH, LAWS, LOW, NEW, UNSEEN, Trial
 from ibvonns.protocols import Protocol, lengths
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.systems.trap import paper_times
@@ -19,7 +19,7 @@ def test_no_unseen_protocol_is_in_a_design_and_all_stay_within_its_lengths() -> 
     assert not {*unseen} & {protocol for design in DESIGNS.values() for protocol in design}
     low, high = lengths(unseen, paper_times()).aminmax()
     assert float(low) >= LOW and float(high) <= HIGH
-    assert {design for design, _, _ in LAWS.values()} == {*DESIGNS}
+    assert {law.design for law in LAWS.values()} == {*DESIGNS} and NEW in LAWS
 
 
 def test_work_of_a_constant_force_is_force_times_way() -> None:
@@ -43,6 +43,7 @@ def test_observations_are_those_of_the_protocols_and_repeat() -> None:
     (lambda: beyond.observed([], 8, 0), "protocols must number at least 1"),
     (lambda: beyond.truth("jump"), "kind must be one of"),
     (lambda: beyond.trained("mine"), "law must be one of"),
+    (lambda: beyond.recipe("poor"), "design must be one of"),
 ])  # fmt: skip
 def test_bad_input_is_said_in_a_sentence(call: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -73,11 +74,15 @@ def test_laws_are_scored_on_each_kind_and_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     short = Recipe((Stage((Phase(0, 3), Phase(1, 3, 4)), {"density": 1.0, "field": 1.0, "internal": 1.0}),), attempts=0)
     monkeypatch.setattr(Recipe, "of", classmethod(lambda _, layout: short))
-    monkeypatch.setattr(beyond, "LAWS", {"felt": ("rich", True, 2)})
+    monkeypatch.setattr(beyond, "LAWS", {"felt": Trial("rich", neighbours=True, seeds=2), "alone": Trial("paper", 2, seeds=1)})
     monkeypatch.setattr(beyond, "UNSEEN", {"pull": UNSEEN["pull"][:1]})
     monkeypatch.setattr(beyond, "TRAINING", 40)
     monkeypatch.setattr(beyond, "TRUTH", 40)
     found = beyond.scores()
-    assert found.keys() == {"felt", "noise"} and len(found["felt"]["pull"]["force"]) == 2
+    assert [*found] == ["felt", "alone", "noise"] and len(found["felt"]["pull"]["force"]) == 2
     assert found["noise"]["pull"]["strain"][0] > 0 and beyond.scores() == found
+    assert beyond.scores(["alone"]) == {name: found[name] for name in ("alone", "noise")}
     assert beyond.trained("felt").architecture.neighbours
+    assert beyond.trained("alone").architecture.internal == 2
+    with pytest.raises(ValueError, match="law must be one of"):
+        beyond.scores(["mine"])

@@ -1,7 +1,7 @@
 """Beyond the paper's pulls: a design that turns round, laws learned from it, and unseen protocols of each kind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,9 @@ from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
 from ibvonns.validation import choice, count, require, seeded
 
-__all__ = ["DESIGNS", "LAWS", "UNSEEN", "observed", "scores", "told", "trained", "truth", "work"]
+__all__ = [
+    "DESIGNS", "LAWS", "NEW", "UNSEEN", "Trial", "observed", "recipe", "scores", "told", "trained", "truth", "work",
+]  # fmt: skip
 
 LOW, HIGH, DURATION = 0.12, 0.42, 3.0  # lengths of the training data, and a record's time
 TRAINING, TRUTH, BLOCKS = 2000, 8000, 4  # realisations of a condition; independent parts of them
@@ -37,7 +39,7 @@ DESIGNS: dict[str, tuple[Protocol, ...]] = {
 #:
 #: :meta hide-value:
 UNSEEN: dict[str, tuple[Protocol, ...]] = {
-    "pull": tuple(Protocol("pull", VELOCITY, base, (1.0,)) for base in (0.15, 0.19, 0.25)),
+    "pull": tuple(Protocol("smoothed-linear", VELOCITY, base) for base in LENGTHS[1::2]),
     "hold": (Protocol("hold", 0.12, 0.15, (1.1, 1.7, 2.7)), Protocol("hold", 0.10, 0.17, (0.8, 1.3, 2.6))),
     "cycle": (Protocol("cycle", 0.11, 0.16, (2.6,)), Protocol("cycle", 0.09, 0.15, (1.7,))),
     "unload": (Protocol("unload", 0.13, 0.14, (1.3, 2.7)), Protocol("unload", 0.10, 0.17, (1.2, 2.4))),
@@ -45,10 +47,37 @@ UNSEEN: dict[str, tuple[Protocol, ...]] = {
     "slow pull": (Protocol("pull", 0.022, 0.16, (1.0,)), Protocol("pull", 0.027, 0.18, (1.0,))),
     "sinusoidal": (Protocol("sinusoidal", VELOCITY, 0.2),),
 }
-#: Laws by name: the design that they learn from, whether alpha feels its neighbours, and how many seeds the book has.
-LAWS: dict[str, tuple[str, bool, int]] = {
-    "paper's data": ("paper", False, 8), "rich data": ("rich", False, 4), "rich data, neighbours": ("rich", True, 8),
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A law and what it learns from.
+
+    Attributes:
+        design: a key of `DESIGNS`.
+        internal: number of internal variables of a site.
+        neighbours: whether alpha feels how hard the sites around pull.
+        seeds: how many.
+    """
+
+    design: str
+    internal: int = 1
+    neighbours: bool = False
+    seeds: int = 8
+
+
+NEW = "turning, neighbours"
+#: Laws by name.
+#:
+#: :meta hide-value:
+LAWS: dict[str, Trial] = {
+    "paper": Trial("paper"),
+    "paper, two": Trial("paper", 2),
+    "turning": Trial("rich", seeds=4),
+    "turning, two": Trial("rich", 2, seeds=4),
+    NEW: Trial("rich", neighbours=True),
+    f"{NEW}, two": Trial("rich", 2, neighbours=True, seeds=4),
+}
 
 
 def observed(protocols: Sequence[Protocol], realisations: int, seed: int) -> Observations:
@@ -86,8 +115,24 @@ def truth(kind: str, copy: int = 1) -> Observations:
     return observed(UNSEEN[kind], TRUTH, 100 * count("copy", copy) + place)
 
 
+def recipe(design: str) -> Recipe:
+    """The chain's recipe; with data that turn round its last stage has half of the rate.
+
+    Args:
+        design: a key of `DESIGNS`.
+
+    Raises:
+        ValueError: unknown design.
+    """
+    whole = Recipe.of(Row())
+    if choice("design", design, DESIGNS) == "paper":
+        return whole
+    *before, last = whole.stages
+    return replace(whole, stages=(*before, replace(last, learning_rate=RATE)))
+
+
 def trained(name: str) -> Model:
-    """The seeds of a law, from the cache or trained now; that of the paper's data is chapter 6's.
+    """The seeds of a law, from the cache or trained now; the first is chapter 6's.
 
     Args:
         name: a key of `LAWS`.
@@ -95,20 +140,18 @@ def trained(name: str) -> Model:
     Raises:
         ValueError: unknown name.
     """
-    design, neighbours, seeds = LAWS[choice("law", name, LAWS)]
-    if design == "paper":
+    trial = LAWS[choice("law", name, LAWS)]
+    if trial == Trial("paper"):
         return result("chain-cnf")[0]
-    whole = Recipe.of(Row())
-    *before, last = whole.stages
-    recipe = replace(whole, stages=(*before, replace(last, learning_rate=RATE)))
-    chain = Chain()
-    site = Architecture(Row(), chain.natural_length, 1, "flow", reference=0.0, neighbours=neighbours)
+    plan, spacing = recipe(trial.design), Chain().natural_length
+    site = Architecture(Row(), spacing, trial.internal, "flow", reference=0.0, neighbours=trial.neighbours)
 
     def compute() -> dict[str, Any]:
-        return fitted(site, observed(DESIGNS[design], TRAINING, 1), range(seeds), recipe).model.exported()
+        data = observed(DESIGNS[trial.design], TRAINING, 1)
+        return fitted(site, data, range(trial.seeds), plan).model.exported()
 
-    key = [chain, DESIGNS[design], TRAINING, site, recipe, seeds]
-    return Model.restored(cached(f"beyond-{design}-{neighbours:d}", key, compute, Path(__file__)))
+    key = [Chain(), DESIGNS[trial.design], TRAINING, site, plan, trial.seeds]
+    return Model.restored(cached(f"beyond-{name.replace(', ', '-')}", key, compute, Path(__file__)))
 
 
 def work(force: Tensor, velocity: Tensor, times: Tensor) -> Tensor:
@@ -124,36 +167,40 @@ def work(force: Tensor, velocity: Tensor, times: Tensor) -> Tensor:
     return (force[..., :-1] * velocity[..., 1:] * times.diff()).sum(-1)
 
 
-def scores() -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Errors of each law on each kind in percent, v_n given, one for each seed; and under "noise" those of the truth.
+def scores(names: Sequence[str] = ()) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Errors of laws on each kind in percent, v_n given, one for each seed; and under "noise" those of the truth.
+
+    Args:
+        names: keys of `LAWS`; all if empty.
 
     Returns:
         By law, by kind, then "force" and "strain". The noise is the distance of two independent draws of the truth over
         the root of 2; conditional on the first state, as a rollout has it, that of the strain is less.
+
+    Raises:
+        ValueError: unknown name.
     """
+    found = {}
+    for name in (*(names or LAWS), "noise"):
 
-    def compute() -> dict[str, Any]:
-        models = {name: trained(name) for name in LAWS}
-        found: dict[str, Any] = {name: {} for name in (*LAWS, "noise")}
-        for kind in UNSEEN:
-            seen, again = truth(kind), truth(kind, 2)
-            assert again.force is not None
-            found["noise"][kind] = _missed(again.force[None], again.field[None], seen, 0.5**0.5)
-            for name, model in models.items():
-                run = model.predict(seen, "velocity")
-                found[name][kind] = _missed(run.force, run.field, seen)
-        return cast(dict[str, Any], plain(found))
+        def compute(name: str = name) -> dict[str, Any]:
+            model = None if name == "noise" else trained(name)
+            return cast(dict[str, Any], plain({kind: _missed(model, kind) for kind in UNSEEN}))
 
-    key = [LAWS, DESIGNS, UNSEEN, TRAINING, TRUTH]
-    kept = cached("beyond-scores", key, compute, Path(__file__))
-    return {name: {kind: restored_errors(one) for kind, one in kinds.items()} for name, kinds in kept.items()}
+        key = [DESIGNS, UNSEEN, TRAINING, TRUTH, None if name == "noise" else LAWS[choice("law", name, LAWS)]]
+        kept = cached(f"beyond-scores-{name.replace(', ', '-')}", key, compute, Path(__file__))
+        found[name] = {kind: restored_errors(one) for kind, one in kept.items()}
+    return found
 
 
-def _missed(force: Tensor | None, field: Tensor, seen: Observations, share: float = 1.0) -> dict[str, list[float]]:
-    """Errors of F_ex and strain, with replicas in front, times a share."""
-    assert force is not None and seen.force is not None
-    pairs = {"force": (force, seen.force), "strain": (field, seen.field)}
-    return {name: [share * each for each in each_error(*pair)] for name, pair in pairs.items()}
+def _missed(model: Model | None, kind: str) -> dict[str, list[float]]:
+    """Errors of F_ex and strain of a model, or of another draw of the truth, by the root of 2."""
+    seen, share = truth(kind), 1.0 if model else 0.5**0.5
+    found = model.predict(seen, "velocity") if model else truth(kind, 2)
+    assert found.force is not None and seen.force is not None
+    pairs = {"force": (found.force, seen.force), "strain": (found.field, seen.field)}
+    lead = (lambda part: part) if model else (lambda part: part[None])
+    return {name: [share * each for each in each_error(lead(ours), true)] for name, (ours, true) in pairs.items()}
 
 
 def told(found: Mapping[str, Any]) -> str:
