@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ibvonns.adjoint import fused_weights
+from ibvonns.adjoint import fused_weights, views
 from ibvonns.law import Law
 from ibvonns.layouts import Point, Row
 from ibvonns.networks import generators
@@ -116,12 +116,11 @@ def gradient_work(
 
 
 def _right_hand_side(np: Any, law: Law) -> tuple[Any, Callable[..., Any]]:
-    """The law in JAX: its flat weights, and the rates of scaled states (trajectories, sites, width)."""
+    """The law in JAX: its weights, and the rates of scaled states (trajectories, sites, width)."""
     import jax
 
     softplus, sigmoid = jax.nn.softplus, jax.nn.sigmoid
-    widths, flat = fused_weights(law)
-    weights = np.asarray(flat[0].detach().numpy())
+    weights = [np.asarray(part[0].detach().numpy()) for part in fused_weights(law)]
     driven = law.layout.driven
 
     def convex(net: Any, free: Any, g: Any) -> Any:
@@ -129,20 +128,20 @@ def _right_hand_side(np: Any, law: Law) -> tuple[Any, Callable[..., Any]]:
         scale1, scale2, shift1, shift2, gate1, gate2 = free
         u1 = (g * scale1) @ drive1 + shift1
         t2 = sigmoid((g * scale2) @ drive2 + shift2 + (softplus(u1) * gate1) @ mix1)
-        e2 = mix2.T * gate2 * t2
+        e2 = mix2 * gate2 * t2
         e1 = (e2 @ mix1.T) * gate1 * sigmoid(u1)
         return (e1 @ drive1.T) * scale1 + (e2 @ drive2.T) * scale2
 
-    def rate(flat: Any, state: Any, given: Any) -> Any:
-        (w1, w2, _, w3), (b1, b2), net, path, mobility = widths.views(flat)
+    def rate(weights: Any, state: Any, given: Any) -> Any:
+        (w1, w2, _, w3), (b1, b2), net, path, mobility, _ = views(weights)
         p1 = state @ w1 + b1
         p2 = softplus(p1) @ w2 + b2
-        slope = (((w3.T * sigmoid(p2)) @ w2.T) * sigmoid(p1)) @ w1.T
-        z = state[..., widths.state - widths.known :]
-        g = -slope[..., widths.state - widths.forces :]
+        slope = (((w3 * sigmoid(p2)) @ w2.T) * sigmoid(p1)) @ w1.T
+        z = state[..., len(w1) - len(path[0]) :]
+        g = -slope[..., len(w1) - len(mobility) :]
         if driven:
             g = g.at[..., 0].add(np.concatenate([slope[:, 1:, 0], given[:, None]], 1))
-        (m1, m2), c = widths.power, widths.forces
+        (m1, m2), c = net[1].shape, len(net[0])
         free1, scale1, shift1 = np.split(z @ path[0] + path[1], [m1, m1 + c], -1)
         cuts = [m1, m1 + m2, m1 + m2 + c]
         gate1, free2, scale2, shift2 = np.split(softplus(free1) @ path[2] + path[3], cuts, -1)
@@ -175,15 +174,15 @@ def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "s
         start, drive = scaled[..., 1:], ((given["field"] - law.field[0]) / law.field[1])[..., 0]
     start, drive, lengths = (jnp.asarray(part.numpy()) for part in (start, drive.T, steps_of))
 
-    def field(flat: Any, state: Any, now: Any) -> Any:
+    def field(weights: Any, state: Any, now: Any) -> Any:
         whole = state if driven else jnp.concatenate([now[:, None, None], state], -1)
-        return unit * rate(flat, whole, now)
+        return unit * rate(weights, whole, now)
 
     if solver == "scan":
 
-        def path(flat: Any) -> Any:
+        def path(weights: Any) -> Any:
             def step(state: Any, here: Any) -> tuple[Any, Any]:
-                new = state + here[0] * field(flat, state, here[1])
+                new = state + here[0] * field(weights, state, here[1])
                 return new, new
 
             return jax.lax.scan(step, start, (lengths, drive))[1]
@@ -191,9 +190,9 @@ def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "s
     else:
         import diffrax
 
-        def path(flat: Any) -> Any:
+        def path(weights: Any) -> Any:
             def vector(t: Any, state: Any, _: Any) -> Any:
-                return field(flat, state, drive[jnp.round(t / STEP).astype(int)])
+                return field(weights, state, drive[jnp.round(t / STEP).astype(int)])
 
             return diffrax.diffeqsolve(
                 diffrax.ODETerm(vector),
@@ -206,8 +205,8 @@ def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "s
                 max_steps=len(lengths) + 2,
             ).ys
 
-    gradient = jax.jit(jax.grad(lambda flat: (path(flat) ** 2).sum()))
-    return lambda: gradient(weights).block_until_ready()
+    gradient = jax.jit(jax.grad(lambda weights: (path(weights) ** 2).sum()))
+    return lambda: jax.block_until_ready(gradient(weights))
 
 
 def torchdiffeq_work(system: str, steps: int = 300) -> Work:
@@ -286,8 +285,7 @@ def floor_seconds(system: str, steps: int = 300) -> float:
     """Arithmetic alone: three times the forward products, at the rate of a large matrix product."""
     law = _law(system, dtype=torch.float32)
     sites = 11 if system == "trap" else 90
-    widths, flat = fused_weights(law)
-    energy, _, power, free, *_ = widths.views(flat[0].detach().numpy())
+    energy, _, power, free, *_ = views([part[0].detach().numpy() for part in fused_weights(law)])
     products = 2 * sum(part.size for part in energy) + sum(part.size for part in free[::2])
     products += 4 * sum(part.size for part in power)  # driven and at rest, there and back
     a = torch.randn(1024, 1024)

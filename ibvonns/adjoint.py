@@ -41,8 +41,7 @@ lanes, and of the last block, is filled with sites of which nothing is asked.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +57,7 @@ from ibvonns.law import Law
 from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
 
-__all__ = ["Widths", "fused_rollout", "fused_weights", "fuses"]
+__all__ = ["fused_rollout", "fused_weights", "fuses", "views"]
 
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -383,11 +382,9 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
             else:
                 to = head[k, j]
                 g[k, j] = (slope[0, to] if to >= 0 else force[j]) - slope[0, j]
-                if search and plain > 0 and to < 0:
+                if search and plain > 0 and to < 0:  # plain friction: no search
                     g[k, j] = given[1, j] / mobility[k, j]
-    for k in range(local):
-        for j in range(lanes):
-            seen[k, j] = state[d - local + k, j]
+    seen[:local] = state[d - local :]
     if plain > 0:
         for j in range(lanes):
             seen[local, j] = zero
@@ -428,15 +425,12 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
     (head, tail), rows = bonds, room[0]
     one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
     (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
+    fields = max(d - c, 0)  # of a point
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
         _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, tail, search)
-        for k in range(d - c):
-            for j in range(lanes):
-                ends[n, k, j] = slope[k, j]
-        for k in range(max(d - c, 0), d):
-            for j in range(lanes):
-                new[k, j] = state[k, j]
+        ends[n, :fields] = slope[:fields]
+        new[fields:] = state[fields:]
         for k in range(c):
             for j in range(lanes):
                 if k < len(head):
@@ -462,7 +456,7 @@ def _roll_back(
     (head, tail), (weights, bars) = bonds, views
     net, _, power, linear, mobility, (low, high) = weights
     net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar, _ = bars
-    rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, power_tmp = room
+    rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, spare = room
     none, one, slope, g, rate, rest = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
     g_bar, waste, other, seen, seen_bar = rows[7], rows[8], rows[9], rows[10], rows[11]
     cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
@@ -488,22 +482,14 @@ def _roll_back(
                 g_bar[k, j] = mobility[k, j] * bar
                 rate[k, j], rest[k, j] = bar, -bar
         for part in layers_bar:
-            for k in range(part.shape[0]):
-                for j in range(lanes):
-                    part[k, j] = zero
-        _slope_adjoint(
-            power, power_bar, gated, gated_bar, g[plain:], none, driven, power_tmp, rate[plain:], g_bar[plain:]
-        )
-        _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, power_tmp, rest[plain:], waste)
+            part[:] = zero
+        _slope_adjoint(power, power_bar, gated, gated_bar, g[plain:], none, driven, spare, rate[plain:], g_bar[plain:])
+        _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, spare, rest[plain:], waste)
         for k in range(d):  # from here on its bar
             for j in range(lanes):
                 slope[k, j] = ends_bar[n, k, j] if k < d - c else zero
                 old[k, j] += new[k, j]
-                if k < known:
-                    seen_bar[k, j] = zero
-        if plain > 0:
-            for j in range(lanes):
-                seen_bar[local, j] = zero
+        seen_bar[:known] = zero
         _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known])
         for k in range(local):
             for j in range(lanes):
@@ -517,94 +503,48 @@ def _roll_back(
 
 
 Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
+MATRICES = 8  # of the weights, before the vectors
 
 
-class Widths(NamedTuple):
-    """Sizes of a law's networks.
+def views(weights: Sequence[Any]) -> Arrays:
+    """All weights of one replica, or their bars, in the order of `fused_weights`, as the loops take them.
 
-    Attributes:
-        state: width of the state, of which the INN is a function.
-        known: of what the PICINN is a free function.
-        convex: width of what it is convex in: g, or g_alpha alone if bonds have plain friction.
-        forces: width of g.
-        energy: hidden layers of the INN.
-        power: hidden layers of the PICINN.
+    INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, m2; and of
+    its free path W and b of what z feeds (free, scale and shift of layer 1, one after another), of what
+    x1 feeds (gate of layer 1; free, scale and shift of layer 2) and of what x2 feeds (its gate). Then the
+    mobilities. A network is thus as `_slope` takes it. Last the bounds of alpha, behind those of bonds,
+    which do not count.
+
+    Args:
+        weights: of one replica, vectors for example with one column for each lane.
     """
-
-    state: int
-    known: int
-    convex: int
-    forces: int
-    energy: tuple[int, int]
-    power: tuple[int, int]
-
-    @property
-    def stacks(self) -> tuple[int, int, int]:
-        """Outputs of the free path: what z feeds (free, scale and shift of layer 1, one after another),
-        what x1 feeds (gate of layer 1; free, scale and shift of layer 2), what x2 feeds (its gate).
-        """
-        c, (m1, m2) = self.convex, self.power
-        return 2 * m1 + c, m1 + 2 * m2 + c, m2
-
-    @property
-    def vectors(self) -> tuple[int, ...]:
-        """Lengths of the vectors, which come last in a flat vector of all weights."""
-        (e1, e2), (_, m2) = self.energy, self.power
-        return e1, e2, e2, m2, *self.stacks, self.forces, self.forces, self.forces
-
-    def views(self, flat: Any, vectors: Any = None) -> Arrays:
-        """The weights in a flat vector, as `fused_weights` gives it for one replica.
-
-        INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, m2;
-        and of its free path W and b of each of the `stacks`. Last the mobilities. A network is thus
-        as `_slope` takes it. Then the bounds of alpha, behind those of bonds, which do not count.
-
-        Args:
-            flat: all weights.
-            vectors: to be taken in place of those of flat, for example one column for each lane.
-        """
-        d, c, (e1, e2), (m1, m2), (a1, a2, a3) = self.state, self.convex, self.energy, self.power, self.stacks
-        shapes = (d, e1), (e1, e2), (0, e2), (c, m1), (m1, m2), (c, m2), (self.known, a1), (m1, a2), (m2, a3)
-        w1, w2, no, d1, mix, d2, s1, s2, s3 = (
-            part.reshape(shape) for part, shape in zip(_cut(flat, [a * b for a, b in shapes]), shapes, strict=True)
-        )
-        vectors = flat[len(flat) - sum(self.vectors) :] if vectors is None else vectors
-        b1, b2, w3, m, c1, c2, c3, mobility, *reach = _cut(vectors, self.vectors)
-        return (w1, w2, no, w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility, tuple(reach)
-
-    def room(self, lanes: int, real: Any) -> Arrays:
-        """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call.
-
-        Args:
-            lanes: sites side by side.
-            real: type of the numbers.
-        """
-        c, (m1, m2) = self.convex, self.power
-        top = max(4, self.state, self.known, self.forces, *self.energy, m1, m2)
-
-        def make(*heights: int) -> Arrays:
-            return tuple(np.zeros((height, lanes), real) for height in heights)
-
-        def path(one: Any, two: Any, gate: Any) -> Arrays:
-            """Scale, shift and gate of both layers in the stacks, or in their bars."""
-            return one[m1 : m1 + c], one[m1 + c :], two[:m1], two[m1 + m2 : m1 + m2 + c], two[m1 + m2 + c :], gate
-
-        rows, *tmp = (np.zeros((number, top, lanes), real) for number in (12, 12, 12, 12, 11, 11))
-        rows[1].fill(1)
-        layers, bars, slopes = make(*self.stacks), make(*self.stacks), make(m1, m1 + m2, m2)
-        return rows, layers, slopes, path(*layers), bars, path(*bars), *tmp
+    w1, w2, d1, mix, d2, s1, s2, s3, b1, b2, w3, m, c1, c2, c3, mobility, low, high = weights
+    return (w1, w2, w2[:0], w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility, (low, high)
 
 
-def _cut(whole: Any, lengths: Sequence[int]) -> list[Any]:
-    """Parts of such lengths, one after another."""
-    return [whole[end - length : end] for end, length in zip(accumulate(lengths), lengths, strict=True)]
+def _room(weights: Arrays) -> Arrays:
+    """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call."""
+    (w1, w2, *_), _, (d1, mix, *_), (s1, c1, _, c2, _, c3), mobility, _ = weights
+    (forces, lanes), c, (m1, m2) = mobility.shape, len(d1), mix.shape
+    top = max(4, len(w1), len(s1), forces, *w2.shape, m1, m2)
+
+    def make(*heights: int) -> Arrays:
+        return tuple(np.zeros((height, lanes), w1.dtype) for height in heights)
+
+    def path(one: Any, two: Any, gate: Any) -> Arrays:
+        """Scale, shift and gate of both layers in the free path, or in its bars."""
+        return one[m1 : m1 + c], one[m1 + c :], two[:m1], two[m1 + m2 : m1 + m2 + c], two[m1 + m2 + c :], gate
+
+    rows, *tmp = (np.zeros((number, top, lanes), w1.dtype) for number in (12, 12, 12, 12, 11, 11))
+    rows[1].fill(1)
+    layers, bars = (make(len(c1), len(c2), len(c3)) for _ in range(2))
+    return rows, layers, make(m1, m1 + m2, m2), path(*layers), bars, path(*bars), *tmp
 
 
 class Run(NamedTuple):
     """What a rollout in scaled variables needs beside weights and first states; blocks in front.
 
     Attributes:
-        widths: sizes of the law's networks.
         given: F_ex, v_n (0 where there is none), length of each step and, of a point, its fields,
             (replicas, blocks, steps, 3 + fields, lanes).
         bonds: head and tail of the sites of a block, (directions, lanes), -1 at an end.
@@ -612,7 +552,6 @@ class Run(NamedTuple):
         search: F_ex is found from it.
     """
 
-    widths: Widths
     given: Any
     bonds: tuple[Any, Any]
     moved: bool
@@ -627,67 +566,67 @@ class Run(NamedTuple):
 
 
 class _Rollout(torch.autograd.Function):
-    """Of each block the states and what ends answer (`_roll`), differentiable by weights and first states.
+    """Of each block the states and what ends answer (`_roll`), differentiable by first states and weights.
 
-    In the precision of `flat` throughout; the results come back in that of `start`.
+    In the precision of what is given throughout; the results come back in that of `start`.
     """
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, start: Tensor, run: Run) -> tuple[Tensor, Tensor]:
-        weights, first = _arrays(flat.dtype, flat, start)
-        (*front, d, lanes), (steps, rows, _), vectors = first.shape, run.given.shape[2:], sum(run.widths.vectors)
-        path = np.empty((*front, steps + 1, d, lanes), weights.dtype)
+    def forward(ctx: Any, run: Run, start: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        first, *parts = _arrays(run.given.dtype, start, *weights)
+        (*front, d, lanes), (steps, rows, _) = first.shape, run.given.shape[2:]
+        path = np.empty((*front, steps + 1, d, lanes), first.dtype)
         path[:, :, 0] = first
         path[:, :, :-1, : rows - 3] = run.given[:, :, :, 3:]
-        ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), weights.dtype)
-        wide = np.repeat(weights[:, -vectors:, None], lanes, 2)
+        ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), first.dtype)
+        parts[MATRICES:] = [np.repeat(part[..., None], lanes, 2) for part in parts[MATRICES:]]
 
         def work(at: tuple[int, int]) -> None:
-            views, room = run.widths.views(weights[at[0]], wide[at[0]]), run.widths.room(lanes, weights.dtype)
-            _roll(views, room, path[at], ends[at], run.given[at], run.bonds, run.moved, run.search)
+            own = views([part[at[0]] for part in parts])
+            _roll(own, _room(own), path[at], ends[at], run.given[at], run.bonds, run.moved, run.search)
 
         run.blocks(work)
-        ctx.kept = weights, wide, path, run, start.dtype
+        ctx.kept = parts, path, run, start.dtype
         return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
         first_only()
-        weights, wide, path, run, dtype = ctx.kept
+        parts, path, run, dtype = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
         path_bar[:, :, 1:] = bars[0].numpy()
-        weights_bar = np.zeros((*path.shape[:2], weights.shape[1]), path.dtype)
-        wide_bar = np.zeros((*path.shape[:2], *wide.shape[1:]), path.dtype)
+        found = [np.zeros((*path.shape[:2], *part.shape[1:]), path.dtype) for part in parts]
 
         def work(at: tuple[int, int]) -> None:
-            views = run.widths.views(weights[at[0]], wide[at[0]]), run.widths.views(weights_bar[at], wide_bar[at])
-            room = run.widths.room(path.shape[4], path.dtype)
-            _roll_back(views, room, path[at], path_bar[at], ends_bar[at], run.given[at], run.bonds, run.moved)
+            own = views([part[at[0]] for part in parts]), views([part[at] for part in found])
+            _roll_back(own, _room(own[0]), path[at], path_bar[at], ends_bar[at], run.given[at], run.bonds, run.moved)
 
         run.blocks(work)
-        weights_bar[:, :, -wide.shape[1] :] = wide_bar.sum(3)
         path_bar[:, :, 0, : run.given.shape[3] - 3] = 0  # those of a point's first fields, which are replaced
-        return torch.from_numpy(weights_bar.sum(1)), torch.from_numpy(path_bar[:, :, 0]).to(dtype), None
+        found[MATRICES:] = [part.sum(3) for part in found[MATRICES:]]
+        blocks = [sum(np.moveaxis(part, 1, 0)) for part in found]  # one after another
+        return None, *(torch.from_numpy(part).to(dtype) for part in (path_bar[:, :, 0], *blocks))
 
 
-def _arrays(dtype: torch.dtype, *parts: Tensor) -> list[Any]:
-    """All of them as arrays in one precision."""
-    return [part.detach().to(dtype).contiguous().numpy() for part in parts]
+def _arrays(real: Any, *parts: Tensor) -> list[Any]:
+    """Copies of all as arrays in one precision: weights may change before the way back."""
+    return [np.array(part.detach().numpy(), real, order="C") for part in parts]
 
 
-def fused_weights(law: Law) -> tuple[Widths, Tensor]:
-    """Sizes of a law, and all its weights, those that must be positive made so: (replicas, all).
-
-    `Widths.views` finds matrices and vectors in a row.
+def fused_weights(law: Law) -> list[Tensor]:
+    """All weights of a law, those that must be positive made so, in the order of `views`.
 
     Args:
         law: of which `fuses` is true.
 
+    Returns:
+        Matrices, (replicas, inputs, outputs), then vectors, (replicas, outputs).
+
     >>> from ibvonns.layouts import Point
     >>> from ibvonns.networks import generators
-    >>> widths, flat = fused_weights(Law(generators([0, 1]), Point()))
-    >>> widths.state, widths.forces, len(flat)
-    (2, 1, 2)
+    >>> weights = fused_weights(Law(generators([0, 1]), Point()))
+    >>> weights[0].shape, weights[-1].shape
+    (torch.Size([2, 2, 20]), torch.Size([2, 1]))
     """
     energy: Any = law.energy_network  # a list of modules has no types
     power: Any = law.dissipation_network
@@ -695,17 +634,15 @@ def fused_weights(law: Law) -> tuple[Widths, Tensor]:
     (shift1, shift2), (gate1, gate2) = power.shift, power.gate
     stacks = (free1, scale1, shift1), (gate1, free2, scale2, shift2), (gate2,)
     first, second = (power.gain[:, None] * drive.weight for drive in power.drive)
-    parts = [layer.weight for layer in energy.layers] + [first, power.mix[0].weight, second]
-    parts += [torch.cat([part.weight for part in stack], 2) for stack in stacks]
-    parts += [layer.bias for layer in energy.layers] + [energy.last.weight, power.mix[1].weight]
-    parts += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
-    forces = law.layout.directions + law.internal
-    none = parts[0].new_zeros(len(parts[0]), forces)
-    parts.append(none if law.mobility is None else softplus(law.mobility))
-    parts += [pad(law.reach, (law.layout.directions, 0))]
-    hidden = [layer.bias.shape[-1] for layer in [*energy.layers, *power.free]]
-    widths = Widths(energy.inputs, *power.inputs, forces, (hidden[0], hidden[1]), (hidden[2], hidden[3]))  # type: ignore[call-arg]
-    return widths, torch.cat([part.flatten(1) for part in parts], 1)
+    matrices = [layer.weight for layer in energy.layers] + [first, power.mix[0].weight, second]
+    matrices += [torch.cat([part.weight for part in stack], 2) for stack in stacks]
+    vectors = [layer.bias for layer in energy.layers] + [energy.last.weight, power.mix[1].weight]
+    vectors += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
+    reach = pad(law.reach, (law.layout.directions, 0))
+    vectors += [torch.zeros_like(reach[:, 0]) if law.mobility is None else softplus(law.mobility), *reach.unbind(1)]
+    # cut from one row for each replica: where a softplus is rounded depends on how its gradient lies in memory
+    rows = torch.cat([part.flatten(1) for part in vectors], 1)
+    return [*matrices, *rows.split([part[0].numel() for part in vectors], 1)]
 
 
 def fuses(law: Any, z: Tensor) -> bool:
@@ -727,26 +664,16 @@ def fuses(law: Any, z: Tensor) -> bool:
     return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64
 
 
-def fused_rollout(
-    law: Law,
-    start: Tensor,
-    steps: Tensor,
-    field: Tensor | None,
-    force: Tensor | None,
-    velocity: Tensor | None,
-    dtype: torch.dtype = torch.float64,
-) -> tuple[Tensor, Tensor]:
+def fused_rollout(law: Law, start: Tensor, drive: Iterable[Any], single: bool) -> tuple[Tensor, Tensor]:
     """Rollouts by the compiled loop; `rollout` has the public function and says what they are.
 
     Args:
         law: of which `fuses` is true.
         start: first states, shape (replicas, trajectories, sites, fields + internal).
-        steps: lengths in time, shape (replicas, trajectories, steps), as all that follow.
-        field: of a point at each step, with a last axis for the fields.
-        force: F_ex at a driven end; if not given it is found from `velocity`, and nothing is
-            differentiable.
-        velocity: v_n of a driven end; if not given F_ex drives it.
-        dtype: precision of the loop.
+        drive: what is given at each step, all of shape (replicas, trajectories, steps), or None: its length in
+            time; the fields of a point, in a last axis; F_ex at a driven end, which is found from v_n if it is
+            not given, and nothing is differentiable then; and v_n, without which F_ex drives the end.
+        single: whether in single precision.
 
     Nothing is checked here.
 
@@ -755,7 +682,6 @@ def fused_rollout(
         the end answers at the beginning of each, (replicas, trajectories, steps, ends).
     """
     layout, (replicas, trajectories, sites, _) = law.layout, start.shape
-    widths, flat = fused_weights(law)
     number = min(max(-(-trajectories * sites // LANES), -(-torch.get_num_threads() // replicas)), trajectories)
     some = -(-trajectories // number)
     number = -(-trajectories // some)
@@ -770,17 +696,18 @@ def fused_rollout(
         part = part[..., : some * sites].unflatten(-1, (some, sites)).movedim(-2, 2)
         return part.flatten(1, 2)[:, :trajectories].movedim(3, -1)
 
-    mean, deviation = law.field
+    (mean, deviation), (steps, field, force, velocity) = law.field, drive
     nothing = steps.new_zeros(steps.shape)
     pull = nothing if force is None else force / law.force
     speed = nothing if velocity is None else velocity / law.rate
     given = torch.stack([pull, speed, law.clock * steps], -1)
     if field is not None:
         given = torch.cat([given, (field - mean) / deviation], -1)
-    (given,) = _arrays(dtype, packed(given[..., None].expand(*given.shape, sites)))
+    (given,) = _arrays(np.float32 if single else np.float64, packed(given[..., None].expand(*given.shape, sites)))
     search = layout.driven and force is None
-    run = Run(widths, given, _bonds(layout, some, sites), velocity is not None, search)
-    path, ends = map(unpacked, _Rollout.apply(flat.to(dtype), packed(law.scaled(start).movedim(-1, 2)), run))
+    run = Run(given, _bonds(layout, some, sites), velocity is not None, search)
+    rolled = _Rollout.apply(run, packed(law.scaled(start).movedim(-1, 2)), *fused_weights(law))
+    path, ends = map(unpacked, rolled)
     path = torch.cat([mean + deviation * path[..., : layout.fields], path[..., layout.fields :]], -1)
     unit = law.rate if layout.driven and not search else law.force
     return path, unit * ends[..., -1, : layout.ends]

@@ -7,6 +7,7 @@ to 1e-10, in single precision to 1e-5.
 """
 
 import logging
+from collections.abc import Iterable
 from functools import cache
 from math import ceil
 from typing import Any
@@ -108,22 +109,21 @@ def rollout(
     if backend != "reference":
         _say(fused)
     if fused and (not graded or (pulled and not driving)):
-        path, ends = fused_rollout(law, start, dtype=torch.float32 if backend == "single" else torch.float64, **parts)  # type: ignore[arg-type]
+        path, ends = fused_rollout(law, start, parts.values(), backend == "single")  # type: ignore[arg-type]
     else:
-        path, ends = _reference(law, start, **parts)
+        path, ends = _reference(law, start, parts.values())
     if not layout.directions:
         path = torch.cat([parts["field"][:, :, :, None], path[..., layout.fields :]], -1)
     return path, ends
 
 
-def _reference(
-    law: Scales, z: Tensor, steps: Tensor, field: Tensor | None, force: Tensor | None, velocity: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _reference(law: Scales, z: Tensor, drive: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    steps, field, *known = drive
     path, ends = [], []
     for n, step in enumerate(steps.unbind(-1)):
         if field is not None:
             z = torch.cat([field[:, :, n, None], z[..., law.layout.fields :]], -1)
-        rate, end = law.step(z, *(None if part is None else part[:, :, n] for part in (force, velocity)))
+        rate, end = law.step(z, *(None if part is None else part[:, :, n] for part in known))
         z = law.bounded(z + step[..., None, None] * rate)
         path.append(z)
         ends.append(end)
@@ -180,10 +180,8 @@ def steepest(law: Law, z: Tensor, rounds: int = 30) -> float:
     """
     wave = torch.where(torch.arange(z.shape[2]) % 2 == 0, 1.0, -1.0).to(z)[:, None].expand_as(z)
     wave = wave * (1 + 0.1 * torch.sin(torch.arange(z.shape[2]).to(z)))[:, None]
-    rate = 0.0
     for _ in range(rounds):
         wave = wave / wave.flatten(2).norm(dim=2)[..., None, None]
         tiny = 1e-7 * float(torch.minimum(z, 1 - z).min())
         wave = (law.step(z + tiny * wave)[0] - law.step(z - tiny * wave)[0]) / (2 * tiny)
-        rate = float(wave.flatten(2).norm(dim=2).max())
-    return 1.05 * rate
+    return 1.05 * float(wave.flatten(2).norm(dim=2).max())
