@@ -15,7 +15,7 @@ from ibvonns.validation import count, finite, positive, require, shaped
 
 __all__ = ["Decoder", "FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
 
-Sizes = Sequence[int]
+HIDDEN = (10, 10)  # widths of the hidden layers of every network
 
 
 def gaussian_nll(mean: Tensor, deviation: Tensor, first: Tensor, variance: Tensor) -> Tensor:
@@ -112,7 +112,6 @@ class GaussianDecoder(Decoder):
 
     Args:
         rngs: one generator for each replica.
-        hidden: widths of the network's hidden layers.
         internal: number of internal variables.
         fields: of the state, of which this density knows nothing.
         components: of a position; they are independent.
@@ -127,11 +126,9 @@ class GaussianDecoder(Decoder):
     (torch.Size([1, 3, 1]), True)
     """
 
-    def __init__(
-        self, rngs: Generators, hidden: Sizes = (10, 10), internal: int = 1, fields: int = 1, components: int = 1
-    ):
+    def __init__(self, rngs: Generators, internal: int = 1, fields: int = 1, components: int = 1):
         super().__init__(fields, components)
-        self.network = MLP(rngs, (internal, *hidden, 2 * components))
+        self.network = MLP(rngs, (internal, *HIDDEN, 2 * components))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (replicas, points, components), lengths.
@@ -195,7 +192,6 @@ class MixtureDecoder(Decoder):
     Args:
         rngs: one generator for each replica.
         wells: eps_h, the distance of the two Gaussians.
-        hidden: widths of the hidden layers of each of the three networks.
         internal: number of internal variables.
 
     Raises:
@@ -207,11 +203,11 @@ class MixtureDecoder(Decoder):
     torch.Size([1, 3])
     """
 
-    def __init__(self, rngs: Generators, wells: float = 2.0, hidden: Sizes = (10, 10), internal: int = 1):
+    def __init__(self, rngs: Generators, wells: float = 2.0, internal: int = 1):
         super().__init__()
         self.wells = positive("wells", wells)
-        self.share = MLP(rngs, (internal, *hidden, 1))
-        self.widths = nn.ModuleList(MLP(rngs, (1 + internal, *hidden, 1)) for _ in "lr")
+        self.share = MLP(rngs, (internal, *HIDDEN, 1))
+        self.widths = nn.ModuleList(MLP(rngs, (1 + internal, *HIDDEN, 1)) for _ in "lr")
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithms of the two weights, centres and deviations: (replicas, points, 2) each.
@@ -272,7 +268,6 @@ class SigmoidalFlow(nn.Module):
         rngs: one generator for each replica.
         inputs: size of the state.
         sigmoids: d, how many.
-        hidden: widths of the hidden layers of the network that gives a, b and c.
 
     Raises:
         ValueError: no generator, no sigmoid, or a width below 1.
@@ -285,10 +280,10 @@ class SigmoidalFlow(nn.Module):
     True
     """
 
-    def __init__(self, rngs: Generators, inputs: int, sigmoids: int = 2, hidden: Sizes = (10, 10)):
+    def __init__(self, rngs: Generators, inputs: int, sigmoids: int = 2):
         super().__init__()
         self.sigmoids = count("sigmoids", sigmoids)
-        self.network = MLP(rngs, (inputs, *hidden, 3 * sigmoids))
+        self.network = MLP(rngs, (inputs, *HIDDEN, 3 * sigmoids))
 
     def parameters_at(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log a, b and log c, each (replicas, points, d).
@@ -348,7 +343,6 @@ class FlowDecoder(Decoder):
     Args:
         rngs: one generator for each replica.
         sigmoids: d; the paper takes 2.
-        hidden: widths of the hidden layers of the flow's network.
         internal: number of internal variables.
         fields: of the state.
 
@@ -361,11 +355,9 @@ class FlowDecoder(Decoder):
     torch.Size([1, 3])
     """
 
-    def __init__(
-        self, rngs: Generators, sigmoids: int = 2, hidden: Sizes = (10, 10), internal: int = 1, fields: int = 1
-    ):
+    def __init__(self, rngs: Generators, sigmoids: int = 2, internal: int = 1, fields: int = 1):
         super().__init__(fields)
-        self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids, hidden)
+        self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids)
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.log_density`, of `values` at `z`."""

@@ -11,6 +11,7 @@ from ibvonns.validation import count, shaped, tensor
 __all__ = ["GAUGE_EVERY", "Encoder", "mixing"]
 
 GAUGE_EVERY = 10  #: Steps between two times on which the gauge of alpha is measured.
+WIDTH = 10  # of every hidden layer of h and of rho, and the number of averaged features
 RESPONSE = 1e-3  # of the deviation of all positions, for a difference
 SAME = 1e-9  # share of its variance by which a variable must differ from those before it, to be told
 Gauge = tuple[Tensor, Tensor, Tensor | None]
@@ -28,7 +29,6 @@ class Encoder(nn.Module):
 
     Args:
         rngs: one generator for each replica.
-        width: of every hidden layer of h and of rho, and the number of averaged features.
         internal: number of internal variables.
         components: of a position.
         reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
@@ -46,13 +46,11 @@ class Encoder(nn.Module):
     True
     """
 
-    def __init__(
-        self, rngs: Generators, width: int = 10, internal: int = 1, components: int = 1, reference: float | None = None
-    ):
+    def __init__(self, rngs: Generators, internal: int = 1, components: int = 1, reference: float | None = None):
         super().__init__()
         self.reference = reference
-        self.h = MLP(rngs, (components, width, width, width))
-        self.rho = MLP(rngs, (width, width, internal))
+        self.h = MLP(rngs, (components, WIDTH, WIDTH, WIDTH))
+        self.rho = MLP(rngs, (WIDTH, WIDTH, internal))
         self.position = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components))
         self.offset = nn.Buffer(torch.zeros(len(rngs), 1, internal, dtype=torch.float64))
         self.scale = nn.Buffer(torch.ones_like(self.offset))
@@ -112,7 +110,7 @@ class Encoder(nn.Module):
         step, cloud, (_, scale, mix) = RESPONSE * self.position[1], data.cloud.at(times), self._measured(data, times)[1]
         with torch.enable_grad():
             mean = cloud.average(self.features).detach().requires_grad_()
-            rows = _mixed(self.rho(mean), mix).unbind(-1)
+            rows = mixed(self.rho(mean), mix).unbind(-1)
             slopes = [torch.autograd.grad(alpha.sum(), mean, retain_graph=True)[0] for alpha in rows]
 
         def pairs(positions: Tensor) -> Tensor:  # of the features' slopes
@@ -141,7 +139,7 @@ class Encoder(nn.Module):
         shaped("raw", raw, ("replicas", "rows", "internal"))
         shaped("means", means, (raw.shape[1],))
         mix = mixing(raw)
-        raw = _mixed(raw, mix)
+        raw = mixed(raw, mix)
         offset = raw.mean(1, keepdim=True)
         centred = raw - offset
         trend = (centred * (means - means.mean())[:, None]).sum(1, keepdim=True)
@@ -172,7 +170,7 @@ class Encoder(nn.Module):
         alpha = (raw - offset) / scale
         if own is None:
             return alpha, None
-        raw = _mixed(self.raw(data.cloud, own), mix).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
+        raw = mixed(self.raw(data.cloud, own), mix).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
         return alpha, (raw - offset) / scale
 
     def _measured(self, data: Observations, wanted: Tensor) -> tuple[Tensor, Gauge]:
@@ -181,8 +179,7 @@ class Encoder(nn.Module):
         needed, place = torch.unique(torch.cat([fixed, wanted]), return_inverse=True)
         raw = self.raw(data.cloud.at(needed)).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
         gauge = self.measure_gauge(raw[:, :, place[: len(fixed)]].flatten(1, -2), data.mean[:, fixed, :, 0].flatten())
-        raw = raw[:, :, place[len(fixed) :]]
-        return raw if gauge[2] is None else (raw.flatten(1, -2) @ gauge[2]).view_as(raw), gauge
+        return mixed(raw[:, :, place[len(fixed) :]], gauge[2]), gauge
 
     @torch.no_grad()
     def freeze(self, data: Observations) -> None:
@@ -198,7 +195,7 @@ class Encoder(nn.Module):
         Args:
             cloud: compressed ensembles; all their leading axes count as rows.
         """
-        return (_mixed(self.raw(cloud), self.mix) - self.offset) / self.scale
+        return (mixed(self.raw(cloud), self.mix) - self.offset) / self.scale
 
     def encode(self, realisations: Tensor, block: int = 64) -> Tensor:
         """alpha from the realisations themselves, with no compression.
@@ -227,10 +224,10 @@ class Encoder(nn.Module):
             The same shape.
         """
         axes = (len(alpha), *(1,) * (alpha.ndim - 2), -1)
-        mixed = alpha * self.scale.reshape(axes) + self.offset.reshape(axes)
+        raw = alpha * self.scale.reshape(axes) + self.offset.reshape(axes)
         if self.mix is None:
-            return mixed
-        return torch.linalg.solve_triangular(self.mix, mixed.flatten(1, -2), upper=True, left=False).view_as(alpha)
+            return raw
+        return torch.linalg.solve_triangular(self.mix, raw.flatten(1, -2), upper=True, left=False).view_as(alpha)
 
 
 def mixing(raw: Tensor) -> Tensor | None:
@@ -257,5 +254,11 @@ def mixing(raw: Tensor) -> Tensor | None:
     return torch.linalg.solve_triangular(unit, one, upper=False, unitriangular=True).mT
 
 
-def _mixed(raw: Tensor, mix: Tensor | None) -> Tensor:
-    return raw if mix is None else raw @ mix
+def mixed(raw: Tensor, mix: Tensor | None) -> Tensor:
+    """Variables rid of what those before them tell, as `mixing` found it: the shape of `raw`.
+
+    Args:
+        raw: shape (replicas, ..., internal).
+        mix: None of a single variable.
+    """
+    return raw if mix is None else (raw.flatten(1, -2) @ mix).view_as(raw)

@@ -17,7 +17,7 @@ __all__ = ["Law", "Scales"]
 FAINT = 0.1  # gain of the forces of bonds in the dissipation network
 SLIGHT = 0.1  # first weights of what networks add to an ideal gas, in units of the usual ones
 PLAIN = 5.0  # first mobility of a bond, in units of the scales
-FAR = 1e6  # where alpha is not bounded
+NOWHERE = torch.tensor([[-1e6], [1e6]], dtype=torch.float64)  # where alpha is not bounded
 BEYOND = 0.5  # by so much of its width in the data alpha may leave them on either side
 
 
@@ -36,19 +36,14 @@ class Scales(nn.Module):
     (31), (55)) and `rate` (of alpha at a point, one over a time; else a velocity of the bonds).
     """
 
-    field: Tensor
-    energy: Tensor
-    rate: Tensor
     gas: float | None = None  # kBT of a lattice gas
 
     def __init__(self, layout: Layout, spacing: float = 1.0, internal: int = 1):
         super().__init__()
         self.layout, self.spacing = layout, positive("spacing", spacing)
         self.internal = count("internal", internal, 0 if layout.directions else 1)
-        field = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, layout.fields)
-        self.register_buffer("field", field)
-        for name in ("energy", "rate"):
-            self.register_buffer(name, torch.tensor(1.0, dtype=torch.float64))
+        self.field = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, layout.fields))
+        self.energy, self.rate = (nn.Buffer(torch.ones((), dtype=torch.float64)) for _ in range(2))
 
     def set_scales(self, field: Tensor, energy: float, rate: float) -> None:
         """Fix the units.
@@ -201,9 +196,6 @@ class Law(Scales):
     True
     """
 
-    reference: Tensor
-    reach: Tensor
-
     def __init__(
         self,
         rngs: Sequence[Generator],
@@ -225,9 +217,8 @@ class Law(Scales):
         self.gas = gas
         self.kernel = tensor("kernel", kernel).double() if len(kernel) else None
         self.mobility: nn.Parameter | None = None
-        self.register_buffer("reference", torch.zeros(len(rngs), 1, width, dtype=torch.float64))
-        far = torch.tensor([[-FAR], [FAR]], dtype=torch.float64)
-        self.register_buffer("reach", far.expand(len(rngs), 2, internal).clone())
+        self.reference = nn.Buffer(torch.zeros(len(rngs), 1, width, dtype=torch.float64))
+        self.reach = nn.Buffer(NOWHERE.expand(len(rngs), 2, internal).clone())
         require(gas is not None or self.kernel is None, "kernel must be empty but for a gas, but is not")
         if gas is not None:
             positive("gas", gas)
@@ -237,7 +228,8 @@ class Law(Scales):
             if self.kernel is not None:
                 positive("sum of the kernel", float(shaped("kernel", self.kernel, ("distances",)).sum()))
                 require(bonds == 1, "kernel must be empty but on a Ring, but is not")
-                self.kernel, seen = self.kernel / self.kernel.sum() / 2, 2
+                sides, seen = self.kernel / self.kernel.sum() / 2, 2
+                self.kernel = torch.cat([sides.flip(0), sides.new_zeros(1), sides])
             self.energy_network = INN(rngs, seen, energy_hidden)
             # a network of softplus functions goes on as a straight line, where tanh would level off
             self.mobility_network = INN(rngs, seen, dissipation_hidden)
@@ -279,7 +271,7 @@ class Law(Scales):
             alpha: of all training data, (replicas, ..., internal); if not given, no alpha is held back.
         """
         if alpha is None:
-            self.reach.copy_(torch.tensor([[-FAR], [FAR]]))
+            self.reach.copy_(NOWHERE)
         elif self.internal:
             low, high = alpha.flatten(1, -2).aminmax(dim=1)
             wide = BEYOND * (high - low)
@@ -291,9 +283,8 @@ class Law(Scales):
         Args:
             z: shape (replicas, trajectories, sites, fields + internal).
         """
-        low, high = self.reach[:, None, :1], self.reach[:, None, 1:]
-        fields = self.layout.fields
-        return torch.cat([z[..., :fields], z[..., fields:].clamp(low, high)], -1)
+        field, alpha = z.tensor_split([self.layout.fields], -1)
+        return torch.cat([field, alpha.clamp(*self.reach[:, None].split(1, 2))], -1)
 
     def free_energy(self, z: Tensor) -> Tensor:
         """f of each site, an energy, zero at `reference`: (replicas, trajectories, sites).
@@ -322,11 +313,10 @@ class Law(Scales):
         """The average of each site's surroundings, in the shape of (..., sites, 1)."""
         if self.kernel is None or values.shape[-2] == 1:
             return values
-        sites, reach = values.shape[-2], len(self.kernel)
+        sites, reach = values.shape[-2], len(self.kernel) // 2
         require(sites > 2 * reach, f"sites must number over {2 * reach} for this kernel, but number {sites}")
-        both = torch.cat([self.kernel.flip(0), self.kernel.new_zeros(1), self.kernel]).to(values.device)
         rows = pad(values.reshape(-1, 1, sites), (reach, reach), "circular")
-        return conv1d(rows, both[None, None]).view_as(values)
+        return conv1d(rows, self.kernel[None, None].to(values.device)).view_as(values)
 
     def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """df/dfield / spacing and g_alpha = -df/dalpha, Eqs. (23), (24), (46), in closed form.

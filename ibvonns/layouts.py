@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ibvonns.validation import choice, count
+from ibvonns.validation import choice, count, require
 
 __all__ = ["Grid", "Layout", "Point", "Ring", "Row", "bonds_of", "forces", "layout_of", "moved", "named"]
 
@@ -58,39 +58,39 @@ class Point:
         return torch.empty(2, 0, sites, dtype=torch.long).unbind()  # type: ignore[return-value]
 
 
+class _Bonded:
+    """Sites with one field, each with a bond ahead, and no end."""
+
+    directions: ClassVar[int] = 1
+    driven: ClassVar[bool] = False
+    fields: ClassVar[int] = 1
+    ends: ClassVar[int] = 0
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(_Bonded):
     """Sites between a wall and an end that is pulled by F_ex or moved at v_n: a chain.
 
     >>> [index.tolist() for index in Row().bonds(3)]
     [[[1, 2, -1]], [[-1, 0, 1]]]
     """
 
-    directions: ClassVar[int] = 1
     driven: ClassVar[bool] = True
-    fields: ClassVar[int] = 1
     ends: ClassVar[int] = 1
 
     def bonds(self, sites: int) -> tuple[Tensor, Tensor]:
         """Head and tail of each bond, shape (1, sites); the last leads to the end."""
         here = torch.arange(sites)
-        head = here + 1
-        head[-1] = -1
-        return head[None], here[None] - 1
+        return torch.where(here + 1 < sites, here + 1, -1)[None], here[None] - 1
 
 
 @dataclass(frozen=True)
-class Ring:
+class Ring(_Bonded):
     """Sites on a ring: a lattice gas.
 
     >>> [index.tolist() for index in Ring().bonds(3)]
     [[[1, 2, 0]], [[2, 0, 1]]]
     """
-
-    directions: ClassVar[int] = 1
-    driven: ClassVar[bool] = False
-    fields: ClassVar[int] = 1
-    ends: ClassVar[int] = 0
 
     def bonds(self, sites: int) -> tuple[Tensor, Tensor]:
         """Head and tail of each bond, shape (1, sites)."""
@@ -99,7 +99,7 @@ class Ring:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(_Bonded):
     """Sites in rows and columns, each row and each column a ring; sites are counted row by row.
 
     Attributes:
@@ -113,9 +113,6 @@ class Grid:
     rows: int
     columns: int
     directions: ClassVar[int] = 2
-    driven: ClassVar[bool] = False
-    fields: ClassVar[int] = 1
-    ends: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         count("rows", self.rows)
@@ -127,8 +124,8 @@ class Grid:
         Raises:
             ValueError: the grid has another number of sites.
         """
-        if sites != self.rows * self.columns:
-            raise ValueError(f"sites must number {self.rows} x {self.columns} on this grid, but number {sites}")
+        fits = f"sites must number {self.rows} x {self.columns} on this grid, but number {sites}"
+        require(sites == self.rows * self.columns, fits)
         here = torch.arange(sites).reshape(self.rows, self.columns)
         head, tail = (torch.stack([here.roll(by, axis).flatten() for axis in (1, 0)]) for by in (-1, 1))
         return head, tail

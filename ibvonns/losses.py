@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ibvonns.encoder import mixing
+from ibvonns.encoder import mixed, mixing
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
@@ -163,8 +163,8 @@ def loss_terms(
             out["density"] = model.nll(some, alpha[..., : law.internal])
         if "shift" in names:
             raw, shifted = model.encoder.raw(some.cloud), model.encoder.shift(some.cloud, look.by)
-            if (mix := mixing(raw)) is not None:
-                raw, shifted = raw @ mix, shifted @ mix
+            mix = mixing(raw)
+            raw, shifted = mixed(raw, mix), mixed(shifted, mix)
             out["shift"] = (shifted.square() / raw.var(1, unbiased=False, keepdim=True)).mean((1, 2))
     else:
         alpha, replicas = held[:, :, rows], torch.arange(seeds, device=device)[:, None]
@@ -215,9 +215,8 @@ def loss_terms(
         known = {"force": truth} if layout.driven else {"field": here[..., :fields]}
         _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend)
         if layout.driven:
-            unit, truth = law.rate, windows(data.velocity, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
-        else:
-            unit = cast(Tensor, data.force).flatten(0, 1).std(0)
+            truth = windows(data.velocity, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
+        unit = law.rate if layout.driven else cast(Tensor, data.force).flatten(0, 1).std(0)
         out["end"] = ((answer[:, :, 0] - truth) / unit).square().mean((1, 2))
         if layout.driven and long and not free:
             gone = (ends[..., 0] - velocity[:, :, :-1]) / law.rate

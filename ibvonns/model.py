@@ -25,11 +25,9 @@ __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
 #: Those of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4, each from generators and an architecture.
 DECODERS: dict[str, Callable[[Sequence[Generator], "Architecture"], Any]] = {
-    "gaussian": lambda rngs, a: GaussianDecoder(
-        rngs, internal=a.internal, fields=a.layout.fields, components=a.components
-    ),
-    "mixture": lambda rngs, a: MixtureDecoder(rngs, a.wells, internal=a.internal),
-    "flow": lambda rngs, a: FlowDecoder(rngs, a.sigmoids, internal=a.internal, fields=a.layout.fields),
+    "gaussian": lambda rngs, a: GaussianDecoder(rngs, a.internal, a.layout.fields, a.components),
+    "mixture": lambda rngs, a: MixtureDecoder(rngs, a.wells, a.internal),
+    "flow": lambda rngs, a: FlowDecoder(rngs, a.sigmoids, a.internal, a.layout.fields),
 }
 #: Potentials with a second law, or rates by plain networks without one.
 LAWS: dict[str, Any] = {"potentials": Law}
@@ -176,8 +174,7 @@ class Model(nn.Module):
         self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
         self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
-        extra = {} if a.gas is None else {"gas": a.gas, "kernel": a.kernel}
-        extra |= {"neighbours": True} if a.neighbours else {}
+        extra = {name: getattr(a, name) for name in ("gas", "kernel", "neighbours") if getattr(a, name)}
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
 
     @torch.no_grad()
@@ -309,12 +306,11 @@ class Model(nn.Module):
             require(record is not None, f"data must have a {given} to be given, but have none")
             known = {given: record[..., 0] if given == "force" else record}
         states, ends = self.rolled(start, data.times, known, backend)
-        answers: dict[str, Tensor] = {"force": ends} if layout.ends else {}
-        if layout.driven:
-            answers["velocity"] = known[given].expand(len(ends), *known[given].shape)
-        if layout.driven and given == "force":
-            answers = {"force": answers["velocity"][..., None], "velocity": ends[..., 0]}
-        return Prediction(states, layout.fields, **answers)
+        if not layout.driven:
+            return Prediction(states, layout.fields, ends if layout.ends else None)
+        drive = known[given].expand(len(ends), *known[given].shape)
+        answers = (drive[..., None], ends[..., 0]) if given == "force" else (ends, drive)
+        return Prediction(states, layout.fields, *answers)
 
     def rolled(
         self, start: Tensor, times: Tensor, known: Mapping[str, Tensor], backend: str = "fast"

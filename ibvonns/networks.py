@@ -255,8 +255,6 @@ class PICINN(nn.Module):
     (0.0, 0.0)
     """
 
-    gain: Tensor
-
     def __init__(
         self, rngs: Generators, free: int, convex: int, hidden: Sequence[int], gain: Sequence[float] | None = None
     ):
@@ -264,7 +262,7 @@ class PICINN(nn.Module):
         count("number of hidden layers", len(hidden))
         self.inputs = (free, convex)
         gains = torch.tensor(gain or [1.0] * convex, dtype=torch.float64)
-        self.register_buffer("gain", shaped("gain", gains, (convex,)), persistent=False)
+        self.gain = nn.Buffer(shaped("gain", gains, (convex,)), persistent=False)
         pairs = list(pairwise((free, *hidden)))  # widths along the free path
         self.free = nn.ModuleList(Affine(rngs, a, b) for a, b in pairs)
         self.scale = nn.ModuleList(Affine(rngs, a, convex, bias=1.0) for a, _ in pairs)

@@ -9,6 +9,8 @@ from ibvonns.validation import count, positive, require, shaped
 
 __all__ = ["SOAP"]
 
+REMEMBERED = ("mean", "square", "left", "left_axes", "right", "right_axes")  # of the parameters of one shape
+
 
 class SOAP:
     r"""Adam run in the axes in which the gradient of each weight matrix varies independently.
@@ -54,13 +56,11 @@ class SOAP:
             shaped(f"parameters[{index}]", parameter, ("replicas", "rows", "columns"))
             self.alike.setdefault(tuple(parameter.shape), []).append(index)
         for shape, members in self.alike.items():
-            first, (replicas, rows, columns) = self.parameters[members[0]].detach(), shape
-            for name in ("mean", "square"):
-                self.state[f"{name}.{shape}"] = first.new_zeros(len(members), *shape)
-            for side, size in (("left", rows), ("right", columns)):
-                self.state[f"{side}.{shape}"] = first.new_zeros(len(members), replicas, size, size)
-                axes = torch.eye(size, dtype=first.dtype, device=first.device).repeat(len(members), replicas, 1, 1)
-                self.state[f"{side}_axes.{shape}"] = axes
+            zeros = self.parameters[members[0]].detach().new_zeros(len(members), *shape)
+            parts = [zeros, zeros.clone()]
+            for moment in (zeros @ zeros.mT, zeros.mT @ zeros):
+                parts += [moment, torch.ones_like(moment[..., 0]).diag_embed()]
+            self.state |= {f"{name}.{shape}": part for name, part in zip(REMEMBERED, parts, strict=True)}
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, shares: Tensor | None = None) -> None:
@@ -84,9 +84,7 @@ class SOAP:
         correction = 1 - keep**done
         for shape, members in self.alike.items():
             gradient = torch.stack([gradients[index] for index in members])
-            mean, square, left, left_axes, right, right_axes = (
-                self.state[f"{name}.{shape}"] for name in ("mean", "square", "left", "left_axes", "right", "right_axes")
-            )
+            mean, square, left, left_axes, right, right_axes = (self.state[f"{name}.{shape}"] for name in REMEMBERED)
             left.lerp_(gradient @ gradient.mT, fresh)
             right.lerp_(gradient.mT @ gradient, fresh)
             if (done - 1) % self.refresh == 0:

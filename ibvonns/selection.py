@@ -146,10 +146,8 @@ class Choice:
             low, middle, high = (f"{each:.2g}" for each in (min(errors), median(errors), max(errors)))
             share, p = (float(part.median()) for part in (self.tests[number].share, self.tests[number].p))
             told = f"others tell {100 * share:.2g} % of what is missed, p {p:.2g}"
-            mark = " <- enough" if number == self.number else ""
-            lines.append(
-                f"{number} internal: unseen {middle} % [{low}, {high}], noise {self.noise:.2g} %; {told}{mark}"
-            )
+            seen = f"unseen {middle} % [{low}, {high}], noise {self.noise:.2g} %"
+            lines.append(f"{number} internal: {seen}; {told}{' <- enough' if number == self.number else ''}")
         return "\n".join(lines)
 
 
