@@ -74,7 +74,9 @@ def test_laws_are_scored_on_each_kind_and_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     short = Recipe((Stage((Phase(0, 3), Phase(1, 3, 4)), {"density": 1.0, "field": 1.0, "internal": 1.0}),), attempts=0)
     monkeypatch.setattr(Recipe, "of", classmethod(lambda _, layout: short))
-    monkeypatch.setattr(beyond, "LAWS", {"felt": Trial("rich", neighbours=True, seeds=2), "alone": Trial("paper", 2, seeds=1)})
+    monkeypatch.setattr(
+        beyond, "LAWS", {"felt": Trial("rich", neighbours=True, seeds=2), "alone": Trial("paper", 2, seeds=1)}
+    )
     monkeypatch.setattr(beyond, "UNSEEN", {"pull": UNSEEN["pull"][:1]})
     monkeypatch.setattr(beyond, "TRAINING", 40)
     monkeypatch.setattr(beyond, "TRUTH", 40)
