@@ -39,6 +39,8 @@ pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a m
 # studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
 # second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as baseline; \
+	from ibvonns.paper.beyond import NEW, scores; \
+	from ibvonns.paper.beyond import trained as turned; \
 	from ibvonns.paper.claims import FEW, claims; \
 	from ibvonns.paper.floors import truth_scores as truth; \
 	from ibvonns.paper.gases import trained; \
@@ -47,8 +49,8 @@ RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as
 	from ibvonns.paper.studies import STUDIES; \
 	from ibvonns_book.information import trained_without_density;
 TOOK := $(BIN)/python book/running.py
-seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty to forty minutes, or nothing to do
-	@echo "Training what the cache has not from this very library: all of it takes twenty to forty minutes."
+seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five to fifty minutes, or nothing to do
+	@echo "Training what the cache has not from this very library: all of it takes twenty-five to fifty minutes."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
 	@export OMP_NUM_THREADS=1; \
 	$(TOOK) 'mixture, strains alone, truth of the trap' \
@@ -64,6 +66,7 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty to fo
 		[trained('attracting', fluctuations=each, fewer=FEW) for each in (True, False)]"; mine=$$?; \
 	wait $$other && exit $$mine
 	@$(TOOK) 'claims of Stat-PINNs' $(RUN) claims()"
+	@$(TOOK) 'laws of pulls that turn round' $(RUN) turned(NEW); turned('turning, two'); scores(['paper', NEW])"
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb

@@ -37,15 +37,23 @@ from ibvonns.systems.trap import VELOCITIES, Trap
 KEPT = Path(ibvonns_book.__file__).with_name("beyond.json")
 TRIED = (5, 6)  # seeds of a trial, none drawn anew
 WHOLE = Recipe.of(Row()).stages[-1].phases
-TURNS = (Phase(10, 12, 15), Phase(50, 10, 4), Phase(300, 10, 1))
+SHORT, MIDDLE, LONG = Phase(10, 12, 15), Phase(50, 10, 4), Phase(300, 10, 1)
+
+
+def turns(number: int) -> tuple[Phase, ...]:
+    """Windows of 10, 50 and 300 steps by turns, so often."""
+    return (*WHOLE[:2], *number * (SHORT, MIDDLE, LONG), Phase(300, 60, 1))
+
+
 #: Changes of the recipe by name: the last stage's phases or weights, or another number of variables.
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "all of the steps": {"phases": WHOLE},
-    "short and long windows by turns": {"phases": (*WHOLE[:2], *36 * TURNS, Phase(300, 60, 1))},
+    "short and long windows by turns": {"phases": turns(36)},
     "two variables": {"internal": 2},
-    "two variables, windows by turns": {"internal": 2, "phases": (*WHOLE[:2], *36 * TURNS, Phase(300, 60, 1))},
-    "two variables, no shift term": {"internal": 2, "shift": 0.0},
+    "two variables, windows by turns": {"internal": 2, "phases": turns(36)},
+    "two variables, half of the windows by turns": {"internal": 2, "phases": turns(18)},
+    "two variables, no shift term": {"internal": 2, "phases": WHOLE, "shift": 0.0},
 }
 
 

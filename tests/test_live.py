@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine"),
     pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make html`"),
 ]
-CHAPTERS = {"trap": "03_learning_the_trap", "chain": "05_chain_gmm"}
+CHAPTERS = {"trap": "03_learning_the_trap", "chain": "05_chain_gmm", "turning": "11_beyond_the_pull"}
 GASES = [Lattice(100, (coupling,)) for coupling in (log(4), 0.0, -log(4))]  # chapter 8's
 
 
@@ -42,7 +42,7 @@ def opened(browser: Browser, chapter: str) -> Iterator[Locator]:
 
 @pytest.fixture(scope="module", params=CHAPTERS)
 def panel(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Locator]:
-    """Each of the two panels that run a learned law."""
+    """Each of the panels that run a learned law."""
     yield from opened(browser, CHAPTERS[request.param])
 
 
@@ -62,7 +62,7 @@ def pressed(panel: Locator, label: str) -> None:
     panel.get_by_role("button", name=label, exact=True).click()
 
 
-def test_each_protocol_of_the_paper_takes_the_path_that_python_predicts(panel: Locator) -> None:
+def test_each_given_protocol_takes_the_path_that_python_predicts(panel: Locator) -> None:
     content, taken = asked(panel, "content"), []
     for protocol in content["protocols"]:
         pressed(panel, protocol["label"])
@@ -75,6 +75,8 @@ def test_each_protocol_of_the_paper_takes_the_path_that_python_predicts(panel: L
     paper = [("oscillating", v) for v in VELOCITIES] + [("smoothed-linear", 1.2)]
     if content["kind"] == "chain":
         paper = [("smoothed-linear", length) for length in LENGTHS] + [("sinusoidal", 0.2)]
+    if content["protocols"][0].get("lengths"):  # chapter 11's own
+        paper = [(f"{kind}-{n}", 0.16) for n, kind in enumerate(("pull", "hold", "cycle", "ramp"))]
     assert taken == paper
 
 
