@@ -67,7 +67,7 @@ class Trial:
     seeds: int = 8
 
 
-NEW = "turning, neighbours"
+NEW = "turning, neighbours"  #: The law of chapter 11, by its name in `LAWS`.
 #: Laws by name.
 #:
 #: :meta hide-value:
