@@ -52,7 +52,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "short and long windows by turns": {"phases": turns(36)},
     "two variables": {"internal": 2},
     "two variables, windows by turns": {"internal": 2, "phases": turns(36)},
-    "two variables, half of the windows by turns": {"internal": 2, "phases": turns(18)},
     "two variables, no shift term": {"internal": 2, "phases": WHOLE, "shift": 0.0},
 }
 
