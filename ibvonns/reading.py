@@ -170,7 +170,8 @@ def _numbers(name: str, values: Any) -> Tensor:
         why = "its rows differ in length: see `from_conditions`"
         raise ValueError(f"{name} must be one array, but {why}") from None
     hole = numpy.asarray(array != array)
-    filled = tensor(name, numpy.where(hole, 0, array) if hole.any() else array)
+    # `tensor` would make double precision of what may not be written
+    filled = tensor(name, numpy.where(hole, 0, array) if hole.any() else numpy.require(array, requirements="W"))
     return filled.masked_fill_(torch.from_numpy(hole), torch.nan) if hole.any() else filled
 
 
@@ -198,19 +199,18 @@ def _part(positions: Any, times: Any, records: Records, axes: Axes, place: str =
     x = x.permute([named.index(axis) for axis in AXES if axis in named])
     x = x[tuple(slice(None) if axis in named else None for axis in AXES)]
     for name, values in (records or {}).items():
-        record = _numbers(title := f"records[{name!r}]{place}", values)
+        record = torch.atleast_1d(_numbers(f"records[{name!r}]{place}", values))
         kept[name] = record.expand(len(x), -1) if record.shape == clock.shape else record
-        begins = f"{title} must have shape {tuple(clock.shape)} or begin with {tuple(x.shape[:2])}"
-        require(kept[name].shape[:2] == x.shape[:2], f"{begins}, but has shape {tuple(record.shape)}")
     return x, clock, kept
 
 
 def _ensemble(parts: Sequence[Part], lost: str, least: float) -> Ensemble:
     """Conditions with one clock: whole realisations, as many of each as of the condition that has the fewest."""
-    has = [{"": x.shape[2::2]} | {name: each.shape[2:] for name, each in own.items()} for x, _, own in parts]
+    has = [{"": x.shape[2::2]} | {name: each.shape[1:] for name, each in own.items()} for x, _, own in parts]
     require(all(each == has[0] for each in has), "conditions must have the same sites, dims and records, but differ")
     every = max(x.shape[3] for x, _, _ in parts)
-    x = torch.cat([pad(x, (0, 0, 0, every - x.shape[3]), value=torch.nan) for x, _, _ in parts])
+    x, *more = (pad(x, (0, 0, 0, every - x.shape[3]), value=torch.nan) if every > x.shape[3] else x for x, *_ in parts)
+    x = torch.cat([x, *more]) if more else x
     drop, share = choice("lost", lost, ("drop", "refuse")) == "drop", positive("least", least, 0.0)
     if (broken := x.isnan().any(4).any(2).any(1)).any():
         says = f"{int(broken.sum())} of {broken.numel()} realisations miss a part (NaN)"
@@ -242,9 +242,8 @@ def _content(path: Path, keys: Mapping[str, Any]) -> list[Raw]:
         if isinstance(error, ImportError):
             line = f'pip install "ibvonns[{extra}]"'
             raise ImportError(f"a package must be there to read {ends} files, but is not ({why}): {line}") from error
-        raise ValueError(
-            f"path must name a whole {ends} file with what is asked, but {name!r} is not ({why})"
-        ) from None
+        whole = f"path must name a whole {ends} file with what is asked"
+        raise ValueError(f"{whole}, but {name!r} is not ({why})") from None
 
 
 def _saved(path: Path) -> list[Raw]:
@@ -339,7 +338,7 @@ def _trajectory(path: Path, dims: str = "", sites: int = 1) -> list[Raw]:
 def _table(
     path: Path, positions: Any = None, times: str = "", records: Records = None, axes: Any = (), dims: str = "xyz"
 ) -> list[Raw]:
-    """Rows of a table at their places in an array; what no row fills is lost."""
+    """Rows of a table at their places in an array for each condition; what no row fills is lost."""
     import pandas
 
     ends = path.suffix[1:].lower()
@@ -349,27 +348,19 @@ def _table(
     own = {axis: own.get(axis, axis[:-1]) for axis in AXES[:4] if axis in {"times", "realisations", *own}}
     x = [positions] if isinstance(positions, str) else positions or [each for each in dims if each in table] or ["x"]
     for name in (*own.values(), *x, *(records or {}).values()):
-        _found(table, name)
-    rows = table.set_index([*own.values()])
-    codes, lengths = rows.index.codes, [len(level) for level in rows.index.levels]
-    unique = rows.index.is_unique and min(map(min, codes)) >= 0  # below 0: no value
-    require(unique, f"rows lack or share {', '.join(own.values())}")
-
-    def placed(key: Any, depth: int) -> Any:
-        values = rows[key].to_numpy()
-        grid = numpy.full((*lengths[:depth], *values.shape[1:]), numpy.nan, numpy.result_type(values, numpy.float32))
-        grid[tuple(codes[:depth])] = values
-        return grid
-
-    depth, histories = 1 + ("conditions" in own), dict[str, Any]()
-    clocks = numpy.unique(numpy.stack(codes[:depth]), axis=1).shape[1] == numpy.prod(lengths[:depth])
-    require(clocks, "its conditions have clocks of their own, as for `from_conditions`")
-    for name, key in (records or {name: name for name in rows.select_dtypes("number") if name not in x}).items():
-        grid = placed(key, depth)
-        steady = (grid[tuple(codes[:depth])] == rows[key]).all()
-        require(steady or not records, f"{key!r} is not the same for all realisations")
-        histories |= {name: grid} if steady else {}
-    return [(placed([*x], len(own)), rows.index.levels[depth - 1].to_numpy(), histories, [*own, "dims"])]
+        require(_found(table, name).notna().all() or name in x, f"{name!r} lacks a value in some rows")
+    first, clock, *inner = own.values() if "conditions" in own else ("", *own.values())
+    steady = table.groupby([first, clock] if first else clock).nunique(dropna=False).eq(1).all()
+    numbers = [name for name in table.select_dtypes("number") if name in steady and name not in (*inner, *x)]
+    kept, raws = records or {name: name for name in numbers if steady[name]}, list[Raw]()
+    require(all(steady[key] for key in kept.values()), f"records {[*kept]} must be the same for all realisations")
+    for _, rows in table.groupby(first) if first else [("", table)]:
+        wide = rows.pivot(index=clock, columns=inner, values=[*x])
+        wide = wide.reindex(columns=pandas.MultiIndex.from_product([x, *wide.columns.levels[1:]]))
+        histories = {name: rows.groupby(clock)[key].first().to_numpy() for name, key in kept.items()}
+        grid = wide.to_numpy().reshape(len(wide), len(x), *wide.columns.levshape[1:])
+        raws.append((grid, wide.index.to_numpy(), histories, ["times", "dims", *[*own][-len(inner) :]]))
+    return raws
 
 
 #: What reads a file with such an ending, and the extra that brings the package.

@@ -232,11 +232,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         lambda _: from_arrays(ones(3, 4), T2, axes="time realisation"),
         "positions must have shape",
     ),
-    (
-        "reading.from_arrays",
-        lambda _: from_arrays(ones(2, 4), T2, {"force": ones(3)}),
-        r"records\['force'\] must have s",
-    ),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4), T2, {"force": ones(3)}), r"records\['force'\] must beg"),
     ("reading.from_arrays", lambda _: from_arrays(ones(2, 4) * NAN, T2), "positions must be whole, but 4 of 4 real"),
     ("reading.from_arrays", lambda _: from_arrays(ones(2, 4) / 0, T2), "positions must be finite"),
     (
