@@ -131,7 +131,8 @@ def read(
     - `.safetensors`, what `Ensemble.save` wrote: none.
 
     In trajectories and H5MD a particle is a realisation, or `sites` consecutive particles are; `dims` are the
-    components to be kept, such as "x" or "xy", all if not given. Unwrap what crosses a periodic boundary before.
+    components to be kept, such as "x" or "xy", all if not given. Each frame must hold the same particles; unwrap
+    what crosses a periodic boundary before.
 
     Args:
         path: of a file; or a list of several with one clock, whose conditions are joined in this order.
@@ -167,8 +168,7 @@ def _numbers(name: str, values: Any) -> Tensor:
     try:
         array = numpy.ma.filled(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, numpy.nan)
     except ValueError:
-        why = "its rows differ in length: see `from_conditions`"
-        raise ValueError(f"{name} must be one array, but {why}") from None
+        raise ValueError(f"{name} must be one array, but its rows differ in length: see `from_conditions`") from None
     hole = numpy.asarray(array != array)
     # `tensor` would make double precision of what may not be written
     filled = tensor(name, numpy.where(hole, 0, array) if hole.any() else numpy.require(array, requirements="W"))
@@ -240,10 +240,10 @@ def _content(path: Path, keys: Mapping[str, Any]) -> list[Raw]:
     except Exception as error:  # each package has its own
         why = (str(error) or type(error).__name__).splitlines()[0][:160]
         if isinstance(error, ImportError):
-            line = f'pip install "ibvonns[{extra}]"'
-            raise ImportError(f"a package must be there to read {ends} files, but is not ({why}): {line}") from error
-        whole = f"path must name a whole {ends} file with what is asked"
-        raise ValueError(f"{whole}, but {name!r} is not ({why})") from None
+            says = f"a package must be there to read {ends} files, but is not ({why})"
+            raise ImportError(f'{says}: pip install "ibvonns[{extra}]"') from error
+        says = f"path must name a whole {ends} file with what is asked, but {name!r} is not ({why})"
+        raise ValueError(says) from None
 
 
 def _saved(path: Path) -> list[Raw]:
