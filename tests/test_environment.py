@@ -16,7 +16,8 @@ def pins(lines: list[str]) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in split}
 
 
-USERS = {"plots"}  # an extra of users', with lower bounds; the other extras serve the book
+# extras of users', with lower bounds; the other extras serve the book
+USERS = {"plots", "hdf5", "zarr", "trajectories", "tables"}
 GROUPS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in USERS}
 BOUNDS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["plots"]]
 

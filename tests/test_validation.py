@@ -31,6 +31,7 @@ from ibvonns.networks import INN, MLP, PICINN, Affine, PositiveLinear, generator
 from ibvonns.observations import joined, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.protocols import Protocol
+from ibvonns.reading import from_arrays, from_conditions, read
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import relaxed, rollout
 from ibvonns.selection import sufficiency
@@ -219,6 +220,44 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("files.load_tensors", lambda p: load_tensors(p / "."), "path must", FileNotFoundError),
     ("files.load_json", lambda p: load_json(write(p / "x", b"{")), "path must name a whole JSON file, but .* is damag"),
     ("files.load_json", lambda p: load_json(p / "none"), "path must name an existing file", FileNotFoundError),
+    (
+        "reading.from_arrays",
+        lambda _: from_arrays(ones(1, 2, 4, 2), T2),
+        "axes must be named, as in .* of length 2, the",
+    ),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4), T2, axes="time x"), "axes must be one of"),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4), T2, axes="time"), "axes must name times, realisations"),
+    (
+        "reading.from_arrays",
+        lambda _: from_arrays(ones(3, 4), T2, axes="time realisation"),
+        "positions must have shape",
+    ),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4), T2, {"force": ones(3)}), r"records\['force'\] must beg"),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4) * NAN, T2), "positions must be whole, but 4 of 4 real"),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4) / 0, T2), "positions must be finite"),
+    (
+        "reading.from_arrays",
+        lambda _: from_arrays(ones(2, 4) * NAN, T2, lost="drop"),
+        "positions must keep a share of 0.5",
+    ),
+    ("reading.from_arrays", lambda _: from_arrays(ones(2, 4), T2, lost="keep"), "lost must be one of 'drop', 'refuse'"),
+    ("reading.from_arrays", lambda _: from_arrays([[1.0], [1.0, 2.0]], T2), "positions must be one array"),
+    ("reading.from_conditions", lambda _: from_conditions([], []), "positions, times and records must have an entry"),
+    ("reading.from_conditions", lambda _: from_conditions([ones(2, 4)], [T2, T2]), "positions, times and records must"),
+    (
+        "reading.from_conditions",
+        lambda _: from_conditions([ones(2, 4)] * 2, [T2] * 2, {"force": [ones(2), ones(1, 2, 3)]}),
+        "conditions must have the same sites, dims and records",
+    ),
+    ("reading.read", lambda p: read(p / "none.npz"), "path must name an existing file", FileNotFoundError),
+    (
+        "reading.read",
+        lambda p: read(write(p / "x.npz", b"garbage")),
+        "path must name a whole .npz file with what is ask",
+    ),
+    ("reading.read", lambda p: read(p / "x.txt"), "path must end in one of .csv"),
+    ("reading.read", lambda p: read(p / "x.npz", time=-1.0), "time must be a finite number above 0"),
+    ("reading.read", lambda _: read([]), "path must name conditions with 1 clock, but with 0"),
     ("networks.generators", lambda _: generators([]), "seeds must name at least 1"),
     ("networks.generators", lambda _: generators([FLOAT]), "seed must be a whole number", TypeError),
     ("networks.Affine", lambda _: Affine(RNGS, 0, 2), "width must be a whole number"),
