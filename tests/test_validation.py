@@ -500,6 +500,7 @@ EXEMPT = {
         encoder.Encoder.freeze encoder.Encoder.ungauged ensemble.Density.average ensemble.Density.shifted
         ensemble.Density.at ensemble.Density.reaching ensemble.Samples.average ensemble.Samples.shifted
         ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined fit.fitted fit.unsound fit.astray
+        fit.unseen
         metrics.each_error fit.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
         losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
         networks.copy_replica law.Law.bound law.Law.bounded encoder.mixing protocols.Protocol.length
