@@ -8,7 +8,6 @@ are controls, and which are the forces conjugate to them.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from math import sqrt
 from textwrap import wrap
 from typing import Literal
 
@@ -23,17 +22,19 @@ __all__ = ["Finding", "Summary", "inspect"]
 
 FAR = 50  # robust widths, beyond which a position is an outlier: wells 300 kBT deep are nearer
 COARSE = 0.3  # relaxation times in a step
+UNEVEN = 1.5  # ratio of the longest step to the shortest
 LATE = 1.5  # times better that a force fits with a control moved
 OUTSIDE = 0.2  # share of held-out states outside of training
 ROUNDED = 0.05  # step of rounding in robust widths
 UNITS = 1e3  # slope of a mean on its control, or its inverse
 UNEQUAL = 10  # ratio of the errors of the mean of two conditions
 DRIFT = 0.05  # relative error of a velocity
-UNEVEN = 1.5  # ratio of the longest step to the shortest
 ENOUGH = 20  # times that tell a delay, or a track that stands still, from chance
 FEW = 200  # realisations that suffice for a robust width and an autocorrelation
+VERBOSE = 0
 TINY = 1e-300  # instead of a width of 0
-Records = Mapping[str, Tensor]
+Kind = Literal["error", "warning"]
+Names = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Finding:
         what: a sentence that names the argument, says what came and what to do.
     """
 
-    kind: Literal["error", "warning"]
+    kind: Kind
     what: str
 
 
@@ -59,11 +60,10 @@ class Summary:
         sites: how many, 1 if there is no axis of sites.
         components: of a position.
         realisations: how many.
-        range: smallest and largest position.
+        ranges: smallest and largest value by name, of the positions and of each record.
         width: robust width of the positions, the median absolute deviation from the median of a condition, time and
             site in units of that of a Gaussian of standard deviation 1; the median of all.
         noise: standard error of the mean of a condition, time and site; the median of all.
-        records: smallest and largest value by name.
         findings: errors, then warnings.
     """
 
@@ -72,10 +72,9 @@ class Summary:
     sites: int
     components: int
     realisations: int
-    range: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
     width: float
     noise: float
-    records: Mapping[str, tuple[float, float]]
     findings: tuple[Finding, ...]
 
     @property
@@ -85,13 +84,12 @@ class Summary:
 
     def __str__(self) -> str:
         sizes = ("conditions", "times", "sites", "components", "realisations")
-        lines = [f"{name:<23} {getattr(self, name)}" for name in sizes]
-        ranges = {"positions": self.range, **self.records}
-        lines += [f"{name:<23} {low:.5g} to {high:.5g}" for name, (low, high) in ranges.items()]
-        lines += [f"{name:<23} {getattr(self, name):.3g}" for name in ("width", "noise")]
-        for each in self.findings:
-            lines += wrap(f"{each.kind[0].upper()} {each.what}", 80, subsequent_indent="  ")
-        return "\n".join(lines + ["nothing looks wrong"] * (not self.findings))
+        rows = [(name, str(getattr(self, name))) for name in sizes]
+        rows += [(name, f"{low:.5g} to {high:.5g}") for name, (low, high) in self.ranges.items()]
+        rows += [("width", f"{self.width:.3g}"), ("noise of the mean", f"{self.noise:.3g}")]
+        found = [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]
+        lines = [f"{name:<23} {value}" for name, value in rows]
+        return "\n".join(lines + [line for each in found for line in wrap(each, 80, subsequent_indent="  ")])
 
 
 def inspect(
@@ -128,41 +126,47 @@ def inspect(
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
     forces['F'] is 0 throughout: leave it out, or read it anew
     """
-    row, length = isinstance(layout, Row), None if spacing is None else positive("spacing", spacing)
-    rows, wanted = tuple(ensemble.realisations.shape[:2]), len(controls) or int(row)
+    length, records = None if spacing is None else positive("spacing", spacing), ensemble.records
+    rows, row = tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row)
     for name in (*controls, *forces):
-        came = tuple(ensemble.records[name].shape) if name in ensemble.records else "none"
+        came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
+    wanted = len(controls) or int(row)
     require(len(forces) in (0, wanted), f"forces must name 0 or {wanted}, one for each control, but name {len(forces)}")
     count("internal", internal, 0)
     # one column for each component of each site
     x, times = ensemble.realisations.double(), ensemble.times.double()
     x = (x.movedim(-1, -2) if ensemble.components > 1 else x).reshape(*rows, -1, ensemble.count)
-    given, answers = ({name: ensemble.records[name].double() for name in names} for names in (controls, forces))
     x, width, found = _outliers(x, ensemble.components)
     mean, spread = x.mean(-1), x.std(-1, correction=0)
-    found += [*_repeated(x), *_constant(given, answers), *_steps(x, times)]
+    given, answers = (
+        torch.stack([x.new_zeros(rows), *(records[n] for n in names)], -1)[..., 1:] for names in (controls, forces)
+    )
+    log = spread.clamp_min(TINY).log()
     if row:
-        found += _ends(mean, times, ensemble.records.get("velocity"), length)
-        state = torch.stack([mean, spread.clamp_min(TINY).log()], -1)
-        driven, position = given or {"end": mean.sum(-1)}, mean[..., :0]
+        found += _ends(mean, times, records.get("velocity"), length)
+        moving, position, state = (
+            given if controls else mean.sum(-1, keepdim=True),
+            mean[..., :0],
+            torch.stack([mean, log], -1),
+        )
     else:
-        found += [*_units(mean, given), *_late(torch.cat([mean, spread.square()], -1), given, answers)]
-        parts = [*given.values(), *mean.unbind(-1), *(internal > 1) * spread.clamp_min(TINY).log().unbind(-1)]
-        state, driven, position = torch.stack(parts, -1)[:, :, None], given, mean
-    known = f"{len(given)} controls and {internal} internal variables"
-    found += [
-        *_signs(times, position, driven, answers),
-        *_covered(state, known),
-        *_unequal(spread),
-        *_rounded(x, width),
-    ]
-    kinds: dict[str, Literal["error", "warning"]] = {"E": "error", "W": "warning"}
-    findings = tuple(Finding(kinds[each[0]], each[2:]) for each in sorted(found, key=lambda each: each[0]))
+        found += [
+            *_units(times, mean, given, controls),
+            *_late(torch.cat([given, mean, spread.square()], -1), answers, controls),
+        ]
+        moving, position, state = (
+            given,
+            mean,
+            torch.cat([given, mean, log[..., : log.shape[-1] * (internal > 1)]], -1)[:, :, None],
+        )
+    found += [*_constant(given, controls, answers, forces), *_signs(times, position, moving, answers, forces)]
+    found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
+    found += _covered(state, f"{len(controls)} controls and {internal} internal variables")
+    ranges = {name: _range(part) for name, part in {"positions": ensemble.realisations, **records}.items()}
+    findings = tuple(Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found))
     sizes = (*rows, x.shape[2] // ensemble.components, ensemble.components, ensemble.count)
-    ranges = {name: _range(record) for name, record in ensemble.records.items()}
-    noise = float(spread.median()) / sqrt(ensemble.count)
-    return Summary(*sizes, _range(ensemble.realisations), width, noise, ranges, findings)
+    return Summary(*sizes, ranges, width, float(spread.median()) / ensemble.count**0.5, findings)
 
 
 def _range(values: Tensor) -> tuple[float, float]:
@@ -192,9 +196,9 @@ def _left(values: Tensor, basis: Tensor) -> Tensor:
 
 def _powers(values: Tensor, degree: int) -> Tensor:
     """All products of up to so many columns of (..., columns)."""
-    columns, numbers = _standard(values).mT.unflatten(1, values.shape[:-1]), range(values.shape[-1])
-    some = [each for power in range(1, degree + 1) for each in combinations_with_replacement(numbers, power)]
-    return torch.stack([columns[list(each)].prod(0) for each in some], -1)
+    columns = _standard(values).T.unflatten(1, values.shape[:-1])
+    powers = [combinations_with_replacement(range(len(columns)), each) for each in range(1, degree + 1)]
+    return torch.stack([columns[list(each)].prod(0) for power in powers for each in power], -1)
 
 
 # --- what may be wrong: sentences that begin with E or W -----------------------------------------
@@ -206,63 +210,58 @@ def _outliers(x: Tensor, components: int) -> tuple[Tensor, float, list[str]]:
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
     # where most are alike, as at a common start, the width is 0: a lone outlier of 7 or more is beyond this, too
-    least, (low, high) = 0.05 * x.std(-1, keepdim=True, correction=0), x.aminmax(dim=-1, keepdim=True)
-    scale = torch.maximum(width, least).clamp_min(TINY)
-    if float((torch.maximum(high - median, median - low) / scale).max()) <= FAR:
-        return x, float(width.median()), []
-    off = (x - median).abs() / scale
-    far, (condition, time, column, one) = off > FAR, map(int, torch.unravel_index(off.argmax(), off.shape))
-    site = f"site {column // components}, " * (x.shape[2] > components)
-    which = f"condition {condition}, time {time}, {site}realisation {one}"
-    number = "1 outlier" if far.sum() == 1 else f"{far.sum()} outliers"
-    lies = f"lies {float(f'{off.max():.2g}'):,.0f} robust widths off".replace(",", " ")
-    found = f"E positions hold {number}: {which} {lies}; drop that realisation"
-    return torch.where(far, median, x), float(width.median()), [found]
+    least = 0.05 * x.std(-1, keepdim=True, correction=0)
+    off = (x - median).abs_().div_(torch.maximum(width, least).clamp_min(TINY))
+    far, most, typical = off > FAR, float(off.max()), float(width.median())
+    if most <= FAR:
+        return x, typical, []
+    condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
+    site = f"site {column // components}, " if x.shape[2] > components else ""
+    number = (
+        f"{far.sum()} outlier{'s' * bool(far.sum() > 1)}: condition {condition}, time {time}, {site}realisation {one}"
+    )
+    lies = f"lies {float(f'{most:.2g}'):,.0f} robust widths off".replace(",", " ")
+    return torch.where(far, median, x), typical, [f"E positions hold {number} {lies}; drop that realisation"]
 
 
 def _repeated(x: Tensor) -> Iterator[str]:
     """Realisations that stand still for most of the time, and pairs that are the same."""
-    steps = x.shape[1] - 1
+    steps, weights = x.shape[1] - 1, torch.rand(*x.shape[1:3], generator=seeded(0), dtype=torch.float64)
     still = (x[:, 1:] == x[:, :-1]).sum(1) / steps
     usual = float(still.mean())  # rounded positions repeat now and then
-    stuck = (still >= usual + max((1 - usual) / 2, 6 * sqrt(usual * (1 - usual) / steps))).nonzero().tolist()
+    stuck = (still >= usual + max((1 - usual) / 2, 6 * (usual * (1 - usual) / steps) ** 0.5)).nonzero().tolist()
     if stuck and steps >= ENOUGH:
         which = f"{len(stuck)} tracks, such as realisation {stuck[0][-1]} of condition {stuck[0][0]}"
         yield f"E positions stand still in {which}: lost or stuck? drop them"
-    weights = torch.rand(*x.shape[1:3], generator=seeded(0), dtype=torch.float64)
     keys, order = torch.einsum("ctkr,tk->cr", x, weights).sort(-1)
     close = (keys.diff() <= 1e-9 * (keys[:, -1:] - keys[:, :1])).nonzero().tolist()
     pairs = [(row, *sorted(order[row, at : at + 2].tolist())) for row, at in close]
-    same = [(row, a, b) for row, a, b in pairs if torch.equal(x[row, ..., a], x[row, ..., b])]
-    if same:
+    if same := [(row, *pair) for row, *pair in pairs if torch.equal(*x[row][..., pair].unbind(-1))]:
         which = f"{len(same)} pairs, such as {same[0][1]} and {same[0][2]} of condition {same[0][0]}"
         yield f"E realisations are the same in {which}: draw the noise of each anew, or drop the copies"
 
 
-def _constant(controls: Records, forces: Records) -> Iterator[str]:
-    for name, control in controls.items():
+def _constant(given: Tensor, controls: Names, answers: Tensor, forces: Names) -> Iterator[str]:
+    for control, name in zip(given.unbind(-1), controls, strict=True):
         if float(control.max() - control.min()) <= 1e-12 * float(control.abs().max()):
             yield f"E controls[{name!r}] is constant: it is a parameter, leave it out"
-    for name, force in forces.items():
+    for force, name in zip(answers.unbind(-1), forces, strict=True):
         if not force.any():
             yield f"E forces[{name!r}] is 0 throughout: leave it out, or read it anew"
 
 
 def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
     """Steps that are uneven, or coarse beside the relaxation of realisations about their mean."""
-    steps = times.diff()
-    low, high = _range(steps)
-    if high > UNEVEN * low:
-        uneven = f"W steps of times are uneven, the longest {high / low:.2g} times the shortest"
+    steps, away = times.diff(), x[..., :: max(1, x.shape[-1] // FEW)]
+    if (ratio := float(steps.max() / steps.min())) > UNEVEN:
+        uneven = f"W times are uneven, the longest step {ratio:.2g} times the shortest"
         yield f"{uneven}: give records at these times, not at even ones"
-    away = x[..., :: max(1, x.shape[-1] // FEW)]
     away = away - away.mean(-1, keepdim=True)
     norm, both = away.square().sum((0, 3)).sqrt(), (away[:, 1:] * away[:, :-1]).sum((0, 3))
     alike = both / (norm[1:] * norm[:-1]).clamp_min(TINY)
-    rates = -alike.clamp(0.05, 1.0).log() / steps[:, None]
-    share = high * float(rates.median(0).values.max())
+    share = float((-alike.clamp(0.05, 1.0).log() / steps[:, None]).median(0).values.max() * steps.max())
     if share > COARSE and away.shape[-1] > 2 and norm.any():
-        coarse = f"a step of {high:.3g} is {share:.1g} relaxation times{' or more' if share > 2.9 else ''}"
+        coarse = f"a step of {steps.max():.3g} is {share:.1g} relaxation times{' or more' * (share > 2.9)}"
         yield f"W times are coarse: {coarse}, the law between frames is not resolved; record more often"
 
 
@@ -271,103 +270,94 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
     if spacing is None:
         yield "E spacing is needed for a chain: give the natural length of a site"
     elif velocity is not None:
-        rate, given = spacing * mean.sum(-1).diff(dim=1) / times.diff(), velocity.double()[:, 1:]
-        off = float((given - rate).norm() / torch.maximum(rate.norm(), given.norm()).clamp_min(TINY))
-        if off > DRIFT:
-            yield (
-                f"E velocity differs from d(end)/dt by {100 * off:.0f} %: give that of the step before each time, "
-                f"and strains of a natural length of {spacing:g}"
-            )
+        rate, given = spacing * mean.sum(-1).diff(dim=1) / times.diff(), velocity[:, 1:]
+        off = 100 * float((given - rate).norm() / torch.maximum(rate.norm(), given.norm()).clamp_min(TINY))
+        if off > 100 * DRIFT:
+            yield f"E velocity differs from d(end)/dt by {off:.0f} %: give that of the step before, and strains by {spacing:g}"
 
 
-def _units(mean: Tensor, controls: Records) -> Iterator[str]:
+def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Iterator[str]:
     """Controls that a mean position follows, whatever the others do, at another scale."""
-    for name, control in controls.items():
-        others = torch.stack([mean[..., 0], *(other for each, other in controls.items() if each != name)], -1)[..., 1:]
-        lead, means = _left(control[..., None], others), _left(mean, others)
+    for place, name in enumerate(controls):
+        rate = torch.gradient(mean, spacing=(times,), dim=1)[0]
+        others = torch.cat([given[..., :place], given[..., place + 1 :], rate], -1)
+        lead, means = _left(given[..., place, None], others), _left(mean, others)
         follows = (_standard(lead) * _standard(means)).sum(0).abs()
-        slope = float((means.norm(dim=0) / lead.norm().clamp_min(TINY))[follows.argmax()])
-        if follows.max() > 0.5 and not 1 / UNITS < slope < UNITS:
+        ratio = (means.norm(dim=0) / lead.norm().clamp_min(TINY))[follows.argmax()]
+        if follows.max() > 0.5 and not 1 / UNITS < ratio < UNITS:
             spans = f"{float(means.std(0).max()):.2g} but controls[{name!r}] by {float(lead.std()):.2g}"
             yield f"W positions spread by {spans}: one in metres, one in nanometres? give both in one unit"
 
 
-def _late(state: Tensor, controls: Records, forces: Records) -> Iterator[str]:
-    """Controls that a force fits better, by regression on state and controls, if they are moved by one or two frames.
+def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
+    """Controls that a force fits better, by regression on controls and state, if they are moved by one or two frames.
 
     The fit must be better than at both neighbours, too: else what lags is something in the system.
     """
-    times, reach = state.shape[1], 3
-    if not controls or not forces or times < ENOUGH:
+    if not answers.shape[-1] or known.shape[1] < ENOUGH:
         return
-    inner, force = slice(reach, times - reach), torch.stack(list(forces.values()), -1)
-    for name in controls:
-        fits = []
-        for shift in range(-reach, reach + 1):
-            moved = {each: part.roll(-shift, 1) if each == name else part for each, part in controls.items()}
-            known = torch.cat([torch.stack(list(moved.values()), -1), state], -1)[:, inner]
-            left = _left(force[:, inner], _powers(known, 2 if known.shape[-1] < 8 else 1))
-            fits.append(left.norm(dim=0) / (force - force.mean((0, 1))).norm(dim=(0, 1)).clamp_min(TINY))
-        for each in torch.stack(fits, 1).clamp_min(1e-4).tolist():
-            best = min(range(len(each)), key=each.__getitem__)
-            better, frames = each[reach] / each[best], best - reach
-            if 0 < abs(frames) < reach and better > LATE and min(each[best - 1], each[best + 1]) > 1.2 * each[best]:
-                how, by = "lags" if frames > 0 else "leads", "one frame" if abs(frames) == 1 else "two frames"
-                yield f"W controls[{name!r}] {how}: the forces fit {better:.2g} times better with it moved by {by}"
-                break
+    scale, columns = (answers - answers.mean((0, 1))).norm(dim=(0, 1)).clamp_min(TINY), torch.arange(known.shape[-1])
+    for place, name in enumerate(controls):
+        moved = [torch.where(columns == place, known.roll(-shift, 1), known)[:, 3:-3, :8] for shift in range(-3, 4)]
+        left = torch.stack([_left(answers[:, 3:-3], _powers(each, 2)).norm(dim=0) for each in moved])
+        fits = (left / scale).clamp_min(1e-4)
+        fit = fits[:, (fits[3] / fits.amin(0)).argmax()].tolist()
+        frames = min(range(-3, 4), key=lambda shift: fit[3 + shift])
+        better, sharp = fit[3] / min(fit), min(fit[2 + frames], fit[(4 + frames) % 7]) > 1.2 * min(fit)
+        if 0 < abs(frames) < 3 and better > LATE and sharp:
+            how, by = "lags" if frames > 0 else "leads", "one frame" if abs(frames) == 1 else "two frames"
+            yield f"W controls[{name!r}] {how}: the forces fit {better:.2g} times better with it moved by {by}"
 
 
-def _signs(times: Tensor, mean: Tensor, controls: Records, forces: Records) -> Iterator[str]:
+def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Names) -> Iterator[str]:
     """Forces of the other sign, by one of two criteria.
 
     Where a force is that of a spring between control and position, F = k (control - mean) + constant, which a
     regression tells, k must be above 0. Else the second law decides: among states of the same controls a force is the
     larger the faster its control moves ahead, as the friction of controls is positive. That holds for any control, be
-    it a place or a stiffness, if realisations start from equilibrium and controls are not faster than all relaxation.
+    it a place or a stiffness, if realisations start from equilibrium and controls are not faster than all relaxation;
+    and it holds at the same mean position, too. One of the two must be clear, and none may say the opposite.
 
     Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602, Eq. (12).
     """
-    if not forces or not controls:
-        return
-    moving = torch.stack(list(controls.values()), -1)
-    powers, speeds = _powers(moving, 3), torch.gradient(moving, spacing=(times,), dim=1)[0]
-    for place, (name, force) in enumerate(forces.items()):
-        columns = torch.cat([moving[..., place, None], mean], -1)
-        scales = (columns.flatten(0, 1) - columns.mean((0, 1))).norm(dim=0).clamp_min(TINY)
+    for place, name in enumerate(forces):
+        force, columns = answers[..., place, None], torch.cat([moving[..., place, None], mean], -1)
+        scales = (columns - columns.mean((0, 1))).norm(dim=(0, 1)).clamp_min(TINY)
         slopes = (torch.linalg.pinv(_standard(columns)) @ force.flatten()) / scales
-        good = _left(force[..., None], columns).norm() < 0.1 * (force - force.mean()).norm()
-        spring = mean.shape[-1] > 0 and good and abs(float(slopes.sum())) < 0.2 * abs(float(slopes[0]))
-        others = torch.cat([powers, speeds[..., :place], speeds[..., place + 1 :]], -1)
-        both = _standard(_left(torch.stack([force, speeds[..., place]], -1), others))
-        work = both.prod(-1).unflatten(0, force.shape).sum(1)  # of conditions, which are independent
-        sure = len(work) > 2 and float(work.mean()) * sqrt(len(work)) < -3 * float(work.std())
-        if slopes[0] < 0 if spring else float(work.sum()) < (-0.3 if sure else -0.6):
+        good = mean.shape[-1] > 0 and _left(force, columns).norm() < 0.1 * (force - force.mean()).norm()
+        votes = []
+        for state in (moving, torch.cat([moving, mean], -1)):
+            speeds = torch.gradient(state, spacing=(times,), dim=1)[0]
+            others = torch.cat([_powers(state, 3), speeds[..., :place], speeds[..., place + 1 :]], -1)
+            both = _standard(_left(torch.cat([force, speeds[..., place, None]], -1), others))
+            work = both.prod(-1).unflatten(0, force.shape[:2]).sum(1)  # of conditions, which are independent
+            sure = len(work) > 2 and abs(float(work.mean())) * len(work) ** 0.5 > 3 * float(work.std())
+            votes += [float(work.sum()) * (abs(float(work.sum())) > (0.3 if sure else 0.6))]
+        if VERBOSE: print(name, votes, good, slopes)
+        spring = good and abs(float(slopes.sum())) < 0.2 * abs(float(slopes[0]))
+        if slopes[0] < 0 if spring else min(votes) < 0 and max(votes) <= 0:
             yield f"E forces[{name!r}] does negative work: is it the force on the particle instead of on the control?"
 
 
 def _covered(state: Tensor, known: str) -> Iterator[str]:
     """Conditions too few: states (conditions, times, sites, ...) of one lie outside the convex hull of the others'."""
-    conditions, times = state.shape[:2]
-    axes = _axes(state[:, :: max(1, times // 100)])
+    axes = _axes(state[:, :: max(1, state.shape[1] // 100)])
     ways = torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
-    reach = (axes @ ways).unflatten(0, (conditions, -1))
-    most, outside = reach.amax(1), 1.0
-    if conditions > 1:
-        others = torch.stack([most[torch.arange(conditions) != each].amax(0) for each in range(conditions)])
-        margin = 0.05 * (reach.amax((0, 1)) - reach.amin((0, 1)))
-        outside = float((reach > (others + margin)[:, None]).any(-1).double().mean())
-    if outside > OUTSIDE:
-        few = f"{conditions} conditions for {known}"
-        yield f"W {few}: {100 * outside:.0f} % of the held-out states lie outside of training; add conditions"
+    reach = (axes @ ways).unflatten(0, (len(state), -1))
+    margin = 0.05 * (reach.amax((0, 1)) - reach.amin((0, 1)))
+    first, second = torch.nn.functional.pad(reach.amax(1), (0, 0, 0, 1), value=-1e300).topk(2, 0).values
+    others = torch.where(reach.amax(1) == first, second, first) + margin
+    if (outside := float((reach > others[:, None]).any(-1).double().mean())) > OUTSIDE:
+        few = f"W {len(state)} conditions for {known}: {100 * outside:.0f} % of the held-out states"
+        yield f"{few} lie outside of training; add conditions"
 
 
 def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
-    ratio, place = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
+    ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
     if ratio > UNEQUAL:
-        worst, best = (int(each) for each in (noise[:, place].argmax(), noise[:, place].argmin()))
-        what = f"W noise of the mean is {float(ratio):.2g} times larger in condition {worst} than in condition {best}"
-        yield f"{what}: is it the same system? leave one out, or say it by a control"
+        what = f"{ratio:.2g} times that in condition {noise[:, column].argmin()}"
+        yield f"W noise of the mean in condition {noise[:, column].argmax()} is {what}: is it the same system? leave it out"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
