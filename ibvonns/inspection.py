@@ -24,16 +24,14 @@ FAR = 50  # robust widths, beyond which a position is an outlier: wells 300 kBT 
 COARSE = 0.3  # relaxation times in a step
 UNEVEN = 1.5  # ratio of the longest step to the shortest
 LATE = 1.5  # times better that a force fits with a control moved
-OUTSIDE = 0.2  # share of held-out states outside of training
+OUTSIDE = 0.15  # share of held-out states outside of training
 ROUNDED = 0.05  # step of rounding in robust widths
 UNITS = 1e3  # slope of a mean on its control, or its inverse
 UNEQUAL = 10  # ratio of the errors of the mean of two conditions
 DRIFT = 0.05  # relative error of a velocity
 ENOUGH = 20  # times that tell a delay, or a track that stands still, from chance
 FEW = 200  # realisations that suffice for a robust width and an autocorrelation
-VERBOSE = 0
 TINY = 1e-300  # instead of a width of 0
-Kind = Literal["error", "warning"]
 Names = Sequence[str]
 
 
@@ -46,7 +44,7 @@ class Finding:
         what: a sentence that names the argument, says what came and what to do.
     """
 
-    kind: Kind
+    kind: Literal["error", "warning"]
     what: str
 
 
@@ -84,12 +82,13 @@ class Summary:
 
     def __str__(self) -> str:
         sizes = ("conditions", "times", "sites", "components", "realisations")
-        rows = [(name, str(getattr(self, name))) for name in sizes]
-        rows += [(name, f"{low:.5g} to {high:.5g}") for name, (low, high) in self.ranges.items()]
-        rows += [("width", f"{self.width:.3g}"), ("noise of the mean", f"{self.noise:.3g}")]
-        found = [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]
-        lines = [f"{name:<23} {value}" for name, value in rows]
-        return "\n".join(lines + [line for each in found for line in wrap(each, 80, subsequent_indent="  ")])
+        rows = {name: str(getattr(self, name)) for name in sizes}
+        rows |= {name: f"{low:.5g} to {high:.5g}" for name, (low, high) in self.ranges.items()}
+        rows |= {"width": f"{self.width:.3g}", "noise of the mean": f"{self.noise:.3g}"}
+        lines = [f"{name:<23} {value}" for name, value in rows.items()]
+        for each in [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]:
+            lines += wrap(each, 80, subsequent_indent="  ")
+        return "\n".join(lines)
 
 
 def inspect(
@@ -126,51 +125,41 @@ def inspect(
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
     forces['F'] is 0 throughout: leave it out, or read it anew
     """
-    length, records = None if spacing is None else positive("spacing", spacing), ensemble.records
-    rows, row = tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row)
+    rows, row, records = tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row), ensemble.records
     for name in (*controls, *forces):
         came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
-    wanted = len(controls) or int(row)
+    wanted, length = len(controls) or int(row), None if spacing is None else positive("spacing", spacing)
     require(len(forces) in (0, wanted), f"forces must name 0 or {wanted}, one for each control, but name {len(forces)}")
-    count("internal", internal, 0)
     # one column for each component of each site
     x, times = ensemble.realisations.double(), ensemble.times.double()
     x = (x.movedim(-1, -2) if ensemble.components > 1 else x).reshape(*rows, -1, ensemble.count)
-    x, width, found = _outliers(x, ensemble.components)
-    mean, spread = x.mean(-1), x.std(-1, correction=0)
-    given, answers = (
-        torch.stack([x.new_zeros(rows), *(records[n] for n in names)], -1)[..., 1:] for names in (controls, forces)
-    )
-    log = spread.clamp_min(TINY).log()
-    if row:
-        found += _ends(mean, times, records.get("velocity"), length)
-        moving, position, state = (
-            given if controls else mean.sum(-1, keepdim=True),
-            mean[..., :0],
-            torch.stack([mean, log], -1),
-        )
-    else:
-        found += [
-            *_units(times, mean, given, controls),
-            *_late(torch.cat([given, mean, spread.square()], -1), answers, controls),
-        ]
-        moving, position, state = (
-            given,
-            mean,
-            torch.cat([given, mean, log[..., : log.shape[-1] * (internal > 1)]], -1)[:, :, None],
-        )
-    found += [*_constant(given, controls, answers, forces), *_signs(times, position, moving, answers, forces)]
-    found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
-    found += _covered(state, f"{len(controls)} controls and {internal} internal variables")
-    ranges = {name: _range(part) for name, part in {"positions": ensemble.realisations, **records}.items()}
-    findings = tuple(Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found))
     sizes = (*rows, x.shape[2] // ensemble.components, ensemble.components, ensemble.count)
+    x, width, found = _outliers(x, ensemble.components)
+    mean, spread, own = x.mean(-1), x.std(-1, correction=0), () if row else controls
+    none = torch.zeros(rows, dtype=torch.float64)
+    given, answers = (
+        torch.stack([none, *(records[each] for each in names)], -1)[..., 1:] for names in (controls, forces)
+    )
+    moving, place = (given, mean) if controls else (mean.sum(-1, keepdim=True), mean)
+    still = [each for each in controls if float(records[each].std()) <= 1e-9 * float(records[each].abs().max())]
+    found += [f"E controls[{each!r}] is constant: it is a parameter, leave it out" for each in still]
+    empty = [each for each in forces if not records[each].any()]
+    found += [f"E forces[{each!r}] is 0 throughout: leave it out, or read it anew" for each in empty]
+    late = [*_late(torch.cat([given, mean, spread.square()], -1), answers, own)]
+    found += late or _signs(times, 0 * mean[..., :1] if row else mean, moving, answers, forces)
+    found += [
+        *_units(times, mean, given, own),
+        *_steps(x, times),
+        *_repeated(x),
+        *_rounded(x, width),
+        *_unequal(spread),
+    ]
+    found += _ends(mean, times, records.get("velocity"), length) if row else []
+    found += _covered(given, mean, spread, sizes[2], count("internal", internal, 0), row)
+    ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
+    findings = tuple(Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found))
     return Summary(*sizes, ranges, width, float(spread.median()) / ensemble.count**0.5, findings)
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    return float(values.min()), float(values.max())
 
 
 # --- regressions of rows (rows, columns) ---------------------------------------------------------
@@ -217,11 +206,9 @@ def _outliers(x: Tensor, components: int) -> tuple[Tensor, float, list[str]]:
         return x, typical, []
     condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
     site = f"site {column // components}, " if x.shape[2] > components else ""
-    number = (
-        f"{far.sum()} outlier{'s' * bool(far.sum() > 1)}: condition {condition}, time {time}, {site}realisation {one}"
-    )
-    lies = f"lies {float(f'{most:.2g}'):,.0f} robust widths off".replace(",", " ")
-    return torch.where(far, median, x), typical, [f"E positions hold {number} {lies}; drop that realisation"]
+    which = f"condition {condition}, time {time}, {site}realisation {one} lies {most:.3g} robust widths off"
+    number = f"{far.sum()} outlier{'s' * bool(far.sum() > 1)}"
+    return torch.where(far, median, x), typical, [f"E positions hold {number}: {which}; drop that realisation"]
 
 
 def _repeated(x: Tensor) -> Iterator[str]:
@@ -241,25 +228,15 @@ def _repeated(x: Tensor) -> Iterator[str]:
         yield f"E realisations are the same in {which}: draw the noise of each anew, or drop the copies"
 
 
-def _constant(given: Tensor, controls: Names, answers: Tensor, forces: Names) -> Iterator[str]:
-    for control, name in zip(given.unbind(-1), controls, strict=True):
-        if float(control.max() - control.min()) <= 1e-12 * float(control.abs().max()):
-            yield f"E controls[{name!r}] is constant: it is a parameter, leave it out"
-    for force, name in zip(answers.unbind(-1), forces, strict=True):
-        if not force.any():
-            yield f"E forces[{name!r}] is 0 throughout: leave it out, or read it anew"
-
-
 def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
     """Steps that are uneven, or coarse beside the relaxation of realisations about their mean."""
     steps, away = times.diff(), x[..., :: max(1, x.shape[-1] // FEW)]
     if (ratio := float(steps.max() / steps.min())) > UNEVEN:
-        uneven = f"W times are uneven, the longest step {ratio:.2g} times the shortest"
-        yield f"{uneven}: give records at these times, not at even ones"
+        yield f"W times are uneven, the longest step {ratio:.2g} times the shortest: give all records at these times"
     away = away - away.mean(-1, keepdim=True)
     norm, both = away.square().sum((0, 3)).sqrt(), (away[:, 1:] * away[:, :-1]).sum((0, 3))
-    alike = both / (norm[1:] * norm[:-1]).clamp_min(TINY)
-    share = float((-alike.clamp(0.05, 1.0).log() / steps[:, None]).median(0).values.max() * steps.max())
+    rates = -(both / (norm[1:] * norm[:-1]).clamp_min(TINY)).clamp(0.05, 1.0).log() / steps[:, None]
+    share = float(rates.median(0).values.max() * steps.max())
     if share > COARSE and away.shape[-1] > 2 and norm.any():
         coarse = f"a step of {steps.max():.3g} is {share:.1g} relaxation times{' or more' * (share > 2.9)}"
         yield f"W times are coarse: {coarse}, the law between frames is not resolved; record more often"
@@ -273,19 +250,18 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
         rate, given = spacing * mean.sum(-1).diff(dim=1) / times.diff(), velocity[:, 1:]
         off = 100 * float((given - rate).norm() / torch.maximum(rate.norm(), given.norm()).clamp_min(TINY))
         if off > 100 * DRIFT:
-            yield f"E velocity differs from d(end)/dt by {off:.0f} %: give that of the step before, and strains by {spacing:g}"
+            yield f"E velocity differs from d(end)/dt by {off:.0f} %: is it that of the step before, spacing its unit?"
 
 
 def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Iterator[str]:
-    """Controls that a mean position follows, whatever the others do, at another scale."""
+    """Controls that a mean position follows, in time and whatever the others do, at another scale."""
     for place, name in enumerate(controls):
         rate = torch.gradient(mean, spacing=(times,), dim=1)[0]
         others = torch.cat([given[..., :place], given[..., place + 1 :], rate], -1)
         lead, means = _left(given[..., place, None], others), _left(mean, others)
-        follows = (_standard(lead) * _standard(means)).sum(0).abs()
-        ratio = (means.norm(dim=0) / lead.norm().clamp_min(TINY))[follows.argmax()]
-        if follows.max() > 0.5 and not 1 / UNITS < ratio < UNITS:
-            spans = f"{float(means.std(0).max()):.2g} but controls[{name!r}] by {float(lead.std()):.2g}"
+        follows, column = (_standard(lead) * _standard(means)).sum(0).abs().max(0)
+        if follows > 0.5 and not 1 / UNITS < means[:, column].norm() / lead.norm().clamp_min(TINY) < UNITS:
+            spans = f"{float(means[:, column].std()):.2g} but controls[{name!r}] by {float(lead.std()):.2g}"
             yield f"W positions spread by {spans}: one in metres, one in nanometres? give both in one unit"
 
 
@@ -302,30 +278,27 @@ def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
         left = torch.stack([_left(answers[:, 3:-3], _powers(each, 2)).norm(dim=0) for each in moved])
         fits = (left / scale).clamp_min(1e-4)
         fit = fits[:, (fits[3] / fits.amin(0)).argmax()].tolist()
-        frames = min(range(-3, 4), key=lambda shift: fit[3 + shift])
-        better, sharp = fit[3] / min(fit), min(fit[2 + frames], fit[(4 + frames) % 7]) > 1.2 * min(fit)
-        if 0 < abs(frames) < 3 and better > LATE and sharp:
-            how, by = "lags" if frames > 0 else "leads", "one frame" if abs(frames) == 1 else "two frames"
+        best, better = fit.index(min(fit)), fit[3] / min(fit)
+        if best in (1, 2, 4, 5) and better > LATE and min(fit[best - 1], fit[best + 1]) > 1.2 * fit[best]:
+            how, by = "lags" if best > 3 else "leads", "one frame" if best in (2, 4) else "two frames"
             yield f"W controls[{name!r}] {how}: the forces fit {better:.2g} times better with it moved by {by}"
 
 
 def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Names) -> Iterator[str]:
     """Forces of the other sign, by one of two criteria.
 
-    Where a force is that of a spring between control and position, F = k (control - mean) + constant, which a
-    regression tells, k must be above 0. Else the second law decides: among states of the same controls a force is the
-    larger the faster its control moves ahead, as the friction of controls is positive. That holds for any control, be
-    it a place or a stiffness, if realisations start from equilibrium and controls are not faster than all relaxation;
-    and it holds at the same mean position, too. One of the two must be clear, and none may say the opposite.
+    Where a force is that of a spring between control and position, F = k (control - mean) + constant, and better so
+    than by the control alone, k must be above 0. Else the second law decides: among states of the same controls a force
+    is the larger the faster its control moves ahead, as the friction of controls is positive. That holds for any
+    control, be it a place or a stiffness, if realisations start from equilibrium and controls are not faster than all
+    relaxation; and it holds at the same mean position, too. One of the two must be clear, and none may say the opposite.
 
     Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602, Eq. (12).
     """
     for place, name in enumerate(forces):
-        force, columns = answers[..., place, None], torch.cat([moving[..., place, None], mean], -1)
-        scales = (columns - columns.mean((0, 1))).norm(dim=(0, 1)).clamp_min(TINY)
-        slopes = (torch.linalg.pinv(_standard(columns)) @ force.flatten()) / scales
-        good = mean.shape[-1] > 0 and _left(force, columns).norm() < 0.1 * (force - force.mean()).norm()
-        votes = []
+        force, control, votes = answers[..., place, None], moving[..., place, None], []
+        spring, alone = (_standard(part).T @ _standard(force) for part in (control - mean, control))
+        best = float(spring.flatten()[spring.abs().argmax()])
         for state in (moving, torch.cat([moving, mean], -1)):
             speeds = torch.gradient(state, spacing=(times,), dim=1)[0]
             others = torch.cat([_powers(state, 3), speeds[..., :place], speeds[..., place + 1 :]], -1)
@@ -333,14 +306,15 @@ def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces:
             work = both.prod(-1).unflatten(0, force.shape[:2]).sum(1)  # of conditions, which are independent
             sure = len(work) > 2 and abs(float(work.mean())) * len(work) ** 0.5 > 3 * float(work.std())
             votes += [float(work.sum()) * (abs(float(work.sum())) > (0.3 if sure else 0.6))]
-        if VERBOSE: print(name, votes, good, slopes)
-        spring = good and abs(float(slopes.sum())) < 0.2 * abs(float(slopes[0]))
-        if slopes[0] < 0 if spring else min(votes) < 0 and max(votes) <= 0:
+        clear = 1 - best**2 < min(0.01, (1 - float(alone) ** 2) / 4)
+        if best < 0 if clear else min(votes) < 0 and max(votes) <= 0:
             yield f"E forces[{name!r}] does negative work: is it the force on the particle instead of on the control?"
 
 
-def _covered(state: Tensor, known: str) -> Iterator[str]:
-    """Conditions too few: states (conditions, times, sites, ...) of one lie outside the convex hull of the others'."""
+def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, internal: int, row: bool) -> Iterator[str]:
+    """Conditions too few: states of one, controls, mean and spread, lie outside the convex hull of the others'."""
+    parts = [part.unflatten(2, (sites, -1)) for part in (mean, spread.clamp_min(TINY).log())]
+    state = torch.cat([given[:, :, None].expand(-1, -1, sites, -1), *parts[: 1 + (internal + row > 1)]], -1)
     axes = _axes(state[:, :: max(1, state.shape[1] // 100)])
     ways = torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
     reach = (axes @ ways).unflatten(0, (len(state), -1))
@@ -348,23 +322,22 @@ def _covered(state: Tensor, known: str) -> Iterator[str]:
     first, second = torch.nn.functional.pad(reach.amax(1), (0, 0, 0, 1), value=-1e300).topk(2, 0).values
     others = torch.where(reach.amax(1) == first, second, first) + margin
     if (outside := float((reach > others[:, None]).any(-1).double().mean())) > OUTSIDE:
-        few = f"W {len(state)} conditions for {known}: {100 * outside:.0f} % of the held-out states"
-        yield f"{few} lie outside of training; add conditions"
+        few = f"W {len(state)} conditions for {given.shape[-1]} controls and {internal} internal variables"
+        yield f"{few}: {100 * outside:.0f} % of the held-out states lie outside of training; add conditions"
 
 
 def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
     ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
+    worst, best = noise[:, column].argmax(), noise[:, column].argmin()
     if ratio > UNEQUAL:
-        what = f"{ratio:.2g} times that in condition {noise[:, column].argmin()}"
-        yield f"W noise of the mean in condition {noise[:, column].argmax()} is {what}: is it the same system? leave it out"
+        yield f"W noise of the mean is {ratio:.2g} times larger in condition {worst} than in {best}: is it the same system?"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
     values = x.flatten()[:: max(1, x.numel() // 4000)].sort().values
-    gaps = values.diff()
+    gaps, number = values.diff(), len(values)
     same, apart = torch.nn.functional.pad(gaps == 0, (1, 1)), gaps[gaps > 1e-9 * (values[-1] - values[0])]
-    doubled, step = int((same[1:] | same[:-1]).sum()), float(apart.min()) if len(apart) else 0.0
-    if 2 * doubled > len(values) and step > ROUNDED * width:
-        share = f"{step:.2g} ({doubled} of {len(values)} doubled)"
-        yield f"W positions are rounded to {share}, at a width of {width:.2g}: precision of XTC? save more digits"
+    doubled, step = int((same[1:] | same[:-1]).sum()), min(apart.tolist(), default=0.0)
+    if 2 * doubled > number and step > ROUNDED * width:
+        yield f"W values are rounded to {step:.2g} ({doubled} of {number} doubled), their width is {width:.2g}: precision of XTC?"
