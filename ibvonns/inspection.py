@@ -22,15 +22,13 @@ __all__ = ["Finding", "Summary", "inspect"]
 
 FAR = 50  # robust widths, beyond which a position is an outlier: wells 300 kBT deep are nearer
 COARSE = 0.3  # relaxation times in a step
-UNEVEN = 1.5  # ratio of the longest step to the shortest
 LATE = 1.5  # times better that a force fits with a control moved
 OUTSIDE = 0.15  # share of held-out states outside of training
-ROUNDED = 0.05  # step of rounding in robust widths
-UNITS = 1e3  # slope of a mean on its control, or its inverse
-UNEQUAL = 10  # ratio of the errors of the mean of two conditions
-DRIFT = 0.05  # relative error of a velocity
-ENOUGH = 20  # times that tell a delay, or a track that stands still, from chance
-FEW = 200  # realisations that suffice for a robust width and an autocorrelation
+DRIFT, ROUNDED = 0.05, 0.05  # relative error of a velocity; step of rounding in robust widths
+# ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's
+UNEVEN, UNEQUAL, UNITS = 1.5, 10, 1e3
+# times that tell a delay, or a track that stands still, from chance; realisations for a width or an autocorrelation
+ENOUGH, FEW = 20, 200
 TINY = 1e-300  # instead of a width of 0
 Names = Sequence[str]
 
@@ -58,10 +56,10 @@ class Summary:
         sites: how many, 1 if there is no axis of sites.
         components: of a position.
         realisations: how many.
-        ranges: smallest and largest value by name, of the positions and of each record.
         width: robust width of the positions, the median absolute deviation from the median of a condition, time and
             site in units of that of a Gaussian of standard deviation 1; the median of all.
         noise: standard error of the mean of a condition, time and site; the median of all.
+        ranges: smallest and largest value by name, of the positions and of each record.
         findings: errors, then warnings.
     """
 
@@ -70,9 +68,9 @@ class Summary:
     sites: int
     components: int
     realisations: int
-    ranges: Mapping[str, tuple[float, float]]
     width: float
     noise: float
+    ranges: Mapping[str, tuple[float, float]]
     findings: tuple[Finding, ...]
 
     @property
@@ -81,14 +79,11 @@ class Summary:
         return all(each.kind != "error" for each in self.findings)
 
     def __str__(self) -> str:
-        sizes = ("conditions", "times", "sites", "components", "realisations")
-        rows = {name: str(getattr(self, name)) for name in sizes}
-        rows |= {name: f"{low:.5g} to {high:.5g}" for name, (low, high) in self.ranges.items()}
-        rows |= {"width": f"{self.width:.3g}", "noise of the mean": f"{self.noise:.3g}"}
-        lines = [f"{name:<23} {value}" for name, value in rows.items()]
-        for each in [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]:
-            lines += wrap(each, 80, subsequent_indent="  ")
-        return "\n".join(lines)
+        rows = {name: f"{value:.6g}" for name, value in vars(self).items() if name not in ("ranges", "findings")}
+        rows |= {name: f"{low:.6g} to {high:.6g}" for name, (low, high) in self.ranges.items()}
+        found = [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]
+        said = [line for each in found for line in wrap(each, 80, subsequent_indent="  ")]
+        return "\n".join([f"{name:<15} {value}" for name, value in rows.items()] + said)
 
 
 def inspect(
@@ -123,43 +118,41 @@ def inspect(
     ()
     >>> records = {"centre": good.records["pulled_length"], "F": 0 * good.mean()}
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
-    forces['F'] is 0 throughout: leave it out, or read it anew
+    forces['F'] is 0 throughout: it tells nothing, leave it out
     """
-    rows, row, records = tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row), ensemble.records
+    found, rows, row = list[str](), tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row)
+    records = {name: record.double() for name, record in ensemble.records.items()}
     for name in (*controls, *forces):
         came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
-    wanted, length = len(controls) or int(row), None if spacing is None else positive("spacing", spacing)
-    require(len(forces) in (0, wanted), f"forces must name 0 or {wanted}, one for each control, but name {len(forces)}")
-    # one column for each component of each site
-    x, times = ensemble.realisations.double(), ensemble.times.double()
-    x = (x.movedim(-1, -2) if ensemble.components > 1 else x).reshape(*rows, -1, ensemble.count)
-    sizes = (*rows, x.shape[2] // ensemble.components, ensemble.components, ensemble.count)
-    x, width, found = _outliers(x, ensemble.components)
-    mean, spread, own = x.mean(-1), x.std(-1, correction=0), () if row else controls
-    none = torch.zeros(rows, dtype=torch.float64)
-    given, answers = (
-        torch.stack([none, *(records[each] for each in names)], -1)[..., 1:] for names in (controls, forces)
+        if float(records[name].std()) <= 1e-9 * float(records[name].abs().max()):
+            what = f"controls[{name!r}] is constant: it is" if name in controls else f"forces[{name!r}] is"
+            found += [f"E {what} {float(records[name][0, 0]):.3g} throughout: it tells nothing, leave it out"]
+    require(
+        len(forces) in (0, len(controls) or row), f"forces must match {len(controls)} controls, but are {len(forces)}"
     )
-    moving, place = (given, mean) if controls else (mean.sum(-1, keepdim=True), mean)
-    still = [each for each in controls if float(records[each].std()) <= 1e-9 * float(records[each].abs().max())]
-    found += [f"E controls[{each!r}] is constant: it is a parameter, leave it out" for each in still]
-    empty = [each for each in forces if not records[each].any()]
-    found += [f"E forces[{each!r}] is 0 throughout: leave it out, or read it anew" for each in empty]
-    late = [*_late(torch.cat([given, mean, spread.square()], -1), answers, own)]
-    found += late or _signs(times, 0 * mean[..., :1] if row else mean, moving, answers, forces)
-    found += [
-        *_units(times, mean, given, own),
-        *_steps(x, times),
-        *_repeated(x),
-        *_rounded(x, width),
-        *_unequal(spread),
-    ]
-    found += _ends(mean, times, records.get("velocity"), length) if row else []
-    found += _covered(given, mean, spread, sizes[2], count("internal", internal, 0), row)
+    # one column for each component of each site
+    parts, x, times = ensemble.components, ensemble.realisations.double(), ensemble.times.double()
+    x = (x.movedim(-1, -2) if parts > 1 else x).reshape(*rows, -1, ensemble.count)
+    x, width = _cleaned(x, parts, found)
+    mean, spread = x.mean(-1), x.std(-1, correction=0)
+    length, sites = None if spacing is None else positive("spacing", spacing), x.shape[2] // parts
+    given, answers = (
+        torch.stack([mean[..., 0], *(records[name] for name in names)], -1)[..., 1:] for names in (controls, forces)
+    )
+    if row:  # whose control, if none is named, is the place of the end
+        found += _ends(mean, times, records.get("velocity"), length)
+        late, moving, place = [], given if controls else mean.sum(-1, keepdim=True), mean[..., :0]
+    else:
+        found += _units(times, mean, given, controls)
+        late, moving, place = [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)], given, mean
+    found += late or _signs(times, place, moving, answers, forces)
+    found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
+    found += _covered(given, mean, spread, sites, count("internal", internal, 0), row)
     ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
     findings = tuple(Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found))
-    return Summary(*sizes, ranges, width, float(spread.median()) / ensemble.count**0.5, findings)
+    noise = float(spread.median()) / ensemble.count**0.5
+    return Summary(rows[0], rows[1], sites, parts, ensemble.count, width, noise, ranges, findings)
 
 
 # --- regressions of rows (rows, columns) ---------------------------------------------------------
@@ -193,39 +186,35 @@ def _powers(values: Tensor, degree: int) -> Tensor:
 # --- what may be wrong: sentences that begin with E or W -----------------------------------------
 
 
-def _outliers(x: Tensor, components: int) -> tuple[Tensor, float, list[str]]:
-    """The positions with outliers replaced by the median, their robust width, and what is to be said."""
+def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, float]:
+    """The positions with outliers replaced by the median, and their robust width; adds to what was found."""
     some = x[..., :: max(1, x.shape[-1] // FEW)]
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
     # where most are alike, as at a common start, the width is 0: a lone outlier of 7 or more is beyond this, too
     least = 0.05 * x.std(-1, keepdim=True, correction=0)
     off = (x - median).abs_().div_(torch.maximum(width, least).clamp_min(TINY))
-    far, most, typical = off > FAR, float(off.max()), float(width.median())
-    if most <= FAR:
-        return x, typical, []
-    condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
-    site = f"site {column // components}, " if x.shape[2] > components else ""
-    which = f"condition {condition}, time {time}, {site}realisation {one} lies {most:.3g} robust widths off"
-    number = f"{far.sum()} outlier{'s' * bool(far.sum() > 1)}"
-    return torch.where(far, median, x), typical, [f"E positions hold {number}: {which}; drop that realisation"]
+    if number := int((off > FAR).sum()):
+        condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
+        which = f"condition {condition}, time {time}, site {column // components}, realisation {one}"
+        lies = f"{which} lies {off.max():.3g} robust widths off; drop that realisation"
+        found.append(f"E positions hold {number} outlier{'s' * (number > 1)}: {lies}")
+    return torch.where(off > FAR, median, x) if number else x, float(width.median())
 
 
 def _repeated(x: Tensor) -> Iterator[str]:
     """Realisations that stand still for most of the time, and pairs that are the same."""
-    steps, weights = x.shape[1] - 1, torch.rand(*x.shape[1:3], generator=seeded(0), dtype=torch.float64)
-    still = (x[:, 1:] == x[:, :-1]).sum(1) / steps
-    usual = float(still.mean())  # rounded positions repeat now and then
-    stuck = (still >= usual + max((1 - usual) / 2, 6 * (usual * (1 - usual) / steps) ** 0.5)).nonzero().tolist()
-    if stuck and steps >= ENOUGH:
-        which = f"{len(stuck)} tracks, such as realisation {stuck[0][-1]} of condition {stuck[0][0]}"
-        yield f"E positions stand still in {which}: lost or stuck? drop them"
-    keys, order = torch.einsum("ctkr,tk->cr", x, weights).sort(-1)
-    close = (keys.diff() <= 1e-9 * (keys[:, -1:] - keys[:, :1])).nonzero().tolist()
-    pairs = [(row, *sorted(order[row, at : at + 2].tolist())) for row, at in close]
-    if same := [(row, *pair) for row, *pair in pairs if torch.equal(*x[row][..., pair].unbind(-1))]:
-        which = f"{len(same)} pairs, such as {same[0][1]} and {same[0][2]} of condition {same[0][0]}"
-        yield f"E realisations are the same in {which}: draw the noise of each anew, or drop the copies"
+    still, weights = (x[:, 1:] == x[:, :-1]).sum(1) / (x.shape[1] - 1), torch.rand(x.shape[1:3], generator=seeded(0))
+    stuck = (still > 0.6).nonzero().tolist()
+    if stuck and still.mean() < 0.1 and x.shape[1] > ENOUGH:  # else they are rounded
+        which = f"such as realisation {stuck[0][-1]} of condition {stuck[0][0]}"
+        yield f"E positions stand still in {len(stuck)} tracks, {which}: lost or stuck? drop them"
+    keys, order = torch.einsum("ctkr,tk->cr", x, weights.double()).sort(-1)
+    same = (keys.diff() <= 1e-12 * keys.abs().max()).nonzero().tolist()
+    if same:
+        first, second = sorted(order[same[0][0], same[0][1] : same[0][1] + 2].tolist())
+        which = f"such as {first} and {second} of condition {same[0][0]}"
+        yield f"E realisations are the same in {len(same)} pairs, {which}: draw the noise of each anew"
 
 
 def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
@@ -256,13 +245,13 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
 def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Iterator[str]:
     """Controls that a mean position follows, in time and whatever the others do, at another scale."""
     for place, name in enumerate(controls):
-        rate = torch.gradient(mean, spacing=(times,), dim=1)[0]
-        others = torch.cat([given[..., :place], given[..., place + 1 :], rate], -1)
-        lead, means = _left(given[..., place, None], others), _left(mean, others)
+        rest = [given[..., :place], given[..., place + 1 :], torch.gradient(mean, spacing=(times,), dim=1)[0]]
+        lead, means = (_left(part, torch.cat(rest, -1)) for part in (given[..., place, None], mean))
         follows, column = (_standard(lead) * _standard(means)).sum(0).abs().max(0)
-        if follows > 0.5 and not 1 / UNITS < means[:, column].norm() / lead.norm().clamp_min(TINY) < UNITS:
-            spans = f"{float(means[:, column].std()):.2g} but controls[{name!r}] by {float(lead.std()):.2g}"
-            yield f"W positions spread by {spans}: one in metres, one in nanometres? give both in one unit"
+        ours, theirs = float(means[:, column].std()), float(lead.std())
+        if follows > 0.5 and not theirs / UNITS < ours < theirs * UNITS:
+            spans = f"positions spread by {ours:.2g} but controls[{name!r}] by {theirs:.2g}"
+            yield f"W {spans}: one in metres, one in nanometres? give both in one unit"
 
 
 def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
@@ -270,14 +259,11 @@ def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
 
     The fit must be better than at both neighbours, too: else what lags is something in the system.
     """
-    if not answers.shape[-1] or known.shape[1] < ENOUGH:
-        return
-    scale, columns = (answers - answers.mean((0, 1))).norm(dim=(0, 1)).clamp_min(TINY), torch.arange(known.shape[-1])
-    for place, name in enumerate(controls):
+    force, columns = _standard(answers).unflatten(0, answers.shape[:2]), torch.arange(known.shape[-1])
+    for place, name in enumerate(controls if answers.shape[-1] and known.shape[1] > ENOUGH else ()):
         moved = [torch.where(columns == place, known.roll(-shift, 1), known)[:, 3:-3, :8] for shift in range(-3, 4)]
-        left = torch.stack([_left(answers[:, 3:-3], _powers(each, 2)).norm(dim=0) for each in moved])
-        fits = (left / scale).clamp_min(1e-4)
-        fit = fits[:, (fits[3] / fits.amin(0)).argmax()].tolist()
+        left = torch.stack([_left(force[:, 3:-3], _powers(each, 2)).norm(dim=0) for each in moved]).clamp_min(1e-4)
+        fit = left[:, (left[3] / left.amin(0)).argmax()].tolist()
         best, better = fit.index(min(fit)), fit[3] / min(fit)
         if best in (1, 2, 4, 5) and better > LATE and min(fit[best - 1], fit[best + 1]) > 1.2 * fit[best]:
             how, by = "lags" if best > 3 else "leads", "one frame" if best in (2, 4) else "two frames"
@@ -285,29 +271,25 @@ def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
 
 
 def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Names) -> Iterator[str]:
-    """Forces of the other sign, by one of two criteria.
+    """Forces of the other sign, by the second law.
 
-    Where a force is that of a spring between control and position, F = k (control - mean) + constant, and better so
-    than by the control alone, k must be above 0. Else the second law decides: among states of the same controls a force
-    is the larger the faster its control moves ahead, as the friction of controls is positive. That holds for any
-    control, be it a place or a stiffness, if realisations start from equilibrium and controls are not faster than all
-    relaxation; and it holds at the same mean position, too. One of the two must be clear, and none may say the opposite.
+    Among states of the same controls a force is the larger the faster its control moves ahead, as the friction of
+    controls is positive. That holds for any control, be it a place or a stiffness, if realisations start near
+    equilibrium and controls are not faster than all relaxation; and it holds at the same mean position, too. One of the
+    two must be clear in the sum over the conditions, which are independent, and none may say the opposite.
 
     Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602, Eq. (12).
     """
     for place, name in enumerate(forces):
-        force, control, votes = answers[..., place, None], moving[..., place, None], []
-        spring, alone = (_standard(part).T @ _standard(force) for part in (control - mean, control))
-        best = float(spring.flatten()[spring.abs().argmax()])
+        votes = []
         for state in (moving, torch.cat([moving, mean], -1)):
             speeds = torch.gradient(state, spacing=(times,), dim=1)[0]
             others = torch.cat([_powers(state, 3), speeds[..., :place], speeds[..., place + 1 :]], -1)
-            both = _standard(_left(torch.cat([force, speeds[..., place, None]], -1), others))
-            work = both.prod(-1).unflatten(0, force.shape[:2]).sum(1)  # of conditions, which are independent
-            sure = len(work) > 2 and abs(float(work.mean())) * len(work) ** 0.5 > 3 * float(work.std())
-            votes += [float(work.sum()) * (abs(float(work.sum())) > (0.3 if sure else 0.6))]
-        clear = 1 - best**2 < min(0.01, (1 - float(alone) ** 2) / 4)
-        if best < 0 if clear else min(votes) < 0 and max(votes) <= 0:
+            both = _left(torch.stack([answers[..., place], speeds[..., place]], -1), others)
+            work = _standard(both).prod(-1).unflatten(0, answers.shape[:2]).sum(1)
+            sure = len(work) > 2 and float(work.mean().abs()) * len(work) ** 0.5 > 3 * float(work.std())
+            votes += [float(work.sum()) * (float(work.sum().abs()) > (0.3 if sure else 0.6))]
+        if min(votes) < 0 and max(votes) <= 0:
             yield f"E forces[{name!r}] does negative work: is it the force on the particle instead of on the control?"
 
 
@@ -329,15 +311,15 @@ def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, internal: 
 def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
     ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
-    worst, best = noise[:, column].argmax(), noise[:, column].argmin()
     if ratio > UNEQUAL:
-        yield f"W noise of the mean is {ratio:.2g} times larger in condition {worst} than in {best}: is it the same system?"
+        which = f"condition {noise[:, column].argmax()} than in condition {noise[:, column].argmin()}"
+        yield f"W noise of the mean is {ratio:.2g} times larger in {which}: is it the same system?"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
     values = x.flatten()[:: max(1, x.numel() // 4000)].sort().values
-    gaps, number = values.diff(), len(values)
-    same, apart = torch.nn.functional.pad(gaps == 0, (1, 1)), gaps[gaps > 1e-9 * (values[-1] - values[0])]
-    doubled, step = int((same[1:] | same[:-1]).sum()), min(apart.tolist(), default=0.0)
-    if 2 * doubled > number and step > ROUNDED * width:
-        yield f"W values are rounded to {step:.2g} ({doubled} of {number} doubled), their width is {width:.2g}: precision of XTC?"
+    same, gaps = torch.nn.functional.pad(values.diff() == 0, (1, 1)), values.diff()
+    doubled, step = int((same[1:] | same[:-1]).sum()), min(gaps[gaps > 1e-9 * gaps.sum()].tolist(), default=0.0)
+    if 2 * doubled > len(values) and step > ROUNDED * width:
+        share = f"{step:.2g} ({doubled} of {len(values)} doubled)"
+        yield f"W values are rounded to {share}, their width is {width:.2g}: precision of XTC? save more digits"
