@@ -7,7 +7,7 @@ are controls, and which are the forces conjugate to them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement as chosen
 from textwrap import wrap
 from typing import Literal
 
@@ -120,8 +120,12 @@ def inspect(
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
     forces['F'] is 0 throughout: it tells nothing, leave it out
     """
-    found, rows, row = list[str](), tuple(ensemble.realisations.shape[:2]), isinstance(layout, Row)
-    records = {name: record.double() for name, record in ensemble.records.items()}
+    found, rows, row, records = (
+        list[str](),
+        tuple(ensemble.realisations.shape[:2]),
+        isinstance(layout, Row),
+        ensemble.records,
+    )
     for name in (*controls, *forces):
         came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
@@ -131,28 +135,25 @@ def inspect(
     require(
         len(forces) in (0, len(controls) or row), f"forces must match {len(controls)} controls, but are {len(forces)}"
     )
-    # one column for each component of each site
     parts, x, times = ensemble.components, ensemble.realisations.double(), ensemble.times.double()
-    x = (x.movedim(-1, -2) if parts > 1 else x).reshape(*rows, -1, ensemble.count)
-    x, width = _cleaned(x, parts, found)
-    mean, spread = x.mean(-1), x.std(-1, correction=0)
-    length, sites = None if spacing is None else positive("spacing", spacing), x.shape[2] // parts
-    given, answers = (
-        torch.stack([mean[..., 0], *(records[name] for name in names)], -1)[..., 1:] for names in (controls, forces)
-    )
+    # one column for each component of each site
+    x, width = _cleaned((x.mT if parts > 1 else x).reshape(*rows, -1, ensemble.count), parts, found)
+    mean, spread, sites = x.mean(-1), x.std(-1, correction=0), x.shape[2] // parts
+    given = torch.stack([mean[..., 0], *(records[name] for name in controls)], -1)[..., 1:]
+    answers = torch.stack([mean[..., 0], *(records[name] for name in forces)], -1)[..., 1:]
     if row:  # whose control, if none is named, is the place of the end
-        found += _ends(mean, times, records.get("velocity"), length)
-        late, moving, place = [], given if controls else mean.sum(-1, keepdim=True), mean[..., :0]
+        found += _ends(mean, times, records.get("velocity"), None if spacing is None else positive("spacing", spacing))
+        found += _signs(times, mean[..., :0], given if controls else mean.sum(-1, keepdim=True), answers, forces)
     else:
         found += _units(times, mean, given, controls)
-        late, moving, place = [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)], given, mean
-    found += late or _signs(times, place, moving, answers, forces)
+        late = [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)]
+        found += late or _signs(times, mean, given, answers, forces)
     found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
-    found += _covered(given, mean, spread, sites, count("internal", internal, 0), row)
+    found += _covered(given, mean, spread, sites, count("internal", internal, 0) + row)
     ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
-    findings = tuple(Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found))
+    findings = [Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found)]
     noise = float(spread.median()) / ensemble.count**0.5
-    return Summary(rows[0], rows[1], sites, parts, ensemble.count, width, noise, ranges, findings)
+    return Summary(rows[0], rows[1], sites, parts, ensemble.count, width, noise, ranges, tuple(findings))
 
 
 # --- regressions of rows (rows, columns) ---------------------------------------------------------
@@ -178,9 +179,8 @@ def _left(values: Tensor, basis: Tensor) -> Tensor:
 
 def _powers(values: Tensor, degree: int) -> Tensor:
     """All products of up to so many columns of (..., columns)."""
-    columns = _standard(values).T.unflatten(1, values.shape[:-1])
-    powers = [combinations_with_replacement(range(len(columns)), each) for each in range(1, degree + 1)]
-    return torch.stack([columns[list(each)].prod(0) for power in powers for each in power], -1)
+    x = _standard(values).T.unflatten(1, values.shape[:-1])
+    return torch.stack([x[list(each)].prod(0) for n in range(1, degree + 1) for each in chosen(range(len(x)), n)], -1)
 
 
 # --- what may be wrong: sentences that begin with E or W -----------------------------------------
@@ -192,8 +192,8 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
     # where most are alike, as at a common start, the width is 0: a lone outlier of 7 or more is beyond this, too
-    least = 0.05 * x.std(-1, keepdim=True, correction=0)
-    off = (x - median).abs_().div_(torch.maximum(width, least).clamp_min(TINY))
+    least = torch.maximum(width, 0.05 * x.std(-1, keepdim=True, correction=0)).clamp_min(TINY)
+    off = (x - median).abs_().div_(least)
     if number := int((off > FAR).sum()):
         condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
         which = f"condition {condition}, time {time}, site {column // components}, realisation {one}"
@@ -207,13 +207,12 @@ def _repeated(x: Tensor) -> Iterator[str]:
     still, weights = (x[:, 1:] == x[:, :-1]).sum(1) / (x.shape[1] - 1), torch.rand(x.shape[1:3], generator=seeded(0))
     stuck = (still > 0.6).nonzero().tolist()
     if stuck and still.mean() < 0.1 and x.shape[1] > ENOUGH:  # else they are rounded
-        which = f"such as realisation {stuck[0][-1]} of condition {stuck[0][0]}"
-        yield f"E positions stand still in {len(stuck)} tracks, {which}: lost or stuck? drop them"
+        which = f"realisation {stuck[0][-1]} of condition {stuck[0][0]}"
+        yield f"E positions stand still in {len(stuck)} tracks, such as {which}: lost or stuck? drop them"
     keys, order = torch.einsum("ctkr,tk->cr", x, weights.double()).sort(-1)
-    same = (keys.diff() <= 1e-12 * keys.abs().max()).nonzero().tolist()
-    if same:
-        first, second = sorted(order[same[0][0], same[0][1] : same[0][1] + 2].tolist())
-        which = f"such as {first} and {second} of condition {same[0][0]}"
+    if same := (keys.diff() <= 1e-12 * keys.abs().max()).nonzero().tolist():
+        row, place = same[0]
+        which = f"such as {sorted(order[row, place : place + 2].tolist())} of condition {row}"
         yield f"E realisations are the same in {len(same)} pairs, {which}: draw the noise of each anew"
 
 
@@ -222,12 +221,11 @@ def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
     steps, away = times.diff(), x[..., :: max(1, x.shape[-1] // FEW)]
     if (ratio := float(steps.max() / steps.min())) > UNEVEN:
         yield f"W times are uneven, the longest step {ratio:.2g} times the shortest: give all records at these times"
-    away = away - away.mean(-1, keepdim=True)
-    norm, both = away.square().sum((0, 3)).sqrt(), (away[:, 1:] * away[:, :-1]).sum((0, 3))
-    rates = -(both / (norm[1:] * norm[:-1]).clamp_min(TINY)).clamp(0.05, 1.0).log() / steps[:, None]
-    share = float(rates.median(0).values.max() * steps.max())
-    if share > COARSE and away.shape[-1] > 2 and norm.any():
-        coarse = f"a step of {steps.max():.3g} is {share:.1g} relaxation times{' or more' * (share > 2.9)}"
+    away = (away - away.mean(-1, keepdim=True)).movedim(0, -1).flatten(-2)
+    alike = torch.cosine_similarity(away[1:], away[:-1], dim=-1, eps=TINY).clamp(0.05, 1.0)
+    share = float((-alike.log() / steps[:, None]).median(0).values.max() * steps.max())
+    if share > COARSE and away.any():
+        coarse = f"a step of {steps.max():.3g} is {share:.1g} relaxation times"
         yield f"W times are coarse: {coarse}, the law between frames is not resolved; record more often"
 
 
@@ -236,10 +234,10 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
     if spacing is None:
         yield "E spacing is needed for a chain: give the natural length of a site"
     elif velocity is not None:
-        rate, given = spacing * mean.sum(-1).diff(dim=1) / times.diff(), velocity[:, 1:]
-        off = 100 * float((given - rate).norm() / torch.maximum(rate.norm(), given.norm()).clamp_min(TINY))
-        if off > 100 * DRIFT:
-            yield f"E velocity differs from d(end)/dt by {off:.0f} %: is it that of the step before, spacing its unit?"
+        rate = spacing * mean.sum(-1).diff(dim=1) / times.diff()
+        off = float((velocity[:, 1:] - rate).norm() / torch.maximum(rate.norm(), velocity.norm()).clamp_min(TINY))
+        if off > DRIFT:
+            yield f"E velocity differs from d(end)/dt by {off:.0%}: is it that of the step before? is spacing right?"
 
 
 def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Iterator[str]:
@@ -250,8 +248,8 @@ def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Itera
         follows, column = (_standard(lead) * _standard(means)).sum(0).abs().max(0)
         ours, theirs = float(means[:, column].std()), float(lead.std())
         if follows > 0.5 and not theirs / UNITS < ours < theirs * UNITS:
-            spans = f"positions spread by {ours:.2g} but controls[{name!r}] by {theirs:.2g}"
-            yield f"W {spans}: one in metres, one in nanometres? give both in one unit"
+            spans = f"{ours:.2g} but controls[{name!r}] by {theirs:.2g}"
+            yield f"W positions spread by {spans}: one in metres, one in nanometres? give both in one unit"
 
 
 def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
@@ -293,27 +291,27 @@ def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces:
             yield f"E forces[{name!r}] does negative work: is it the force on the particle instead of on the control?"
 
 
-def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, internal: int, row: bool) -> Iterator[str]:
+def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, hidden: int) -> Iterator[str]:
     """Conditions too few: states of one, controls, mean and spread, lie outside the convex hull of the others'."""
-    parts = [part.unflatten(2, (sites, -1)) for part in (mean, spread.clamp_min(TINY).log())]
-    state = torch.cat([given[:, :, None].expand(-1, -1, sites, -1), *parts[: 1 + (internal + row > 1)]], -1)
+    both = [part.unflatten(2, (sites, -1)) for part in (mean, spread.clamp_min(TINY).log())]
+    state = torch.cat([given[:, :, None].expand(-1, -1, sites, -1), *both[: 1 + (hidden > 1)]], -1)
     axes = _axes(state[:, :: max(1, state.shape[1] // 100)])
-    ways = torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
-    reach = (axes @ ways).unflatten(0, (len(state), -1))
-    margin = 0.05 * (reach.amax((0, 1)) - reach.amin((0, 1)))
-    first, second = torch.nn.functional.pad(reach.amax(1), (0, 0, 0, 1), value=-1e300).topk(2, 0).values
-    others = torch.where(reach.amax(1) == first, second, first) + margin
-    if (outside := float((reach > others[:, None]).any(-1).double().mean())) > OUTSIDE:
-        few = f"W {len(state)} conditions for {given.shape[-1]} controls and {internal} internal variables"
-        yield f"{few}: {100 * outside:.0f} % of the held-out states lie outside of training; add conditions"
+    reach = axes @ torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
+    margin, most = 0.05 * (reach.amax(0) - reach.amin(0)), reach.unflatten(0, (len(state), -1)).amax(1)
+    first, second = torch.cat([most, most[:1] - 1e9]).topk(2, 0).values
+    others = torch.where(most == first, second, first) + margin
+    outside = (reach.unflatten(0, (len(state), -1)) > others[:, None]).any(-1).double().mean()
+    if outside > OUTSIDE:
+        few = f"{len(state)} conditions for {given.shape[-1]} controls and {hidden} internal variables"
+        yield f"W {few}: {outside:.0%} of the held-out states lie outside of training; add conditions"
 
 
 def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
     ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
     if ratio > UNEQUAL:
-        which = f"condition {noise[:, column].argmax()} than in condition {noise[:, column].argmin()}"
-        yield f"W noise of the mean is {ratio:.2g} times larger in {which}: is it the same system?"
+        worst, best = noise[:, column].argmax(), noise[:, column].argmin()
+        yield f"W noise of the mean in condition {worst} is {ratio:.2g} times that in {best}: the same system?"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
