@@ -8,7 +8,7 @@ are controls, and which are the forces conjugate to them.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement as chosen
-from textwrap import wrap
+from textwrap import fill
 from typing import Literal
 
 import torch
@@ -20,17 +20,13 @@ from ibvonns.validation import count, positive, require, seeded
 
 __all__ = ["Finding", "Summary", "inspect"]
 
-FAR = 50  # robust widths, beyond which a position is an outlier: wells 300 kBT deep are nearer
-COARSE = 0.3  # relaxation times in a step
-LATE = 1.5  # times better that a force fits with a control moved
-OUTSIDE = 0.15  # share of held-out states outside of training
-DRIFT, ROUNDED = 0.05, 0.05  # relative error of a velocity; step of rounding in robust widths
+# robust widths to an outlier (wells 300 kBT deep are nearer) and of a step of rounding; relaxation times in a step;
+# times better that a force fits with a control moved; share of held-out states outside; relative error of a velocity
+FAR, ROUNDED, COARSE, LATE, OUTSIDE, DRIFT = 50, 0.05, 0.3, 1.5, 0.15, 0.05
 # ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's
 UNEVEN, UNEQUAL, UNITS = 1.5, 10, 1e3
-# times that tell a delay, or a track that stands still, from chance; realisations for a width or an autocorrelation
-ENOUGH, FEW = 20, 200
-TINY = 1e-300  # instead of a width of 0
-Names = Sequence[str]
+# times that tell a delay or a still track from chance; realisations for a width; what stands for a width of 0
+ENOUGH, FEW, TINY = 20, 200, 1e-300
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,8 @@ class Summary:
     def __str__(self) -> str:
         rows = {name: f"{value:.6g}" for name, value in vars(self).items() if name not in ("ranges", "findings")}
         rows |= {name: f"{low:.6g} to {high:.6g}" for name, (low, high) in self.ranges.items()}
-        found = [f"{each.kind[0].upper()} {each.what}" for each in self.findings] or ["nothing looks wrong"]
-        said = [line for each in found for line in wrap(each, 80, subsequent_indent="  ")]
-        return "\n".join([f"{name:<15} {value}" for name, value in rows.items()] + said)
+        said = [fill(f"{each.kind[0].upper()} {each.what}", 80, subsequent_indent="  ") for each in self.findings]
+        return "\n".join([f"{name:<15} {value}" for name, value in rows.items()] + (said or ["nothing looks wrong"]))
 
 
 def inspect(
@@ -118,42 +113,33 @@ def inspect(
     ()
     >>> records = {"centre": good.records["pulled_length"], "F": 0 * good.mean()}
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
-    forces['F'] is 0 throughout: it tells nothing, leave it out
+    forces['F'] is 0 throughout: leave it out, a control that is constant is a parameter
     """
-    found, rows, row, records = (
-        list[str](),
-        tuple(ensemble.realisations.shape[:2]),
-        isinstance(layout, Row),
-        ensemble.records,
-    )
+    records, found, row, parts = ensemble.records, list[str](), isinstance(layout, Row), ensemble.components
+    x, times, rows = ensemble.realisations.double(), ensemble.times.double(), tuple(ensemble.realisations.shape[:2])
     for name in (*controls, *forces):
         came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
         if float(records[name].std()) <= 1e-9 * float(records[name].abs().max()):
-            what = f"controls[{name!r}] is constant: it is" if name in controls else f"forces[{name!r}] is"
-            found += [f"E {what} {float(records[name][0, 0]):.3g} throughout: it tells nothing, leave it out"]
-    require(
-        len(forces) in (0, len(controls) or row), f"forces must match {len(controls)} controls, but are {len(forces)}"
-    )
-    parts, x, times = ensemble.components, ensemble.realisations.double(), ensemble.times.double()
+            what = f"{'controls' if name in controls else 'forces'}[{name!r}] is {records[name].mean():.3g} throughout"
+            found += [f"E {what}: leave it out, a control that is constant is a parameter"]
+    require(len(forces) in (0, len(controls) or row), f"forces must be as many as controls, but are {len(forces)}")
     # one column for each component of each site
     x, width = _cleaned((x.mT if parts > 1 else x).reshape(*rows, -1, ensemble.count), parts, found)
-    mean, spread, sites = x.mean(-1), x.std(-1, correction=0), x.shape[2] // parts
+    mean, spread = x.mean(-1), x.std(-1, correction=0)
     given = torch.stack([mean[..., 0], *(records[name] for name in controls)], -1)[..., 1:]
     answers = torch.stack([mean[..., 0], *(records[name] for name in forces)], -1)[..., 1:]
-    if row:  # whose control, if none is named, is the place of the end
-        found += _ends(mean, times, records.get("velocity"), None if spacing is None else positive("spacing", spacing))
-        found += _signs(times, mean[..., :0], given if controls else mean.sum(-1, keepdim=True), answers, forces)
-    else:
-        found += _units(times, mean, given, controls)
-        late = [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)]
-        found += late or _signs(times, mean, given, answers, forces)
+    # without a control, a row is driven at the place of its end
+    moving, place = given if controls or not row else mean.sum(-1, keepdim=True), mean[..., : 0 if row else None]
+    late = [] if row else [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)]
+    found += late or _signs(times, place, moving, answers, forces)
+    found += _ends(mean, times, records.get("velocity"), spacing) if row else _units(times, mean, given, controls)
     found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
-    found += _covered(given, mean, spread, sites, count("internal", internal, 0) + row)
+    found += _covered(given, mean, spread, x.shape[2] // parts, count("internal", internal, 0))
     ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
     findings = [Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found)]
     noise = float(spread.median()) / ensemble.count**0.5
-    return Summary(rows[0], rows[1], sites, parts, ensemble.count, width, noise, ranges, tuple(findings))
+    return Summary(*rows, x.shape[2] // parts, parts, ensemble.count, width, noise, ranges, tuple(findings))  # type: ignore
 
 
 # --- regressions of rows (rows, columns) ---------------------------------------------------------
@@ -192,28 +178,25 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
     # where most are alike, as at a common start, the width is 0: a lone outlier of 7 or more is beyond this, too
-    least = torch.maximum(width, 0.05 * x.std(-1, keepdim=True, correction=0)).clamp_min(TINY)
-    off = (x - median).abs_().div_(least)
+    off = (x - median).abs_().div_(torch.maximum(width, 0.05 * x.std(-1, keepdim=True, correction=0)).clamp_min(TINY))
     if number := int((off > FAR).sum()):
         condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
         which = f"condition {condition}, time {time}, site {column // components}, realisation {one}"
-        lies = f"{which} lies {off.max():.3g} robust widths off; drop that realisation"
-        found.append(f"E positions hold {number} outlier{'s' * (number > 1)}: {lies}")
+        found += [f"E positions hold {number} far off: {which} lies {off.max():.3g} robust widths off; drop outliers"]
     return torch.where(off > FAR, median, x) if number else x, float(width.median())
 
 
 def _repeated(x: Tensor) -> Iterator[str]:
     """Realisations that stand still for most of the time, and pairs that are the same."""
     still, weights = (x[:, 1:] == x[:, :-1]).sum(1) / (x.shape[1] - 1), torch.rand(x.shape[1:3], generator=seeded(0))
-    stuck = (still > 0.6).nonzero().tolist()
-    if stuck and still.mean() < 0.1 and x.shape[1] > ENOUGH:  # else they are rounded
-        which = f"realisation {stuck[0][-1]} of condition {stuck[0][0]}"
-        yield f"E positions stand still in {len(stuck)} tracks, such as {which}: lost or stuck? drop them"
+    # where many stand still, they are rounded
+    stuck = (still > 0.6).nonzero().tolist() if still.mean() < 0.1 and x.shape[1] > ENOUGH else []
+    for row, _, one in stuck[:1]:
+        yield f"E positions stand still, {len(stuck)} tracks, such as realisation {one} of condition {row}: drop them"
     keys, order = torch.einsum("ctkr,tk->cr", x, weights.double()).sort(-1)
-    if same := (keys.diff() <= 1e-12 * keys.abs().max()).nonzero().tolist():
-        row, place = same[0]
-        which = f"such as {sorted(order[row, place : place + 2].tolist())} of condition {row}"
-        yield f"E realisations are the same in {len(same)} pairs, {which}: draw the noise of each anew"
+    for row, place in (keys.diff() <= 1e-12 * keys.abs().max()).nonzero().tolist()[:1]:
+        pair = " and ".join(str(each) for each in sorted(order[row, place : place + 2].tolist()))
+        yield f"E realisations {pair} of condition {row} are the same: draw the noise of each anew, drop copies"
 
 
 def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
@@ -225,8 +208,7 @@ def _steps(x: Tensor, times: Tensor) -> Iterator[str]:
     alike = torch.cosine_similarity(away[1:], away[:-1], dim=-1, eps=TINY).clamp(0.05, 1.0)
     share = float((-alike.log() / steps[:, None]).median(0).values.max() * steps.max())
     if share > COARSE and away.any():
-        coarse = f"a step of {steps.max():.3g} is {share:.1g} relaxation times"
-        yield f"W times are coarse: {coarse}, the law between frames is not resolved; record more often"
+        yield f"W a step of {steps.max():.3g} in times is {share:.1g} relaxation times, not resolved: record more often"
 
 
 def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float | None) -> Iterator[str]:
@@ -234,13 +216,13 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
     if spacing is None:
         yield "E spacing is needed for a chain: give the natural length of a site"
     elif velocity is not None:
-        rate = spacing * mean.sum(-1).diff(dim=1) / times.diff()
+        rate = positive("spacing", spacing) * mean.sum(-1).diff(dim=1) / times.diff()
         off = float((velocity[:, 1:] - rate).norm() / torch.maximum(rate.norm(), velocity.norm()).clamp_min(TINY))
         if off > DRIFT:
             yield f"E velocity differs from d(end)/dt by {off:.0%}: is it that of the step before? is spacing right?"
 
 
-def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Iterator[str]:
+def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Sequence[str]) -> Iterator[str]:
     """Controls that a mean position follows, in time and whatever the others do, at another scale."""
     for place, name in enumerate(controls):
         rest = [given[..., :place], given[..., place + 1 :], torch.gradient(mean, spacing=(times,), dim=1)[0]]
@@ -248,11 +230,10 @@ def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Names) -> Itera
         follows, column = (_standard(lead) * _standard(means)).sum(0).abs().max(0)
         ours, theirs = float(means[:, column].std()), float(lead.std())
         if follows > 0.5 and not theirs / UNITS < ours < theirs * UNITS:
-            spans = f"{ours:.2g} but controls[{name!r}] by {theirs:.2g}"
-            yield f"W positions spread by {spans}: one in metres, one in nanometres? give both in one unit"
+            yield f"W positions spread by {ours:.2g} but controls[{name!r}] by {theirs:.2g}: metres and nanometres?"
 
 
-def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
+def _late(known: Tensor, answers: Tensor, controls: Sequence[str]) -> Iterator[str]:
     """Controls that a force fits better, by regression on controls and state, if they are moved by one or two frames.
 
     The fit must be better than at both neighbours, too: else what lags is something in the system.
@@ -268,7 +249,7 @@ def _late(known: Tensor, answers: Tensor, controls: Names) -> Iterator[str]:
             yield f"W controls[{name!r}] {how}: the forces fit {better:.2g} times better with it moved by {by}"
 
 
-def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Names) -> Iterator[str]:
+def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Sequence[str]) -> Iterator[str]:
     """Forces of the other sign, by the second law.
 
     Among states of the same controls a force is the larger the faster its control moves ahead, as the friction of
@@ -291,27 +272,27 @@ def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces:
             yield f"E forces[{name!r}] does negative work: is it the force on the particle instead of on the control?"
 
 
-def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, hidden: int) -> Iterator[str]:
+def _covered(given: Tensor, mean: Tensor, spread: Tensor, sites: int, internal: int) -> Iterator[str]:
     """Conditions too few: states of one, controls, mean and spread, lie outside the convex hull of the others'."""
     both = [part.unflatten(2, (sites, -1)) for part in (mean, spread.clamp_min(TINY).log())]
-    state = torch.cat([given[:, :, None].expand(-1, -1, sites, -1), *both[: 1 + (hidden > 1)]], -1)
+    state = torch.cat([given[:, :, None].expand(-1, -1, sites, -1), *both[: 1 + (internal > 1 or sites > 1)]], -1)
     axes = _axes(state[:, :: max(1, state.shape[1] // 100)])
-    reach = axes @ torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
-    margin, most = 0.05 * (reach.amax(0) - reach.amin(0)), reach.unflatten(0, (len(state), -1)).amax(1)
+    ways = torch.randn(axes.shape[-1], 200, generator=seeded(0), dtype=torch.float64)
+    reach = (axes @ ways).unflatten(0, (len(state), -1))
+    most, margin = reach.amax(1), 0.05 * (reach.amax((0, 1)) - reach.amin((0, 1)))
     first, second = torch.cat([most, most[:1] - 1e9]).topk(2, 0).values
-    others = torch.where(most == first, second, first) + margin
-    outside = (reach.unflatten(0, (len(state), -1)) > others[:, None]).any(-1).double().mean()
+    outside = (reach > (torch.where(most == first, second, first) + margin)[:, None]).any(-1).double().mean()
     if outside > OUTSIDE:
-        few = f"{len(state)} conditions for {given.shape[-1]} controls and {hidden} internal variables"
-        yield f"W {few}: {outside:.0%} of the held-out states lie outside of training; add conditions"
+        few = f"W {len(state)} conditions for {given.shape[-1]} controls and {internal} internal variables"
+        yield f"{few}: {outside:.0%} of the held-out states lie outside of training; add conditions"
 
 
 def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
     ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
     if ratio > UNEQUAL:
-        worst, best = noise[:, column].argmax(), noise[:, column].argmin()
-        yield f"W noise of the mean in condition {worst} is {ratio:.2g} times that in {best}: the same system?"
+        which = f"{noise[:, column].argmax()} is {ratio:.2g} times that of condition {noise[:, column].argmin()}"
+        yield f"W noise of condition {which}: is it the same system?"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
@@ -319,5 +300,4 @@ def _rounded(x: Tensor, width: float) -> Iterator[str]:
     same, gaps = torch.nn.functional.pad(values.diff() == 0, (1, 1)), values.diff()
     doubled, step = int((same[1:] | same[:-1]).sum()), min(gaps[gaps > 1e-9 * gaps.sum()].tolist(), default=0.0)
     if 2 * doubled > len(values) and step > ROUNDED * width:
-        share = f"{step:.2g} ({doubled} of {len(values)} doubled)"
-        yield f"W values are rounded to {share}, their width is {width:.2g}: precision of XTC? save more digits"
+        yield f"W values are rounded to {step:.2g} ({doubled} of {len(values)} doubled): precision of XTC? keep digits"
