@@ -113,7 +113,7 @@ def inspect(
     ()
     >>> records = {"centre": good.records["pulled_length"], "F": 0 * good.mean()}
     >>> print(inspect(Ensemble(good.times, good.realisations, records), ["centre"], ["F"]).findings[0].what)
-    forces['F'] is 0 throughout: leave it out, a control that is constant is a parameter
+    forces['F'] is 0 throughout: it is not measured, leave it out
     """
     records, found, row, parts = ensemble.records, list[str](), isinstance(layout, Row), ensemble.components
     x, times, rows = ensemble.realisations.double(), ensemble.times.double(), tuple(ensemble.realisations.shape[:2])
@@ -121,25 +121,23 @@ def inspect(
         came = tuple(records[name].shape) if name in records else "none"
         require(came == rows, f"records[{name!r}] must have shape {rows}, but has {came}")
         if float(records[name].std()) <= 1e-9 * float(records[name].abs().max()):
-            what = f"{'controls' if name in controls else 'forces'}[{name!r}] is {records[name].mean():.3g} throughout"
-            found += [f"E {what}: leave it out, a control that is constant is a parameter"]
+            kind, why = ("controls", "a parameter") if name in controls else ("forces", "not measured")
+            found += [f"E {kind}[{name!r}] is {records[name].mean():.3g} throughout: it is {why}, leave it out"]
     require(len(forces) in (0, len(controls) or row), f"forces must be as many as controls, but are {len(forces)}")
+    ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
     # one column for each component of each site
     x, width = _cleaned((x.mT if parts > 1 else x).reshape(*rows, -1, ensemble.count), parts, found)
-    mean, spread = x.mean(-1), x.std(-1, correction=0)
-    given = torch.stack([mean[..., 0], *(records[name] for name in controls)], -1)[..., 1:]
-    answers = torch.stack([mean[..., 0], *(records[name] for name in forces)], -1)[..., 1:]
+    mean, spread, sizes = x.mean(-1), x.std(-1, correction=0), (*rows, x.shape[2] // parts, parts, ensemble.count)
+    given, answers = (torch.stack([mean[..., 0], *(records[n] for n in of)], -1)[..., 1:] for of in (controls, forces))
     # without a control, a row is driven at the place of its end
     moving, place = given if controls or not row else mean.sum(-1, keepdim=True), mean[..., : 0 if row else None]
     late = [] if row else [*_late(torch.cat([given, mean, spread**2], -1), answers, controls)]
     found += late or _signs(times, place, moving, answers, forces)
     found += _ends(mean, times, records.get("velocity"), spacing) if row else _units(times, mean, given, controls)
     found += [*_steps(x, times), *_repeated(x), *_rounded(x, width), *_unequal(spread)]
-    found += _covered(given, mean, spread, x.shape[2] // parts, count("internal", internal, 0))
-    ranges = {name: (float(part.min()), float(part.max())) for name, part in (("positions", x), *records.items())}
+    found += _covered(given, mean, spread, sizes[2], count("internal", internal, 0))
     findings = [Finding("error" if each[0] == "E" else "warning", each[2:]) for each in sorted(found)]
-    noise = float(spread.median()) / ensemble.count**0.5
-    return Summary(*rows, x.shape[2] // parts, parts, ensemble.count, width, noise, ranges, tuple(findings))  # type: ignore
+    return Summary(*sizes, width, float(spread.median()) / ensemble.count**0.5, ranges, tuple(findings))  # type: ignore[arg-type, call-arg]
 
 
 # --- regressions of rows (rows, columns) ---------------------------------------------------------
@@ -147,8 +145,7 @@ def inspect(
 
 def _standard(values: Tensor) -> Tensor:
     """The columns of (..., columns) as rows, less their mean, of norm 1 or, where they are constant, 0."""
-    away = values.flatten(0, -2) - values.flatten(0, -2).mean(0)
-    return away / away.norm(dim=0).clamp_min(TINY)
+    return torch.nn.functional.normalize(values.flatten(0, -2) - values.flatten(0, -2).mean(0), dim=0, eps=TINY)
 
 
 def _axes(basis: Tensor) -> Tensor:
@@ -216,8 +213,9 @@ def _ends(mean: Tensor, times: Tensor, velocity: Tensor | None, spacing: float |
     if spacing is None:
         yield "E spacing is needed for a chain: give the natural length of a site"
     elif velocity is not None:
-        rate = positive("spacing", spacing) * mean.sum(-1).diff(dim=1) / times.diff()
-        off = float((velocity[:, 1:] - rate).norm() / torch.maximum(rate.norm(), velocity.norm()).clamp_min(TINY))
+        length = positive("spacing", spacing) * (1 + mean).sum(-1)
+        rate, rounding = length.diff(dim=1) / times.diff(), 1e-6 * length[:, 1:] / times.diff()
+        off = float((velocity[:, 1:] - rate).norm() / torch.maximum(rate.norm(), rounding.norm()))
         if off > DRIFT:
             yield f"E velocity differs from d(end)/dt by {off:.0%}: is it that of the step before? is spacing right?"
 
@@ -250,21 +248,26 @@ def _late(known: Tensor, answers: Tensor, controls: Sequence[str]) -> Iterator[s
 
 
 def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces: Sequence[str]) -> Iterator[str]:
-    """Forces of the other sign, by the second law.
+    """Forces of the other sign, by three criteria, of which one must be clear and none may say the opposite.
 
-    Among states of the same controls a force is the larger the faster its control moves ahead, as the friction of
+    The force of a spring between control and position, F = k (control - mean) + constant, which a regression tells and
+    better so than by the control alone, has k above 0. And by the second law a force is the larger the faster its
+    control moves ahead, among states of the same controls, and among those of the same mean, too: the friction of
     controls is positive. That holds for any control, be it a place or a stiffness, if realisations start near
-    equilibrium and controls are not faster than all relaxation; and it holds at the same mean position, too. One of the
-    two must be clear in the sum over the conditions, which are independent, and none may say the opposite.
+    equilibrium and controls are not faster than all relaxation. It must be clear over the conditions, which are
+    independent.
 
     Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602, Eq. (12).
     """
     for place, name in enumerate(forces):
-        votes = []
+        force, control = answers[..., place, None], moving[..., place, None]
+        alike = (_standard(torch.cat([control, control - mean], -1)).T @ _standard(force)).flatten().tolist()
+        alone, best = alike[0], max(alike[1:], key=abs, default=0.0)
+        votes = [best * (1 - best**2 < min(0.01, (1 - alone**2) / 4))]
         for state in (moving, torch.cat([moving, mean], -1)):
             speeds = torch.gradient(state, spacing=(times,), dim=1)[0]
             others = torch.cat([_powers(state, 3), speeds[..., :place], speeds[..., place + 1 :]], -1)
-            both = _left(torch.stack([answers[..., place], speeds[..., place]], -1), others)
+            both = _left(torch.cat([force, speeds[..., place, None]], -1), others)
             work = _standard(both).prod(-1).unflatten(0, answers.shape[:2]).sum(1)
             sure = len(work) > 2 and float(work.mean().abs()) * len(work) ** 0.5 > 3 * float(work.std())
             votes += [float(work.sum()) * (float(work.sum().abs()) > (0.3 if sure else 0.6))]
@@ -291,8 +294,7 @@ def _unequal(spread: Tensor) -> Iterator[str]:
     noise = spread.median(1).values
     ratio, column = (noise.amax(0) / noise.amin(0).clamp_min(TINY)).max(0)
     if ratio > UNEQUAL:
-        which = f"{noise[:, column].argmax()} is {ratio:.2g} times that of condition {noise[:, column].argmin()}"
-        yield f"W noise of condition {which}: is it the same system?"
+        yield f"W noise of condition {noise[:, column].argmax()} is {ratio:.2g} times that of another: the same system?"
 
 
 def _rounded(x: Tensor, width: float) -> Iterator[str]:
