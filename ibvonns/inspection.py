@@ -23,10 +23,9 @@ __all__ = ["Finding", "Summary", "inspect"]
 # robust widths to an outlier (wells 300 kBT deep are nearer) and of a step of rounding; relaxation times in a step;
 # times better that a force fits with a control moved; share of held-out states outside; relative error of a velocity
 FAR, ROUNDED, COARSE, LATE, OUTSIDE, DRIFT = 50, 0.05, 0.3, 1.5, 0.15, 0.05
-# ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's
-UNEVEN, UNEQUAL, UNITS = 1.5, 10, 1e3
+# ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's; and
 # times that tell a delay or a still track from chance; realisations for a width; what stands for a width of 0
-ENOUGH, FEW, TINY = 20, 200, 1e-300
+UNEVEN, UNEQUAL, UNITS, ENOUGH, FEW, TINY = 1.5, 10, 1e3, 20, 200, 1e-300
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,9 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     some = x[..., :: max(1, x.shape[-1] // FEW)]
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
-    # where most are alike, as at a common start, the width is 0: a lone outlier of 7 or more is beyond this, too
-    off = (x - median).abs_().div_(torch.maximum(width, 0.05 * x.std(-1, keepdim=True, correction=0)).clamp_min(TINY))
+    # a median of few tells little, and is 0 where most are alike, as at a common start: the deviation is a bound
+    bound = 0.05 * x.std(-1, keepdim=True, correction=0) * ((width == 0) | (x.shape[-1] < ENOUGH))
+    off = (x - median).abs_().div_(torch.maximum(width, bound).clamp_min(TINY))
     if number := int((off > FAR).sum()):
         condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
         which = f"condition {condition}, time {time}, site {column // components}, realisation {one}"

@@ -42,10 +42,9 @@ def walked(
     return np.stack(path, 1)
 
 
-def kept(times: Array, x: Array, **records: Array) -> Ensemble:
+def kept(times: Any, x: Any, **records: Any) -> Ensemble:
     """Arrays as an ensemble, which takes them though its types say tensors."""
-    whole: Any = (times, x, records)
-    return Ensemble(*whole)
+    return Ensemble(times, x, records)
 
 
 def bead(seed: int, conditions: int = 14, realisations: int = 100, uneven: bool = False) -> Ensemble:
@@ -153,7 +152,7 @@ def test_an_outlier_that_a_force_was_computed_from_is_one_finding() -> None:
     x[2, 50, 3] = 1e-3
     centre = data.records["centre"]
     wrong = Ensemble(data.times, x, {"centre": centre, "force": 1e-6 * (centre - x.mean(-1))})
-    only(found("bead", wrong), "error", "condition 2, time 50, site 0, realisation 3 lies 1")
+    only(found("bead", wrong), "error", "condition 2, time 50, site 0, realisation 3 lies 1.")
 
 
 def test_an_outlier_of_a_chain_is_found_at_its_site() -> None:
@@ -227,10 +226,10 @@ def test_coarse_frames_are_found(name: str, every: int) -> None:
 
 def test_what_a_step_is_in_relaxation_times() -> None:
     rng, decay = np.random.default_rng(0), np.exp(-0.6)
-    x = [rng.normal(size=(4, 400))]
+    x: list[Array] = [rng.normal(size=(4, 400))]
     for _ in range(60):
         x.append(decay * x[-1] + np.sqrt(1 - decay**2) * rng.normal(size=(4, 400)))
-    data = kept(4e-3 * np.arange(61), np.stack(x, 1).astype(np.float64))
+    data = kept(4e-3 * np.arange(61), np.array(x).swapaxes(0, 1))
     only(list(inspect(data).findings), "warning", "a step of 0.004 in times is 0.6 relaxation times")
 
 
