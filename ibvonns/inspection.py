@@ -22,7 +22,7 @@ __all__ = ["Finding", "Summary", "inspect"]
 
 # robust widths to an outlier (wells 300 kBT deep are nearer) and of a step of rounding; relaxation times in a step;
 # times better that a force fits with a control moved; share of held-out states outside; relative error of a velocity
-FAR, ROUNDED, COARSE, LATE, OUTSIDE, DRIFT = 50, 0.05, 0.3, 1.5, 0.15, 0.05
+FAR, ROUNDED, COARSE, LATE, OUTSIDE, DRIFT = 50, 0.05, 0.3, 1.15, 0.15, 0.05
 # ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's; and
 # times that tell a delay or a still track from chance; realisations for a width; what stands for a width of 0
 UNEVEN, UNEQUAL, UNITS, ENOUGH, FEW, TINY = 1.5, 10, 1e3, 20, 200, 1e-300
@@ -177,9 +177,11 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     bound = 0.05 * x.std(-1, keepdim=True, correction=0) * ((width == 0) | (x.shape[-1] < ENOUGH))
     off = (x - median).abs_().div_(torch.maximum(width, bound).clamp_min(TINY))
     if number := int((off > FAR).sum()):
-        condition, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
-        which = f"condition {condition}, time {time}, site {column // components}, realisation {one}"
-        found += [f"E positions hold {number} far off: {which} lies {off.max():.3g} robust widths off; drop outliers"]
+        row, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
+        where = f"condition {row}, time {time}, site {column // components}, realisation {one} lies {off.max():.3g}"
+        found += [
+            f"E positions hold {number} outlier{'s'[: number - 1]}: {where} robust widths off; drop what is wrong"
+        ]
     return torch.where(off > FAR, median, x) if number else x, float(width.median())
 
 
@@ -242,7 +244,7 @@ def _late(known: Tensor, answers: Tensor, controls: Sequence[str]) -> Iterator[s
         left = torch.stack([_left(force[:, 3:-3], _powers(each, 2)).norm(dim=0) for each in moved]).clamp_min(1e-4)
         fit = left[:, (left[3] / left.amin(0)).argmax()].tolist()
         best, better = fit.index(min(fit)), fit[3] / min(fit)
-        if best in (1, 2, 4, 5) and better > LATE and min(fit[best - 1], fit[best + 1]) > 1.2 * fit[best]:
+        if best in (1, 2, 4, 5) and better > LATE and min(fit[best - 1], fit[best + 1]) > LATE**0.5 * fit[best]:
             how, by = "lags" if best > 3 else "leads", "one frame" if best in (2, 4) else "two frames"
             yield f"W controls[{name!r}] {how}: the forces fit {better:.2g} times better with it moved by {by}"
 
