@@ -104,7 +104,7 @@ def inspect(
 
     Raises:
         ValueError: a record that is missing or of another shape, forces that do not match the controls, a number of
-            internal variables below 0, or a spacing that is not above 0.
+            internal variables below 0, or, where a velocity is compared, a spacing that is not above 0.
 
     >>> from ibvonns.systems.trap import Trap
     >>> good = Trap().simulate_paper(realisations=100)
@@ -179,9 +179,7 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     if number := int((off > FAR).sum()):
         row, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
         where = f"condition {row}, time {time}, site {column // components}, realisation {one} lies {off.max():.3g}"
-        found += [
-            f"E positions hold {number} outlier{'s'[: number - 1]}: {where} robust widths off; drop what is wrong"
-        ]
+        found += [f"E positions hold {number} outlier{'s'[: number - 1]}: {where} robust widths off; drop each"]
     return torch.where(off > FAR, median, x) if number else x, float(width.median())
 
 
@@ -259,14 +257,14 @@ def _signs(times: Tensor, mean: Tensor, moving: Tensor, answers: Tensor, forces:
     equilibrium and controls are not faster than all relaxation. It must be clear over the conditions, which are
     independent.
 
-    Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602, Eq. (12).
+    Reference: Sivak, Crooks, Phys. Rev. Lett. 108 (2012) 190602.
     """
     for place, name in enumerate(forces):
         force, control = answers[..., place, None], moving[..., place, None]
         alike = (_standard(torch.cat([control, control - mean], -1)).T @ _standard(force)).flatten().tolist()
         alone, best = alike[0], max(alike[1:], key=abs, default=0.0)
         votes = [best * (1 - best**2 < min(0.01, (1 - alone**2) / 4))]
-        for state in (moving, torch.cat([moving, mean], -1)):
+        for state in (moving, torch.cat([moving, mean[..., :3]], -1)):  # powers of many columns are too many
             speeds = torch.gradient(state, spacing=(times,), dim=1)[0]
             others = torch.cat([_powers(state, 3), speeds[..., :place], speeds[..., place + 1 :]], -1)
             both = _left(torch.cat([force, speeds[..., place, None]], -1), others)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import LAYOUTS, few_of
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.inspection import Finding, Summary, inspect
@@ -327,6 +328,29 @@ def test_components_are_columns() -> None:
     assert any("controls['up'] lags" in each.what for each in late)
     wrong = inspect(changed(data, force=-records["force"]), *names).findings
     assert any("forces['force'] does negative work" in each.what for each in wrong)
+
+
+@pytest.mark.parametrize("kind", ["ring", "grid"])
+def test_sites_without_controls_or_ends_are_looked_at(kind: str) -> None:
+    summary = inspect(few_of(kind), layout=LAYOUTS[kind])
+    assert summary.sites == 6 and summary.sound
+
+
+def test_a_chain_that_is_called_a_point_is_looked_at() -> None:
+    data = good("chain")
+    assert inspect(data, ["pulled_length"], ["external_force"]).sound
+    wrong = inspect(
+        changed(data, external_force=-data.records["external_force"]), ["pulled_length"], ["external_force"]
+    )
+    assert not wrong.sound
+
+
+def test_single_precision_is_enough() -> None:
+    data = good("wells")
+    records = {name: record.float() for name, record in data.records.items()}
+    single = Ensemble(data.times.float(), data.realisations.float(), records)
+    assert found("wells", single) == []
+    only(found("wells", changed(single, centre=single.records["centre"].roll(1, 1))), "warning", "centre'] lags")
 
 
 # --- what holds for any data ---------------------------------------------------------------------
