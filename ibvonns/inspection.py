@@ -174,7 +174,7 @@ def _cleaned(x: Tensor, components: int, found: list[str]) -> tuple[Tensor, floa
     median = some.median(-1, keepdim=True).values
     width = 1.4826 * (some - median).abs().median(-1, keepdim=True).values
     # a median of few tells little, and is 0 where most are alike, as at a common start: the deviation is a bound
-    bound = 0.05 * x.std(-1, keepdim=True, correction=0) * ((width == 0) | (x.shape[-1] < ENOUGH))
+    bound = 0.06 * x.std(-1, keepdim=True, correction=0) * ((width == 0) | (x.shape[-1] < ENOUGH))
     off = (x - median).abs_().div_(torch.maximum(width, bound).clamp_min(TINY))
     if number := int((off > FAR).sum()):
         row, time, column, one = map(int, torch.unravel_index(off.argmax(), off.shape))
@@ -234,7 +234,9 @@ def _units(times: Tensor, mean: Tensor, given: Tensor, controls: Sequence[str]) 
 def _late(known: Tensor, answers: Tensor, controls: Sequence[str]) -> Iterator[str]:
     """Controls that a force fits better, by regression on controls and state, if they are moved by one or two frames.
 
-    The fit must be better than at both neighbours, too: else what lags is something in the system.
+    The fit must be better than at both neighbours, too: else what lags is something in the system, such as the shape of
+    an ensemble in an anharmonic trap. Something unseen that follows a control within a few frames, such as a filter of
+    the force, looks like a control that leads.
     """
     force, columns = _standard(answers).unflatten(0, answers.shape[:2]), torch.arange(known.shape[-1])
     for place, name in enumerate(controls if answers.shape[-1] and known.shape[1] > ENOUGH else ()):

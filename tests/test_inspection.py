@@ -79,12 +79,22 @@ def breathing(seed: int, conditions: int = 24, realisations: int = 150) -> Ensem
     return kept(times, x, centre=centre, stiffness=stiff, Fc=stiff * away.mean(-1), Fk=(away**2).mean(-1) / 2)
 
 
+def anharmonic(seed: int, conditions: int = 16, realisations: int = 40) -> Ensemble:
+    """A particle in a trap of the fourth power: mean and spread do not determine the force."""
+    rng, times = np.random.default_rng(seed), np.linspace(0.0, 5.0, 126)
+    centre = waves(rng, conditions, times, 3.0)
+    start = centre[:, :1] + 0.4 * rng.normal(size=(conditions, realisations))
+    x = walked(rng, lambda x, c: np.clip(4 * (c - x) ** 3, -20, 20), start, times, centre[None], 0.2)
+    return kept(times, x, centre=centre, force=(4 * (centre[..., None] - x) ** 3).mean(-1))
+
+
 # --- good data, and faults that are put in -------------------------------------------------------
 
 SETS: dict[str, tuple[Callable[[int], Ensemble], dict[str, Any]]] = {
     "bead": (bead, {"controls": ["centre"], "forces": ["force"]}),
     "wells": (wells, {"controls": ["centre"], "forces": ["force"], "internal": 2}),
     "breathing": (breathing, {"controls": ["centre", "stiffness"], "forces": ["Fc", "Fk"], "internal": 2}),
+    "anharmonic": (anharmonic, {"controls": ["centre"], "forces": ["force"]}),
     "trap": (
         lambda seed: Trap().simulate_paper(realisations=100, seed=seed),
         {"controls": ["pulled_length"], "forces": ["external_force"], "layout": Point()},
@@ -171,9 +181,22 @@ def test_heavy_tails_are_no_outliers() -> None:
     assert not any("outlier" in each.what for each in inspect(Ensemble(torch.arange(30.0), x)).findings)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7, 20])
+def test_few_realisations_are_no_outliers(number: int) -> None:
+    x = torch.randn(20, 300, number, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+    assert not any("outlier" in each.what for each in inspect(Ensemble(torch.arange(300.0), x)).findings)
+
+
 @pytest.mark.parametrize(
     ("name", "force"),
-    [("bead", "force"), ("wells", "force"), ("breathing", "Fc"), ("breathing", "Fk"), ("trap", "external_force")]
+    [
+        ("bead", "force"),
+        ("wells", "force"),
+        ("anharmonic", "force"),
+        ("breathing", "Fc"),
+        ("breathing", "Fk"),
+        ("trap", "external_force"),
+    ]
     + [("chain", "external_force")],
 )
 @pytest.mark.parametrize("seed", range(2))
@@ -222,6 +245,12 @@ def test_what_follows_a_control_late_is_no_late_control() -> None:
     """The spread of a trap whose stiffness varies lags behind it, and where one control is not told, all does."""
     data = good("breathing")
     assert inspect(data, ["stiffness"], ["Fk"]).findings == inspect(data, ["centre"], ["Fc"]).findings == ()
+    for delay in (5.0, 7.0, 10.0):  # frames, of something unseen that pulls the control
+        centre, pull = data.records["centre"], [data.records["centre"][:, 0]]
+        for now in centre.unbind(1)[1:]:
+            pull.append(pull[-1] + (1 - np.exp(-1 / delay)) * (now - pull[-1]))
+        said = inspect(changed(data, pull=torch.stack(pull, 1)), ["centre"], ["pull"]).findings
+        assert not any("frame" in each.what for each in said), said
 
 
 @pytest.mark.parametrize(("name", "every"), [("bead", 8), ("breathing", 12), ("wells", 20)])
@@ -262,7 +291,9 @@ def test_rounding_is_found_where_it_matters() -> None:
     data, width = good("wells"), 0.3
     said = found("wells", moved(data, lambda x: (x / (0.2 * width)).round() * 0.2 * width))
     only(said, "warning", "values are rounded to 0.06 (")
-    assert found("wells", moved(data, lambda x: (x / (1e-3 * width)).round() * 1e-3 * width)) == []
+    assert found("wells", moved(data, lambda x: (x / (0.02 * width)).round() * 0.02 * width)) == []  # most are doubled
+    coarse = found("wells", moved(data, lambda x: (x / (4 * width)).round() * 4 * width))
+    assert not any("stand still" in each.what for each in coarse)
     assert found("wells", moved(data, lambda x: x.float())) == []
 
 
