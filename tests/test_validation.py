@@ -22,6 +22,7 @@ from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
 from ibvonns.fit import fit, scores
 from ibvonns.fluctuations import Estimate, Moves, covariation, drift, richardson, shapes
+from ibvonns.inspection import inspect as inspected
 from ibvonns.law import Law, Scales
 from ibvonns.layouts import Grid, Point, Ring, Row, layout_of
 from ibvonns.likelihood import flow_nll, mixture_nll
@@ -139,6 +140,13 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("selection.sufficiency", lambda _: sufficiency(POINT, SEEN, ones(2, 3)), "others must have shape"),
     ("selection.sufficiency", lambda _: sufficiency(POINT, SEEN.at(slice(0, 9))), "times must number over"),
     ("selection.shape_of", lambda _: selection.shape_of(FLAT), "data must be on a grid"),
+    ("inspection.inspect", lambda _: inspected(PAIR, ["x"]), r"records\['x'\] must have shape \(1, 2\), but has none"),
+    (
+        "inspection.inspect",
+        lambda _: inspected(PAIR, (), ["pulled_length"]),
+        "forces must be as many as controls, but ar",
+    ),
+    ("inspection.inspect", lambda _: inspected(PAIR, internal=-1), "internal must be a whole number of at least 0"),
     ("systems.trap.Trap", lambda _: Trap(stiffness=0.0), "stiffness must be a finite"),
     ("systems.trap.Trap", lambda _: Trap(temperature=-0.01), "temperature .* but is -0.01"),
     ("systems.trap.Trap.simulate", lambda _: TRAP.simulate(ones(1, 2) * NAN, T2, 3, RANDOM), "lengths must be finite,"),
@@ -490,7 +498,8 @@ EXEMPT = {
     FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
-    NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score layouts.Layout
+    NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score inspection.Finding
+        inspection.Summary layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
         systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
         protocols.PROTOCOLS protocols.KINDS selection.Choice selection.Sufficiency recipe.Recipe.of recipe.Stage.rate_at
