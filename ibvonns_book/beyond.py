@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from ibvonns.files import load_json
+from ibvonns.paper.beyond import UNSEEN
 from ibvonns.paper.scoreboard import piped, rounded
 
 __all__ = ["changes", "measured"]
@@ -26,10 +27,9 @@ def changes(found: dict[str, Any]) -> str:
     Args:
         found: by the name of a change, as `measured` has them under "recipe".
     """
-    kinds = [*next(iter(found.values()))["scores"]]
     lines = []
-    for name, trial in found.items():
-        each = [[median(trial["scores"][kind][part]) for part in ("force", "strain")] for kind in kinds]
+    for name, trial in sorted(found.items(), key=lambda item: float(item[1]["seconds"])):
+        each = [[median(trial["scores"][kind][part]) for part in ("force", "strain")] for kind in UNSEEN]
         errors = [" / ".join(rounded(error, "%") for error in both) for both in each]
         lines.append([name, f"{trial['seconds']:.0f}", *errors])
-    return piped(["change", "seconds", *kinds], lines, 0)
+    return piped(["change", "seconds", *UNSEEN], lines, 0)
