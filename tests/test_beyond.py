@@ -75,7 +75,7 @@ def test_laws_are_scored_on_each_kind_and_kept(monkeypatch: pytest.MonkeyPatch, 
     short = Recipe((Stage((Phase(0, 3), Phase(1, 3, 4)), {"density": 1.0, "field": 1.0, "internal": 1.0}),), attempts=0)
     monkeypatch.setattr(Recipe, "of", classmethod(lambda _, layout: short))
     monkeypatch.setattr(
-        beyond, "LAWS", {"felt": Trial("rich", neighbours=True, seeds=2), "alone": Trial("paper", 2, seeds=1)}
+        beyond, "LAWS", {"felt": Trial("rich", 1, True, 2, attempts=0), "alone": Trial("paper", 2, seeds=1, attempts=0)}
     )
     monkeypatch.setattr(beyond, "UNSEEN", {"pull": UNSEEN["pull"][:1]})
     monkeypatch.setattr(beyond, "TRAINING", 40)
