@@ -32,7 +32,7 @@ from ibvonns.paper.results import plain, result
 from ibvonns.protocols import wandering
 from ibvonns.recipe import Phase, Recipe
 from ibvonns.systems.chain import LENGTHS, Chain
-from ibvonns.systems.trap import VELOCITIES, Trap
+from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 
 KEPT = Path(ibvonns_book.__file__).with_name("beyond.json")
 TRIED = (5, 6)  # seeds of a trial, none drawn anew
@@ -115,16 +115,16 @@ def wander(more: int) -> None:
 
 def _range() -> tuple[float, float, float]:
     """1.5 times the lengths of the rich design, and its speed."""
-    velocity = observed(DESIGNS["rich"], 4, 1).velocity
-    assert velocity is not None
+    fastest = max(float(protocol.velocity(paper_times()).abs().max()) for protocol in DESIGNS["rich"])
     half, middle = 0.75 * (HIGH - LOW), (LOW + HIGH) / 2
-    return middle - half, middle + half, 1.5 * float(velocity.abs().max())
+    return middle - half, middle + half, 1.5 * fastest
 
 
 def chosen() -> None:
     """What `choose` says of the trap: one variable is enough."""
     data, unseen = _trap(0), _trap(1)
-    print(choose(data, unseen, Point(), (1, 2), seeds=range(4)))
+    plan = replace(Recipe.of(Point()), attempts=0)  # a number that is too small or too large may be unsound
+    print(choose(data, unseen, Point(), (1, 2), seeds=range(4), recipe=plan))
 
 
 def tested(traps: int = 100, chains: int = 8) -> None:
