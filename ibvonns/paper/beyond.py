@@ -121,7 +121,7 @@ def truth(kind: str, copy: int = 1) -> Observations:
 def recipe(design: str) -> Recipe:
     """The chain's recipe; with data that turn round its last stage has half of the steps, at half of the rate.
 
-    There are more than twice as many conditions in each step; more steps do not help (chapter 11).
+    There are more than twice as many conditions in each step, so that half of the steps see as many windows.
 
     Args:
         design: a key of `DESIGNS`.
