@@ -20,12 +20,18 @@ from ibvonns.validation import count, positive, require, seeded
 
 __all__ = ["Finding", "Summary", "inspect"]
 
-# robust widths to an outlier (wells 300 kBT deep are nearer) and of a step of rounding; relaxation times in a step;
-# times better that a force fits with a control moved; share of held-out states outside; relative error of a velocity
-FAR, ROUNDED, COARSE, LATE, OUTSIDE, DRIFT = 50, 0.05, 0.3, 1.15, 0.15, 0.05
-# ratios: of the longest step to the shortest; of the noise of two conditions; of a mean's change to its control's; and
-# times that tell a delay or a still track from chance; realisations for a width; what stands for a width of 0
-UNEVEN, UNEQUAL, UNITS, ENOUGH, FEW, TINY = 1.5, 10, 1e3, 20, 200, 1e-300
+FAR = 50  # robust widths to an outlier; wells 300 kBT deep are nearer
+ROUNDED = 0.05  # robust widths of a step to which values are rounded
+COARSE = 0.3  # relaxation times in a step
+LATE = 1.15  # times better that a force fits with a control moved
+OUTSIDE = 0.15  # share of held-out states that lie outside of the others
+DRIFT = 0.05  # relative error of a velocity
+UNEVEN = 1.5  # times that the longest step is the shortest
+UNEQUAL = 10  # times that the noise of one condition is another's
+UNITS = 1e3  # times that a mean's change is its control's, or the reverse
+ENOUGH = 20  # times that tell a delay or a still track from chance
+FEW = 200  # realisations for a width
+TINY = 1e-300  # stands for a width of 0
 
 
 @dataclass(frozen=True)
