@@ -14,7 +14,12 @@ v* and time in those of `Scales.clock`, one step of length h from the state (s, 
     alpha <- alpha + h r_alpha
 
 with the bonds d of each site as index arrays head and tail (`layouts`). A point has no bonds: its
-fields are given at all times, R knows nothing of them, m = 0, and F_ex = G_s.
+fields are given at all times, R knows nothing of them, m = 0, and F_ex = G_s. Fields of sites with bonds that are
+given, their parameters, stand still in front of s.
+
+**Midpoint rule.** A step is two stages, a half one and then the whole, which begins where the half one began, with
+the rates at its end. So in every other stage what the new state adds to is the state before the last; on the way
+back, its bar goes there.
 
 With neighbours, R sees sum_d (g_d - g_d at tail_d) of the bonds beside s and alpha, and has slopes in g_alpha alone.
 
@@ -373,6 +378,7 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
     none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     (c, lanes), (bonds, _), zero = mobility.shape, head.shape, state.dtype.type(0)
     d, known, plain = state.shape[0], linear[0].shape[0], c - power[0].shape[0]
+    strain = d - c  # of a bonded site
     seen, local = rows[10], known - (1 if plain > 0 else 0)
     _slope(net, (one, b1, one, one, b2, one), state, none, mem, slope)
     for k in range(c):
@@ -381,7 +387,7 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
                 g[k, j] = -slope[d - c + k, j]
             else:
                 to = head[k, j]
-                g[k, j] = (slope[0, to] if to >= 0 else force[j]) - slope[0, j]
+                g[k, j] = (slope[strain, to] if to >= 0 else force[j]) - slope[strain, j]
                 if search and plain > 0 and to < 0:  # plain friction: no search
                     g[k, j] = given[1, j] / mobility[k, j]
     seen[:local] = state[d - local :]
@@ -406,14 +412,16 @@ def _gather(v: Any, tail: Any, sign: Any, c: int, d: int, out: Any) -> None:
     """out += sign * (what flows along bonds, v at each but v at its tail; behind them v itself)."""
     zero = v.dtype.type(0)
     for k in range(c):
-        row = max(d - c + k, 0)
+        row = d - c + k
         for j in range(v.shape[1]):
             behind = v[k, tail[k, j]] if k < tail.shape[0] and tail[k, j] >= 0 else zero
             out[row, j] += sign * (v[k, j] - behind)
 
 
 @entry
-def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any, moved: bool, search: bool) -> None:
+def _roll(
+    weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any, moved: bool, search: bool, halves: bool
+) -> None:
     """Fill in a block of one replica.
 
     path: states, (steps + 1, d, lanes), with the first ones given and, at a point, every field.
@@ -421,20 +429,23 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
     F_ex in place of that of a driven one if it is searched.
     given: F_ex, v_n, length of each step, (steps, 3 or more, lanes).
     bonds: head and tail of each.
+    halves: whether every other stage begins where the one before it began.
     """
     (head, tail), rows = bonds, room[0]
     one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
     (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
-    fields = max(d - c, 0)  # of a point
+    fields = d - c  # that are given
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
         _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, tail, search)
-        ends[n, :fields] = slope[:fields]
-        new[fields:] = state[fields:]
+        if len(head) == 0:
+            ends[n, :fields] = slope[:fields]
+        base = path[n - 1] if halves and n % 2 == 1 else state
+        new[fields:] = base[fields:]
         for k in range(c):
             for j in range(lanes):
                 if k < len(head):
-                    ends[n, k, j] = g[k, j] + slope[0, j] if search else rate[k, j]
+                    ends[n, k, j] = g[k, j] + slope[fields, j] if search else rate[k, j]
                     if moved and head[k, j] < 0:
                         rate[k, j] = own[1, j]
                 rate[k, j] *= own[2, j]
@@ -447,7 +458,7 @@ def _roll(weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any,
 
 @entry
 def _roll_back(
-    views: Any, room: Any, path: Any, path_bar: Any, ends_bar: Any, given: Any, bonds: Any, moved: bool
+    views: Any, room: Any, path: Any, path_bar: Any, ends_bar: Any, given: Any, bonds: Any, moved: bool, halves: bool
 ) -> None:
     """Add to the bars of the weights and of the states; those of the first ones are then what is asked.
 
@@ -465,6 +476,7 @@ def _roll_back(
     local = known - (1 if plain > 0 else 0)
     for n in range(len(given) - 1, -1, -1):
         state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
+        base = path_bar[n - 1] if halves and n % 2 == 1 else old
         for k in range(len(head), c):  # what is held back no longer tells of the state before
             for j in range(lanes):
                 alpha = path[n + 1, d - c + k, j]
@@ -473,10 +485,10 @@ def _roll_back(
         _rates(weights, room, state, own, own[0], head, tail, False)
         for k in range(c):  # from here on the bars of rate and rest
             for j in range(lanes):
-                bar = own[2, j] * new[max(d - c + k, 0), j]
+                bar = own[2, j] * new[d - c + k, j]
                 if k < len(head):
                     to = head[k, j]
-                    beyond = new[0, to] if to >= 0 else (new[0, j] if moved else zero)
+                    beyond = new[d - c, to] if to >= 0 else (new[d - c, j] if moved else zero)
                     bar = ends_bar[n, k, j] + bar - own[2, j] * beyond
                 mobility_bar[k, j] += bar * g[k, j]
                 g_bar[k, j] = mobility[k, j] * bar
@@ -487,8 +499,8 @@ def _roll_back(
         _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, spare, rest[plain:], waste)
         for k in range(d):  # from here on its bar
             for j in range(lanes):
-                slope[k, j] = ends_bar[n, k, j] if k < d - c else zero
-                old[k, j] += new[k, j]
+                slope[k, j] = ends_bar[n, k, j] if k < d - c and len(head) == 0 else zero
+                base[k, j] += new[k, j]
         seen_bar[:known] = zero
         _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known])
         for k in range(local):
@@ -550,12 +562,14 @@ class Run(NamedTuple):
         bonds: head and tail of the sites of a block, (directions, lanes), -1 at an end.
         moved: an end moves at the velocity that is given.
         search: F_ex is found from it.
+        halves: steps are pairs of stages, of the midpoint rule.
     """
 
     given: Any
     bonds: tuple[Any, Any]
     moved: bool
     search: bool
+    halves: bool
 
     def blocks(self, work: Callable[[tuple[int, int]], None]) -> None:
         """Call work((replica, block)) for all, on as many threads as pay."""
@@ -577,13 +591,15 @@ class _Rollout(torch.autograd.Function):
         (*front, d, lanes), (steps, rows, _) = first.shape, run.given.shape[2:]
         path = np.empty((*front, steps + 1, d, lanes), first.dtype)
         path[:, :, 0] = first
+        still = d - weights[-3].shape[1]  # rows of fields that are given
+        path[:, :, 1:, :still] = first[:, :, None, :still]
         path[:, :, :-1, : rows - 3] = run.given[:, :, :, 3:]
         ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), first.dtype)
         parts[MATRICES:] = [np.repeat(part[..., None], lanes, 2) for part in parts[MATRICES:]]
 
         def work(at: tuple[int, int]) -> None:
             own = views([part[at[0]] for part in parts])
-            _roll(own, _room(own), path[at], ends[at], run.given[at], run.bonds, run.moved, run.search)
+            _roll(own, _room(own), path[at], ends[at], run.given[at], *run[1:])
 
         run.blocks(work)
         ctx.kept = parts, path, run, start.dtype
@@ -599,7 +615,8 @@ class _Rollout(torch.autograd.Function):
 
         def work(at: tuple[int, int]) -> None:
             own = views([part[at[0]] for part in parts]), views([part[at] for part in found])
-            _roll_back(own, _room(own[0]), path[at], path_bar[at], ends_bar[at], run.given[at], run.bonds, run.moved)
+            how = run.bonds, run.moved, run.halves
+            _roll_back(own, _room(own[0]), path[at], path_bar[at], ends_bar[at], run.given[at], *how)
 
         run.blocks(work)
         path_bar[:, :, 0, : run.given.shape[3] - 3] = 0  # those of a point's first fields, which are replaced
@@ -664,7 +681,9 @@ def fuses(law: Any, z: Tensor) -> bool:
     return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64
 
 
-def fused_rollout(law: Law, start: Tensor, drive: Iterable[Any], single: bool) -> tuple[Tensor, Tensor]:
+def fused_rollout(
+    law: Law, start: Tensor, drive: Iterable[Any], single: bool, halves: bool = False
+) -> tuple[Tensor, Tensor]:
     """Rollouts by the compiled loop; `rollout` has the public function and says what they are.
 
     Args:
@@ -674,6 +693,7 @@ def fused_rollout(law: Law, start: Tensor, drive: Iterable[Any], single: bool) -
             time; the fields of a point, in a last axis; F_ex at a driven end, which is found from v_n if it is
             not given, and nothing is differentiable then; and v_n, without which F_ex drives the end.
         single: whether in single precision.
+        halves: whether steps are pairs of stages, of the midpoint rule.
 
     Nothing is checked here.
 
@@ -698,18 +718,18 @@ def fused_rollout(law: Law, start: Tensor, drive: Iterable[Any], single: bool) -
 
     (mean, deviation), (steps, field, force, velocity) = law.field, drive
     nothing = steps.new_zeros(steps.shape)
-    pull = nothing if force is None else force / law.force
+    pull = nothing if force is None else force / law.force[-1]
     speed = nothing if velocity is None else velocity / law.rate
     given = torch.stack([pull, speed, law.clock * steps], -1)
     if field is not None:
         given = torch.cat([given, (field - mean) / deviation], -1)
     (given,) = _arrays(np.float32 if single else np.float64, packed(given[..., None].expand(*given.shape, sites)))
     search = layout.driven and force is None
-    run = Run(given, _bonds(layout, some, sites), velocity is not None, search)
+    run = Run(given, _bonds(layout, some, sites), velocity is not None, search, halves)
     rolled = _Rollout.apply(run, packed(law.scaled(start).movedim(-1, 2)), *fused_weights(law))
     path, ends = map(unpacked, rolled)
     path = torch.cat([mean + deviation * path[..., : layout.fields], path[..., layout.fields :]], -1)
-    unit = law.rate if layout.driven and not search else law.force
+    unit = law.rate if layout.driven and not search else law.force[-layout.ends :]
     return path, unit * ends[..., -1, : layout.ends]
 
 

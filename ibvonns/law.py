@@ -10,10 +10,11 @@ from torch.nn.functional import conv1d, pad
 
 from ibvonns.layouts import Layout, bonds_of, forces, moved
 from ibvonns.networks import INN, PICINN, PositiveLinear, softplus
-from ibvonns.validation import count, finite, positive, require, shaped, tensor
+from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
 
 __all__ = ["Law", "Scales"]
 
+STEPS = ("euler", "midpoint")  # rules of a step
 FAINT = 0.1  # gain of the forces of bonds in the dissipation network
 SLIGHT = 0.1  # first weights of what networks add to an ideal gas, in units of the usual ones
 PLAIN = 5.0  # first mobility of a bond, in units of the scales
@@ -37,6 +38,7 @@ class Scales(nn.Module):
     """
 
     gas: float | None = None  # kBT of a lattice gas
+    steps: str = "euler"  # rule of a step
 
     def __init__(self, layout: Layout, spacing: float = 1.0, internal: int = 1):
         super().__init__()
@@ -65,13 +67,13 @@ class Scales(nn.Module):
 
     @property
     def force(self) -> Tensor:
-        """Unit of the force that is conjugate to each field, shape (fields,)."""
+        """Unit of the force that is conjugate to each field, shape (fields,); that of a bond is the last."""
         return self.energy / self.field[1] / self.spacing
 
     @property
     def clock(self) -> Tensor:
         """Unit of the rate of alpha, one over a time."""
-        return self.rate / self.spacing / self.field[1, 0] if self.layout.directions else self.rate
+        return self.rate / self.spacing / self.field[1, -1] if self.layout.directions else self.rate
 
     def scaled(self, z: Tensor) -> Tensor:
         """States with their fields standardised.
@@ -95,10 +97,10 @@ class Scales(nn.Module):
         own = v[..., -1, :]
         if velocity is not None:
             v = torch.cat([v[..., :-1, :], velocity[..., None, None]], -2)
-        still = inner.new_zeros(*inner.shape[:-1], self.layout.fields)
+        parts = [inner.new_zeros(*inner.shape[:-1], self.layout.given), inner]
         if self.layout.directions:
-            still = moved(self.layout, v)[..., None] / self.spacing
-        return torch.cat([still, inner], -1), own
+            parts.insert(1, moved(self.layout, v)[..., None] / self.spacing)
+        return torch.cat(parts, -1), own
 
     def bounded(self, z: Tensor) -> Tensor:
         """States as a rollout may have them after a step (`Law.bounded`).
@@ -163,9 +165,10 @@ class Law(Scales):
         kernel: weights w of the sites at the distances 1, 2, ... on either side of a ring, of which the
             shares count; if empty, the law is local.
         neighbours: whether phi of alpha knows the net force on a site.
+        steps: "euler" or "midpoint", the rule by which a rollout takes a step (`rollout.rollout`).
 
     Raises:
-        ValueError: no generator, no hidden layer, a width below 1, a gas on sites with ends or with internal
+        ValueError: no generator, no hidden layer, a width below 1, an unknown rule, a gas on sites with ends or with internal
             variables, a kernel of something else, neighbours without bonds or without internal variables, or as
             `Scales`.
 
@@ -207,8 +210,10 @@ class Law(Scales):
         gas: float | None = None,
         kernel: Sequence[float] = (),
         neighbours: bool = False,
+        steps: str = "euler",
     ):
         super().__init__(layout, spacing, internal)
+        self.steps = choice("steps", steps, STEPS)
         bonds, width = layout.directions, layout.fields + internal
         self.known = width if bonds else internal  # phi knows no control: those may change at will
         self.neighbours = neighbours
@@ -325,7 +330,7 @@ class Law(Scales):
             z: shape (replicas, trajectories, sites, fields + internal).
 
         Returns:
-            The force F_ex of each control, or the tension, (replicas, trajectories, sites, fields);
+            The force F_ex of each control, (replicas, trajectories, sites, fields), or the tension, with 1 for them;
             and an energy, (replicas, trajectories, sites, internal).
 
         Raises:
@@ -337,12 +342,13 @@ class Law(Scales):
             ideal = self.gas * torch.logit(z) / self.spacing
             own = slope[..., :1] if self.kernel is None else slope[..., :1] + self._averaged(slope[..., 1:])
             return ideal + self.force * own, z[..., :0]
-        return self.force * slope[..., :fields], -self.energy * slope[..., fields:]
+        own = slice(fields - 1 if self.layout.directions else 0, fields)
+        return self.force[own] * slope[..., own], -self.energy * slope[..., fields:]
 
     def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What phi knows of the states, its forces in units of the scales, and those in which its network is convex."""
         shaped("g", g, ("...", self.layout.directions + self.internal))
-        known, scaled = self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[0], self.energy)
+        known, scaled = self.scaled(z)[..., z.shape[-1] - self.known :], g / self._units(self.force[-1], self.energy)
         if self.neighbours:
             net = moved(self.layout, scaled[..., : self.layout.directions])
             return torch.cat([known, net[..., None]], -1), scaled, scaled[..., self.layout.directions :]
@@ -488,8 +494,8 @@ class Law(Scales):
         def speed(g: Tensor) -> Tensor:
             return self.rates(z, torch.cat([g[..., None, None], g_alpha], -1))[..., 0, 0]
 
-        slope = self.rate * softplus(self.mobility[:, 0, :1]) / self.force
-        return root(speed, velocity, slope.detach(), float(self.force)) + tension[..., 0, 0]
+        slope, unit = self.rate * softplus(self.mobility[:, 0, :1]) / self.force[-1], float(self.force[-1])
+        return root(speed, velocity, slope.detach(), unit) + tension[..., 0, 0]
 
 
 def each(network: Callable[..., Tensor], *parts: Tensor) -> Tensor:

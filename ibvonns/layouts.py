@@ -1,6 +1,6 @@
 """Layouts: the sites of a system, the bonds between them, and what may be given at an end.
 
-A site carries a field and internal variables. Bond d of site s leads to the site head[d, s]; the
+A site carries fields and internal variables; of the fields, those that are given from outside come first. Bond d of site s leads to the site head[d, s]; the
 bond d that leads to site s begins at tail[d, s]. Where there is no such site the entry is -1. With
 v the velocity (or flux) of each bond and T the tension of each site::
 
@@ -44,6 +44,11 @@ class Point:
         count("controls", self.controls)
 
     @property
+    def given(self) -> int:
+        """Fields of a site that are given from outside."""
+        return self.controls
+
+    @property
     def fields(self) -> int:
         """Fields of a site."""
         return self.controls
@@ -59,24 +64,46 @@ class Point:
 
 
 class _Bonded:
-    """Sites with one field, each with a bond ahead, and no end."""
+    """Sites with one field that moves, each with a bond ahead, and no end."""
 
     directions: ClassVar[int] = 1
     driven: ClassVar[bool] = False
-    fields: ClassVar[int] = 1
     ends: ClassVar[int] = 0
+
+    @property
+    def given(self) -> int:
+        """Fields of a site that are given from outside."""
+        return 0
+
+    @property
+    def fields(self) -> int:
+        """Fields of a site, the one that moves last."""
+        return self.given + 1
 
 
 @dataclass(frozen=True)
 class Row(_Bonded):
     """Sites between a wall and an end that is pulled by F_ex or moved at v_n: a chain.
 
+    Attributes:
+        parameters: how many known numbers tell one site from another, such as the stiffness of its spring. They
+            are its first fields, and stand still.
+
     >>> [index.tolist() for index in Row().bonds(3)]
     [[[1, 2, -1]], [[-1, 0, 1]]]
     """
 
+    parameters: int = 0
     driven: ClassVar[bool] = True
     ends: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        count("parameters", self.parameters, 0)
+
+    @property
+    def given(self) -> int:
+        """Fields of a site that are given from outside."""
+        return self.parameters
 
     def bonds(self, sites: int) -> tuple[Tensor, Tensor]:
         """Head and tail of each bond, shape (1, sites); the last leads to the end."""

@@ -1,4 +1,4 @@
-"""Rollouts: states carried forward in time by Euler's method, Eqs. (29), (49), (50).
+"""Rollouts: states carried forward in time, by Euler's method, Eqs. (29), (49), (50), or by the midpoint rule.
 
 The reference engine is plain PyTorch, one step after another, on any device and for any law. The
 fast one is the compiled loop of `adjoint`, for a `Law` of two hidden layers in double precision on
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.adjoint import fused_rollout, fuses
-from ibvonns.law import Law, Scales
+from ibvonns.law import STEPS, Law, Scales
 from ibvonns.validation import choice, finite, increasing, positive, require, shaped
 
 __all__ = ["BACKENDS", "relaxed", "rollout"]
@@ -44,20 +44,24 @@ def rollout(
     force: Tensor | None = None,
     velocity: Tensor | None = None,
     backend: str = "fast",
+    rule: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Euler rollouts of a law, Eqs. (29), (49), (50), differentiable by weights and first states.
+    """Rollouts of a law, Eqs. (29), (49), (50), differentiable by weights and first states.
 
-    The microscopic truth is itself an Euler-Maruyama process, so that an Euler rollout at the same
-    step is not an approximation here: with the exact potentials it gives the exact discrete mean.
+    The microscopic truth of the book is itself an Euler-Maruyama process, so that an Euler rollout at the same
+    step is not an approximation there: with the exact potentials it gives the exact discrete mean. What was
+    measured goes on between two records: the midpoint rule, with a half step first, misses it by the square
+    of the step, where Euler's method does so by the step.
 
     Args:
         law: a `Law`, or other `law.Scales` with a `step` of their own.
         start: first states, shape (replicas, trajectories, sites, fields + internal).
         steps: length of each step in time, shape (steps,), or with trajectories, or with replicas
             and trajectories in front, as all that follow.
-        field: of a point at the beginning of each step, (trajectories, steps, fields).
-        force: F_ex of each step at a driven end, (trajectories, steps). Or None: it is what the
-            given velocity takes.
+        field: of a point at the beginning of each step, (trajectories, steps, fields); by the midpoint rule at
+            both ends of each, (trajectories, steps + 1, fields).
+        force: F_ex of each step at a driven end, (trajectories, steps), or with steps + 1 likewise. Or None: it
+            is what the given velocity takes.
         velocity: v_n of each step, same shape: the end then moves by it. Or None: it moves as F_ex
             drives it.
         backend: "fast", "single" for the same in single precision, or "reference" for PyTorch's
@@ -65,6 +69,7 @@ def rollout(
             two hidden layers, another device than the processor, states that are not float64) goes
             the reference way by itself, and so does a gradient where F_ex is not given. The logger
             "ibvonns" says once which engine runs.
+        rule: "euler" or "midpoint"; that of the law if not given.
 
     Returns:
         States after each step, (replicas, trajectories, steps, sites, fields + internal), in which
@@ -73,7 +78,7 @@ def rollout(
 
     Raises:
         ValueError: NaN, wrong shape, something missing that the layout asks for or given that it
-            has no use for, or an unknown backend.
+            has no use for, or an unknown backend or rule.
 
     >>> from ibvonns.law import Law
     >>> from ibvonns.layouts import Row
@@ -85,6 +90,7 @@ def rollout(
     """
     layout = law.layout
     choice("backend", backend, BACKENDS)
+    halves = choice("rule", rule or law.steps, STEPS) == "midpoint"
     weights = list(law.parameters())
     replicas = len(weights[0]) if weights else "replicas"
     sites = "sites" if layout.directions else 1
@@ -95,7 +101,8 @@ def rollout(
     for name, part in parts.items():
         if part is not None:
             require(asked[name], f"{name} must not be given, because a {type(layout).__name__} has none, but is")
-            whole = (*shape, layout.fields) if name == "field" else shape
+            both = halves and name in ("field", "force")
+            whole = (*shape[:2], shape[2] + both, layout.fields)[: 4 if name == "field" else 3]
             least = 1 if name == "steps" else len(whole) - 1  # steps may be the same for all trajectories
             axes = max(least, min(len(whole), finite(name, part).ndim))
             parts[name] = shaped(name, part, whole[len(whole) - axes :]).expand(whole)
@@ -108,23 +115,39 @@ def rollout(
     fused = backend != "reference" and fuses(law, start)
     if backend != "reference":
         _say(fused)
+    parts = {name: _stages(name, part) for name, part in parts.items()} if halves else parts
     if fused and (not graded or (pulled and not driving)):
-        path, ends = fused_rollout(law, start, parts.values(), backend == "single")  # type: ignore[arg-type]
+        path, ends = fused_rollout(law, start, parts.values(), backend == "single", halves)  # type: ignore[arg-type]
     else:
-        path, ends = _reference(law, start, parts.values())
+        path, ends = _reference(law, start, parts.values(), halves)
+    if halves:
+        path, ends = path[:, :, 1::2], ends[:, :, ::2]
     if not layout.directions:
-        path = torch.cat([parts["field"][:, :, :, None], path[..., layout.fields :]], -1)
+        given = parts["field"][:, :, ::2] if halves else parts["field"]
+        path = torch.cat([given[:, :, :, None], path[..., layout.fields :]], -1)
     return path, ends
 
 
-def _reference(law: Scales, z: Tensor, drive: Iterable[Any]) -> tuple[Tensor, Tensor]:
+def _stages(name: str, part: Tensor | None) -> Tensor | None:
+    """What holds in the two stages of each step, which are a half step and then the whole."""
+    if part is None:
+        return None
+    if name == "steps":
+        return torch.stack([part / 2, part], -1).flatten(-2)
+    if name == "velocity":
+        return part.repeat_interleave(2, -1)
+    return torch.stack([part[:, :, :-1], (part[:, :, :-1] + part[:, :, 1:]) / 2], 3).flatten(2, 3)
+
+
+def _reference(law: Scales, z: Tensor, drive: Iterable[Any], halves: bool) -> tuple[Tensor, Tensor]:
     steps, field, *known = drive
-    path, ends = [], []
+    path, ends, base = list[Tensor](), list[Tensor](), z
     for n, step in enumerate(steps.unbind(-1)):
         if field is not None:
             z = torch.cat([field[:, :, n, None], z[..., law.layout.fields :]], -1)
         rate, end = law.step(z, *(None if part is None else part[:, :, n] for part in known))
-        z = law.bounded(z + step[..., None, None] * rate)
+        base = base if halves and n % 2 else z
+        z = law.bounded(base + step[..., None, None] * rate)
         path.append(z)
         ends.append(end)
     return torch.stack(path, 2), torch.stack(ends, 2)
