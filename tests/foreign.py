@@ -7,15 +7,17 @@ protocols depend on the seed only, the noise on the number of realisations too: 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import pi
+from math import comb, cos, pi, sin
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_banded
 
+ALL = 10**9  # more than there are
 Array = NDArray[np.float64]
-Drift = Callable[[Array, int], Array]  # of the state (conditions, ..., realisations) at a fine step
-Measure = Callable[[Array, int], dict[str, Array]]  # of the same, each (conditions, realisations)
+Drift = Callable[[Array, slice, int], Array]  # of the state (conditions, ..., realisations) of some at a fine step
+Measure = Callable[[Array, slice, int], dict[str, Array]]  # of the same, each (conditions, realisations)
 
 
 @dataclass(frozen=True)
@@ -102,44 +104,45 @@ def _paths(seed: int, channel: int, conditions: int, fine: Array, pace: float = 
 
 def _run(
     rng: np.random.Generator,
-    state: Array,
+    start: Array,
     drift: Drift,
     diffusion: float | Array,
     fine: Array,
     inner: int,
-    measure: Measure = lambda state, n: {},
-    keep: int | None = None,
+    measure: Measure = lambda state, c, n: {},
+    keep: int = ALL,
 ) -> _Run:
     """Frames of dx = drift dt + sqrt(2 diffusion dt) xi.
 
     An Euler-Maruyama step is a predictor only: with the mean of the drifts at both ends (Heun) the bias of a step
     falls as its square, so that the data are of continuous time within their noise.
     """
-    kept, means, measured, noise = [], [], [], []
+    shape = (len(start), (len(fine) - 1) // inner + 1)
+    positions = np.empty((*shape, *start.shape[1:-1], min(keep, start.shape[-1])))
+    run = _Run(positions, np.empty(positions.shape[:-1]), {}, {})
     scatter = np.sqrt(2 * np.asarray(diffusion))
-    for n in range(len(fine)):
-        if n % inner == 0:
-            kept.append(state[..., :keep].copy())
-            means.append(state.mean(-1))
-            values = measure(state, n)
-            measured.append({name: value.mean(-1) for name, value in values.items()})
-            noise.append({name: value.std(-1) / np.sqrt(value.shape[-1]) for name, value in values.items()})
-        if n + 1 < len(fine):
-            step = fine[n + 1] - fine[n]
-            moved = state
-            if scatter.any():
+    size = max(1, 20_000 // start[0].size)  # of a block of conditions that fits into the processor's cache
+    for c in (slice(first, first + size) for first in range(0, len(start), size)):
+        state = start[c]
+        for n, step in enumerate(np.diff(fine, append=fine[-1])):
+            if n % inner == 0:
+                frame = n // inner
+                positions[c, frame], run.mean[c, frame] = state[..., :keep], state.mean(-1)
+                for name, value in measure(state, c, n).items():
+                    run.measured.setdefault(name, np.empty(shape))[c, frame] = value.mean(-1)
+                    run.noise.setdefault(name, np.empty(shape))[c, frame] = value.std(-1) / np.sqrt(value.shape[-1])
+            if n + 1 < len(fine):
                 kicks = rng.standard_normal(state.shape)
                 kicks *= scatter * np.sqrt(step)
-                moved = kicks + state
-            first = drift(state, n)
-            first *= step
-            second = drift(first + moved, n + 1)
-            second *= step
-            second += first
-            second /= 2
-            state = second + moved
-    frames = [{name: np.stack([row[name] for row in rows], 1) for name in rows[0]} for rows in (measured, noise)]
-    return _Run(np.stack(kept, 1), np.stack(means, 1), *frames)
+                kicks += state
+                slope = drift(state, c, n)
+                slope *= step
+                move = drift(slope + kicks, c, n + 1)
+                move *= step
+                move += slope
+                move /= 2
+                state = np.add(move, kicks, out=kicks)
+    return run
 
 
 def _work(*pairs: tuple[Array, Array]) -> Array:
@@ -165,13 +168,7 @@ def _inverse(levels: Array, grid: Array, density: Array) -> Array:
 
 
 def bead(
-    seed: int,
-    uneven: bool = False,
-    realisations: int = 300,
-    conditions: int = 14,
-    frames: int = 251,
-    inner: int = 20,
-    keep: int | None = None,
+    seed: int, uneven: bool = False, realisations: int = 300, conditions: int = 14, frames: int = 251, keep: int = ALL
 ) -> Set:
     """A bead of a micrometre in water in a trap of optical tweezers that moves, in SI units.
 
@@ -184,15 +181,15 @@ def bead(
     if uneven:
         steps = np.random.default_rng([seed, 2]).uniform(0.5, 1.5, frames - 1)
     times = np.concatenate([[0.0], steps.cumsum() * 5 / rate / steps.sum()])
-    fine = _fine(times, inner)
+    fine = _fine(times, inner := 20)
     centre = 9e-7 * _paths(seed, 0, conditions, fine)
     rng = _noise(seed, realisations)
 
-    def drift(x: Array, n: int) -> Array:
-        return rate * (centre[:, n, None] - x)
+    def drift(x: Array, c: slice, n: int) -> Array:
+        return rate * (centre[c, n, None] - x)
 
-    def measure(x: Array, n: int) -> dict[str, Array]:
-        return {"F": stiffness * (centre[:, n, None] - x)}
+    def measure(x: Array, c: slice, n: int) -> dict[str, Array]:
+        return {"F": friction * drift(x, c, n)}
 
     start = rng.normal(centre[:, :1], np.sqrt(heat / stiffness), (conditions, realisations))
     run = _run(rng, start, drift, heat / friction, fine, inner, measure, keep)
@@ -212,34 +209,27 @@ def bead(
     return Set(run.positions, times, records, axes, heat, run.mean, run.noise, exact, constants)
 
 
-def breathing(
-    seed: int,
-    realisations: int = 1000,
-    conditions: int = 40,
-    frames: int = 201,
-    inner: int = 10,
-    keep: int | None = None,
-) -> Set:
+def breathing(seed: int, realisations: int = 1000, conditions: int = 40, frames: int = 201, keep: int = ALL) -> Set:
     """A harmonic trap whose centre and stiffness both vary; kBT and friction are 1.
 
     Records "centre" and "stiffness", and the means of what the potential changes by with each, "F_centre" and
     "F_stiffness".
     """
     times = np.linspace(0, 3, frames)
-    fine = _fine(times, inner)
+    fine = _fine(times, inner := 10)
     centre = 3 * _paths(seed, 0, conditions, fine)
     stiffness = 2 * np.exp(0.8 * _paths(seed, 1, conditions, fine))
     rng = _noise(seed, realisations)
 
-    def drift(x: Array, n: int) -> Array:
-        return stiffness[:, n, None] * (centre[:, n, None] - x)
+    def drift(x: Array, c: slice, n: int) -> Array:
+        return stiffness[c, n, None] * (centre[c, n, None] - x)
 
-    def measure(x: Array, n: int) -> dict[str, Array]:
-        lag = centre[:, n, None] - x
-        return {"F_centre": stiffness[:, n, None] * lag, "F_stiffness": lag**2 / 2}
+    def measure(x: Array, c: slice, n: int) -> dict[str, Array]:
+        lag = centre[c, n, None] - x
+        return {"F_centre": stiffness[c, n, None] * lag, "F_stiffness": lag**2 / 2}
 
-    def spread(variance: Array, n: int) -> Array:
-        return 2 - 2 * stiffness[:, n, None] * variance
+    def spread(variance: Array, c: slice, n: int) -> Array:
+        return 2 - 2 * stiffness[c, n, None] * variance
 
     start = rng.normal(centre[:, :1], stiffness[:, :1] ** -0.5, (conditions, realisations))
     run = _run(rng, start, drift, 1.0, fine, inner, measure, keep)
@@ -264,35 +254,27 @@ def breathing(
 # --- a double well: exact on a grid -----------------------------------------------------------
 
 
-def double_well(
-    seed: int,
-    realisations: int = 1500,
-    conditions: int = 24,
-    frames: int = 201,
-    inner: int = 10,
-    keep: int | None = None,
-    barrier: float = 3.0,
-    stiffness: float = 2.0,
-) -> Set:
+def double_well(seed: int, realisations: int = 1500, conditions: int = 24, frames: int = 201, keep: int = ALL) -> Set:
     """A particle in the wells of barrier * (x^2 - 1)^2 and in a harmonic trap that moves; kBT and friction are 1.
 
     Records "lambda", the trap's centre, and "F", the mean force on the trap.
     """
+    barrier, stiffness = 3.0, 2.0
     times = np.linspace(0, 4, frames)
-    fine = _fine(times, inner)
+    fine = _fine(times, inner := 10)
     centre = 2 * _paths(seed, 0, conditions, fine)
     rng = _noise(seed, realisations)
 
-    def drift(x: Array, n: int) -> Array:
+    def drift(x: Array, c: slice, n: int) -> Array:
         out = x * x
         out *= -4 * barrier
         out += 4 * barrier - stiffness
         out *= x
-        out += stiffness * centre[:, n, None]
+        out += stiffness * centre[c, n, None]
         return out
 
-    def measure(x: Array, n: int) -> dict[str, Array]:
-        return {"F": stiffness * (centre[:, n, None] - x)}
+    def measure(x: Array, c: slice, n: int) -> dict[str, Array]:
+        return {"F": stiffness * (centre[c, n, None] - x)}
 
     grid = np.linspace(-2.6, 2.6, 417)
     wells = barrier * (grid**2 - 1) ** 2
@@ -350,3 +332,138 @@ def _fokker_planck(grid: Array, wells: Array, stiffness: float, centre: Array, f
     force = stiffness * (centre - mean)
     work = _work((force, centre))
     return {"mean": mean, "F": force, "entropy": entropy, "free_energy": free, "work": work, "dissipation": loss}
+
+
+# --- a chain and a plane: a large sample is the truth -----------------------------------------
+
+
+def chain(
+    seed: int,
+    drive: Literal["velocity", "force"] = "velocity",
+    unequal: bool = False,
+    realisations: int = 500,
+    conditions: int = 20,
+    springs: int = 20,
+    frames: int = 251,
+    keep: int = ALL,
+) -> Set:
+    """Bistable springs in a row between a wall and a driven end, started from equilibrium at the end's first place.
+
+    The potential of a spring is quadratic around strain 0 and around `well_strain`, with its kink half way. Positions
+    are the strains. Records: "length" from the wall to the end, "velocity" of the end (backward difference, 0 at
+    first) and "external_force". If a force drives, it is prescribed, the end has its friction and feels the mean
+    tension, so that it is at one place in all realisations. If unequal, `sites` has each spring's "stiffness" in units
+    of the common one.
+    """
+    natural, stiffness, well, viscosity, heat = 0.02, 0.008, 1.6, 0.03, 5e-6
+    factors = np.random.default_rng([seed, 3]).uniform(0.6, 1.6, springs) if unequal else np.ones(springs)
+    times = np.linspace(0, 3, frames)
+    fine = _fine(times, inner := 4)
+    paths = _paths(seed, 0, conditions, fine, pace=0.4)
+    paths -= paths[:, :1]
+    first = well * springs * (np.random.default_rng([seed, 4]).permutation(conditions) + 0.5) / conditions
+    # an end that is faster than the springs only strains the last of them
+    speeds = np.gradient(paths, fine, axis=1)
+    speeds *= springs * np.minimum(0.8, 0.4 / np.abs(speeds).max(1, keepdims=True))
+    forces = 0.8 * stiffness * paths
+    diffusion = np.where(np.arange(springs) < springs - 1, heat / viscosity / natural**2, 0.0)[:, None]
+    rng, rows = _noise(seed, realisations), factors[:, None] * stiffness
+
+    def pulls(u: Array) -> Array:
+        """Tensions, from places in natural lengths, each counted from its own at rest."""
+        strain = u.copy()
+        strain[:, 1:] -= u[:, :-1]
+        strain -= well * (strain > well / 2)
+        strain *= rows
+        return strain
+
+    def drift(u: Array, c: slice, n: int) -> Array:
+        tension, out = pulls(u), np.empty_like(u)
+        np.subtract(tension[:, 1:], tension[:, :-1], out=out[:, :-1])
+        out[:, -1] = forces[c, n, None] - tension[:, -1].mean(-1, keepdims=True)
+        out /= viscosity * natural
+        if drive == "velocity":
+            out[:, -1] = speeds[c, n, None]
+        return out
+
+    def measure(u: Array, c: slice, n: int) -> dict[str, Array]:
+        return {"external_force": pulls(u)[:, -1]}
+
+    start = np.stack([_strains(rng, each, realisations, natural / heat * rows, well) for each in first]).cumsum(1)
+    run = _run(rng, start, drift, diffusion, fine, inner, measure, keep)
+    length = natural * (springs + run.mean[..., -1])
+    for places in (run.positions, run.mean):  # to strains, in place: they are large
+        for spring in range(springs - 1, 0, -1):
+            places[:, :, spring] -= places[:, :, spring - 1]
+    velocity = np.pad(np.diff(length) / np.diff(times), ((0, 0), (1, 0)))
+    force = run.measured["external_force"] + viscosity * velocity
+    exact = {"external_force": forces[:, ::inner].copy()} if drive == "force" else {}
+    records = {"length": length, "velocity": velocity, "external_force": force} | exact
+    noise = {} if exact else run.noise
+    constants = {"natural_length": natural, "stiffness": stiffness, "well_strain": well, "viscosity": viscosity}
+    sites = {"stiffness": factors} if unequal else {}
+    axes = "conditions times sites realisations"
+    return Set(run.positions, times, records, axes, heat, run.mean, noise, exact, constants, sites)
+
+
+def _strains(rng: np.random.Generator, total: float, realisations: int, stiff: Array, well: float) -> Array:
+    """Equilibrium of springs with a total strain, (springs, realisations); stiffnesses (springs, 1) in kBT.
+
+    exp(-V/kBT) is the larger of two Gaussians with one width. Of their sums a product is a mixture over the springs
+    in the second well, whose weight depends on their number only; a draw of it is accepted with the share of the
+    larger ones.
+    """
+    springs, soft = len(stiff), 1 / stiff
+    number = np.arange(springs + 1)
+    miss = (total - well * number) ** 2 / (2 * soft.sum())
+    weight = np.array([comb(springs, each) for each in number]) * np.exp(miss.min() - miss)
+    found = np.empty((springs, 0))
+    while found.shape[1] < realisations:
+        many = rng.choice(number, realisations, p=weight / weight.sum())
+        far = rng.permuted(np.arange(springs)[:, None] < many, axis=0)
+        strain = well * far + rng.normal(size=far.shape) * np.sqrt(soft)
+        strain += (total - strain.sum(0)) * soft / soft.sum()
+        share = 1 / (1 + np.exp(-np.abs(strain - well / 2) * well * stiff))
+        found = np.concatenate([found, strain[:, rng.uniform(size=realisations) < share.prod(0)]], 1)
+    return found[:, :realisations]
+
+
+def plane(
+    seed: int, realisations: int = 800, conditions: int = 40, frames: int = 201, angle: float = 0.0, keep: int = ALL
+) -> Set:
+    """A particle in the plane in a trap stiffness / 2 * r^2 + quartic / 4 * r^4 that moves; kBT and friction are 1.
+
+    Records "cx" and "cy", the trap's centre, and "Fx" and "Fy", the mean force on it; all is turned by an angle.
+    """
+    stiffness, quartic = 1.0, 1.0
+    times = np.linspace(0, 2.5, frames)
+    fine = _fine(times, inner := 8)
+    centre = 3 * np.stack([_paths(seed, channel, conditions, fine) for channel in (0, 1)], 1)
+    rng = _noise(seed, realisations)
+
+    def drift(x: Array, c: slice, n: int) -> Array:
+        lag = centre[c, :, n, None] - x
+        square = (lag * lag).sum(1, keepdims=True)
+        square *= quartic
+        square += stiffness
+        lag *= square
+        return lag
+
+    def measure(x: Array, c: slice, n: int) -> dict[str, Array]:
+        force = drift(x, c, n)
+        turned = {"Fx": cos(angle) * force[:, 0] - sin(angle) * force[:, 1]}
+        return turned | {"Fy": sin(angle) * force[:, 0] + cos(angle) * force[:, 1]}
+
+    grid = np.linspace(0, 6, 6001)
+    density = grid * np.exp(-stiffness / 2 * grid**2 - quartic / 4 * grid**4)
+    radius = _inverse(rng.uniform(size=(conditions, 1, realisations)), grid, density)
+    way = rng.uniform(0, 2 * pi, radius.shape)
+    start = centre[:, :, :1] + radius * np.concatenate([np.cos(way), np.sin(way)], 1)
+    run = _run(rng, start, drift, 1.0, fine, inner, measure, keep)
+    turn = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
+    at = turn @ centre[:, :, ::inner]
+    records = {"cx": at[:, 0].copy(), "cy": at[:, 1].copy()} | run.measured
+    constants = {"stiffness": stiffness, "quartic": quartic, "friction": 1.0}
+    positions = np.einsum("ij,ctjr->ctri", turn, run.positions)
+    axes = "conditions times realisations dims"
+    return Set(positions, times, records, axes, 1.0, run.mean @ turn.T, run.noise, {}, constants)
