@@ -52,7 +52,7 @@ def test_exact_mean_of_the_bead_relaxes_to_the_centre() -> None:
 
 
 def test_breathing_has_the_exact_moments() -> None:
-    data = breathing(0)
+    data = breathing(0, conditions=20)
     ratio = data.positions.var(2) / data.exact["variance"]
     assert np.abs(ratio - 1).max() < 5 * np.sqrt(2 / 1000)
     assert ratio.mean() == pytest.approx(1, abs=0.01)
@@ -110,7 +110,7 @@ def test_chain_under_a_force_moves_as_its_friction_lets_it() -> None:
 
 
 def test_plane_turns_as_a_whole() -> None:
-    straight, turned = (plane(0, 200, 6, angle=angle) for angle in (0.0, pi / 5))
+    straight, turned = (plane(0, 100, 6, angle=angle) for angle in (0.0, pi / 5))
     turn = np.array([[np.cos(pi / 5), -np.sin(pi / 5)], [np.sin(pi / 5), np.cos(pi / 5)]])
     for pair in (("cx", "cy"), ("Fx", "Fy")):
         old, new = (np.stack([data.records[name] for name in pair], -1) for data in (straight, turned))
@@ -123,7 +123,7 @@ def test_plane_turns_as_a_whole() -> None:
 
 
 def test_plane_moves_by_its_mean_force() -> None:
-    data = plane(0)
+    data = plane(0, conditions=12)
     drift = np.stack([data.records[name] for name in ("Fx", "Fy")], -1)
     moved = ((drift[:, 1:] + drift[:, :-1]) / 2 * np.diff(data.times)[:, None]).sum(1)
     error = np.sqrt(2 * data.times[-1] / data.positions.shape[2])
