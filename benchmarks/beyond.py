@@ -123,8 +123,7 @@ def _range() -> tuple[float, float, float]:
 def chosen() -> None:
     """What `choose` says of the trap: one variable is enough."""
     data, unseen = _trap(0), _trap(1)
-    plan = replace(Recipe.of(Point()), attempts=0)  # a number that is too small or too large may be unsound
-    print(choose(data, unseen, Point(), (1, 2), seeds=range(4), recipe=plan))
+    print(choose(data, unseen, Architecture(Point(), decoder="gaussian"), (1, 2), seeds=range(4)))
 
 
 def tested(traps: int = 100, chains: int = 8) -> None:

@@ -111,8 +111,8 @@ def gradient_work(
     law = _law(system, seeds, dtype).to(device)
     start, lengths, given = _inputs(system, sites, steps, seeds, dtype, pulls)
     start, lengths = start.to(device), lengths.to(device)
-    given = {name: part.to(device) for name, part in given.items()}
-    return lambda: _gradient(rollout(law, start, lengths, **given, backend=backend)[0].square().sum(), law)
+    known: dict[str, Any] = {name: part.to(device) for name, part in given.items()}
+    return lambda: _gradient(rollout(law, start, lengths, **known, backend=backend)[0].square().sum(), law)
 
 
 def _right_hand_side(np: Any, law: Law) -> tuple[Any, Callable[..., Any]]:

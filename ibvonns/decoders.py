@@ -1,6 +1,7 @@
 """Decoders q(x | z): the microscopic density given back from the macroscopic state."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,10 +12,13 @@ from ibvonns.ensemble import Density
 from ibvonns.likelihood import HALF_LOG, flow_nll, mixture_nll
 from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
-from ibvonns.validation import count, finite, positive, require, shaped
+from ibvonns.validation import count, finite, positive, require, seeded, shaped
 
-__all__ = ["Decoder", "FlowDecoder", "GaussianDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll"]
+__all__ = [
+    "Decoder", "FlowDecoder", "GaussianDecoder", "GaussiansDecoder", "MixtureDecoder", "SigmoidalFlow", "gaussian_nll",
+]  # fmt: skip
 
+ROWS, SAMPLES = 2048, 512  # for an entropy, at a time
 HIDDEN = (10, 10)  # widths of the hidden layers of every network
 
 
@@ -85,21 +89,61 @@ class Decoder(nn.Module):
         """`nll` in one compiled pass over the `grid` (`likelihood`), for its `weights` and states `z`."""
         raise NotImplementedError
 
+    def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """Positions drawn from q(x | z), shape (replicas, points, realisations).
+
+        Args:
+            z: states, shape (replicas, points, fields + internal).
+            realisations: how many draws for each replica and point.
+            generator: source of every random number.
+
+        Returns:
+            With a last axis for the components, if there are several.
+
+        Raises:
+            ValueError: wrong shape, or no realisation.
+        """
+        raise NotImplementedError
+
+    def entropy(self, z: Tensor) -> Tensor:
+        """-<log q(x | z)> of q itself in nats, (replicas, points).
+
+        By the trapezoidal rule; of several components by samples, with an error of a few hundredths.
+
+        Args:
+            z: states, shape (replicas, points, fields + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        found, share = [], torch.linspace(-10, 10, 501, dtype=torch.float64, device=z.device)
+        for part in z.split(ROWS, 1):
+            x, wide = self.sample(part, SAMPLES, seeded(0)), z.new_tensor(1.0)
+            weight: Tensor | float = 1 / SAMPLES
+            if len(self.position[0]) == 1:
+                wide = x.std(-1, keepdim=True)
+                x = x.mean(-1, keepdim=True) + wide * share
+            logs = self.log_density(x, part)
+            weight = weight if len(self.position[0]) > 1 else logs.exp() * wide * (share[1] - share[0])
+            found.append(-(weight * logs).sum(-1))
+        return torch.cat(found, 1)
+
     def nll(self, data: Observations, z: Tensor) -> Tensor:
-        """-<log q(x | z)> of each row in nats, by the weights of the grid: (replicas, rows).
+        """-<log q(x | z)> of each row in nats, by the weights of the grid or over samples: (replicas, rows).
 
         In one compiled pass in double precision on the processor; else, and where the gradient by the
         grid or its weights is asked, by `log_density`.
 
         Args:
-            data: rows (conditions, times, sites), with their positions on a grid.
+            data: rows (conditions, times, sites).
             z: states, shape (replicas, rows, fields + internal).
 
         Raises:
             ValueError: wrong shape.
         """
         cloud = data.cloud
-        assert isinstance(cloud, Density)  # `Architecture` sees to it
+        if not isinstance(cloud, Density):
+            return -self.log_density(cloud.positions.flatten(0, -3)[None], z).mean(-1)
         weights = cloud.weights.flatten(0, -2)
         data_too = cloud.grid.requires_grad or weights.requires_grad
         if z.device.type == "cpu" and z.dtype == torch.float64 and not (data_too or INTERPRETED):
@@ -114,7 +158,7 @@ class GaussianDecoder(Decoder):
         rngs: one generator for each replica.
         internal: number of internal variables.
         fields: of the state, of which this density knows nothing.
-        components: of a position; they are independent.
+        components: of a position; they are independent, unless `GaussiansDecoder` is taken, with one.
 
     Raises:
         ValueError: no generator, or a width below 1.
@@ -178,6 +222,83 @@ class GaussianDecoder(Decoder):
         """
         mean, deviation = (part[:, :, None] for part in self(z))
         drawn = mean + deviation * _random(torch.randn, mean, realisations, generator, mean.shape[-1])
+        return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
+
+
+class GaussiansDecoder(Decoder):
+    r"""q(x | z) = sum_k pi_k N(mu_k, C_k), all of it free and from one network: a density of a few humps.
+
+    A precision C^-1 = A^T A / scale^2 has a triangular root A, whose diagonal is an exponential.
+
+    Args:
+        rngs: one generator for each replica.
+        number: how many Gaussians.
+        internal: number of internal variables.
+        fields: of the state.
+        components: of a position.
+
+    Raises:
+        ValueError: no generator, no Gaussian, or a width below 1.
+
+    >>> from ibvonns.networks import generators
+    >>> decoder = GaussiansDecoder(generators([0]), 3, components=2)
+    >>> z = torch.ones(1, 4, 2, dtype=torch.float64)
+    >>> decoder.log_density(decoder.sample(z, 10, generators([0])[0]), z).shape
+    torch.Size([1, 4, 10])
+    """
+
+    def __init__(self, rngs: Generators, number: int = 2, internal: int = 1, fields: int = 1, components: int = 1):
+        super().__init__(fields, components)
+        self.number, pairs = count("number", number), components * (components - 1) // 2
+        self.sizes = [1, components, components, pairs]
+        self.network = MLP(rngs, (fields + internal, *HIDDEN, number * sum(self.sizes)))
+        row, column = torch.tril_indices(components, components, -1)
+        self.below = torch.nn.functional.one_hot(components * row + column, components**2)  # where pairs stand in A
+        # apart from one another at first: alike they would have the same gradients, nearly
+        self.apart = torch.linspace(-1, 1, number, dtype=torch.float64)[:, None] if number > 1 else 0.0
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logarithms of the weights, (replicas, points, Gaussians), centres (..., components), and roots A.
+
+        Args:
+            z: states, shape (replicas, points, fields + internal).
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        out = self.network(self.scaled(z)).unflatten(-1, (self.number, -1))
+        logit, mean, steep, pairs = out.split(self.sizes, -1)
+        root, (centre, scale) = torch.diag_embed(steep.exp()), self.position
+        root = root + (pairs @ self.below.to(pairs)).view_as(root)
+        return torch.log_softmax(logit[..., 0], -1), centre + scale * (mean + self.apart), root
+
+    def log_density(self, values: Tensor, z: Tensor) -> Tensor:
+        """As `Decoder.log_density`, of `values` at `z`."""
+        (logs, centres, roots), scale = self(z), self.position[1]
+        values = values[..., None] if len(scale) == 1 else values
+        _beside("values", values, [logs])
+        between = (slice(None), slice(None), *(None,) * (values.ndim - 3))
+        away = (values[..., None, :] - centres[between]) / scale
+        standard = (roots[between] * away[..., None, :]).sum(-1)
+        dense = logs + roots.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        exponent = dense[between] - standard.square().sum(-1) / 2
+        return torch.logsumexp(exponent, -1) - len(scale) * HALF_LOG - scale.log().sum()
+
+    def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
+        """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
+        logs, centres, roots = self(z)
+        return mixture_nll(grid, weights, logs, centres[..., 0], self.position[1] / roots[..., 0, 0])
+
+    def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
+        """As `Decoder.sample`, so many `realisations` at `z` by the `generator`."""
+        logs, centres, roots = self(z)
+        chance = logs.exp().cumsum(-1)[:, :, None, :-1]
+        one = (_random(torch.rand, logs, realisations, generator)[..., None] >= chance).sum(-1)
+        pick = one[..., None].expand(*one.shape, centres.shape[-1])
+        noise = _random(torch.randn, logs, realisations, generator, centres.shape[-1])
+        root = roots.gather(2, pick[..., None].expand(*pick.shape, pick.shape[-1]))
+        away = torch.linalg.solve_triangular(root, noise[..., None], upper=False)[..., 0]
+        drawn = centres.gather(2, pick) + self.position[1] * away
         return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
 
 
@@ -340,11 +461,15 @@ class SigmoidalFlow(nn.Module):
 class FlowDecoder(Decoder):
     """q(x | z): a standard Gaussian pulled back through a `SigmoidalFlow` (Sec. 4.4).
 
+    Of several components each has a flow of its own, which knows the components before it: so their
+    joint density is any.
+
     Args:
         rngs: one generator for each replica.
         sigmoids: d; the paper takes 2.
         internal: number of internal variables.
         fields: of the state.
+        components: of a position.
 
     Raises:
         ValueError: no generator, no sigmoid, or a width below 1.
@@ -355,15 +480,26 @@ class FlowDecoder(Decoder):
     torch.Size([1, 3])
     """
 
-    def __init__(self, rngs: Generators, sigmoids: int = 2, internal: int = 1, fields: int = 1):
-        super().__init__(fields)
+    def __init__(self, rngs: Generators, sigmoids: int = 2, internal: int = 1, fields: int = 1, components: int = 1):
+        super().__init__(fields, components)
         self.flow = SigmoidalFlow(rngs, fields + internal, sigmoids)
+        later = (SigmoidalFlow(rngs, fields + internal + n, sigmoids) for n in range(1, components))
+        self.later: Any = nn.ModuleList(later)  # a list of modules has no types
 
     def log_density(self, values: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.log_density`, of `values` at `z`."""
-        centre, scale = self.position
-        y, log_slope = self.flow((values - centre) / scale, self.scaled(z))
-        return log_slope - scale.log() - 0.5 * y**2 - HALF_LOG
+        (centre, scale), state = self.position, self.scaled(z)
+        x = ((values[..., None] if len(scale) == 1 else values) - centre) / scale
+        y, log_slope = self.flow(x[..., 0], state)
+        log_density = log_slope - scale.log().sum() - 0.5 * y**2 - HALF_LOG
+        if len(self.later):  # each value has a state of its own, with what comes before it
+            x = x.expand(*state.shape[:2], *x.shape[2:])
+            own = state[(..., *(None,) * (x.ndim - 3), slice(None))].expand(*x.shape[:-1], -1)
+            own, x = torch.cat([own, x], -1).flatten(1, -2), x.flatten(1, -2)
+        for n, flow in enumerate(self.later, 1):
+            y, log_slope = flow(x[..., n], own[..., : state.shape[-1] + n])
+            log_density = log_density + (log_slope - 0.5 * y**2 - HALF_LOG).view_as(log_density)
+        return log_density
 
     def compiled(self, grid: Tensor, weights: Tensor, z: Tensor) -> Tensor:
         """As `Decoder.compiled`, for `grid`, `weights` and `z`."""
@@ -383,7 +519,13 @@ class FlowDecoder(Decoder):
             ValueError: wrong shape, or no realisation.
         """
         state, (centre, scale) = self.scaled(z), self.position
-        return centre + scale * self.flow.inverse(_random(torch.randn, state, realisations, generator), state)
+        y = _random(torch.randn, state, realisations, generator, len(scale))
+        x = self.flow.inverse(y[..., 0], state)[..., None]
+        for n, flow in enumerate(self.later, 1):
+            own = torch.cat([state[:, :, None].expand(*x.shape[:3], -1), x], -1).flatten(1, 2)
+            x = torch.cat([x, flow.inverse(y[..., n].flatten(1), own).view_as(y[..., n])[..., None]], -1)
+        drawn = centre + scale * x
+        return drawn[..., 0] if len(scale) == 1 else drawn
 
 
 def _beside(name: str, values: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:

@@ -1,15 +1,19 @@
 """The permutation-invariant encoder alpha = rho(<h(x)>), Eq. (4)."""
 
+from itertools import combinations_with_replacement
+from math import factorial
+
 import torch
 from torch import Tensor, nn
 
-from ibvonns.ensemble import Cloud, Samples
+from ibvonns.ensemble import Cloud, Density, Samples
 from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
 from ibvonns.validation import count, shaped, tensor
 
 __all__ = ["GAUGE_EVERY", "Encoder", "mixing"]
 
+DEGREE = 4  # of polynomials
 GAUGE_EVERY = 10  #: Steps between two times on which the gauge of alpha is measured.
 WIDTH = 10  # of every hidden layer of h and of rho, and the number of averaged features
 RESPONSE = 1e-3  # of the deviation of all positions, for a difference
@@ -26,6 +30,10 @@ class Encoder(nn.Module):
     neither collapse to a constant, nor differ between seeds in offset, scale or sign. Of several
     internal variables each is rid of what those before it tell of it, linearly: they would all
     become the same one otherwise, but for a difference that a law could not see for its size.
+
+    Of positions with several components h is a linear map of Hermite polynomials up to the fourth degree, whose
+    averages are taken once: a network's would be taken anew in each step, over all realisations. They span the same
+    functions whatever the axes, so that turned data give turned answers.
 
     Args:
         rngs: one generator for each replica.
@@ -49,7 +57,9 @@ class Encoder(nn.Module):
     def __init__(self, rngs: Generators, internal: int = 1, components: int = 1, reference: float | None = None):
         super().__init__()
         self.reference = reference
-        self.h = MLP(rngs, (components, WIDTH, WIDTH, WIDTH))
+        of = range(1, DEGREE + 1) if components > 1 else ()
+        self.powers = [each for degree in of for each in combinations_with_replacement(range(components), degree)]
+        self.h = MLP(rngs, (len(self.powers), WIDTH) if self.powers else (components, WIDTH, WIDTH, WIDTH))
         self.rho = MLP(rngs, (WIDTH, WIDTH, internal))
         self.position = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components))
         self.offset = nn.Buffer(torch.zeros(len(rngs), 1, internal, dtype=torch.float64))
@@ -67,7 +77,33 @@ class Encoder(nn.Module):
             ValueError: wrong shape.
         """
         mean, deviation = self.position
-        return self.h((positions - mean) / deviation)
+        scaled = (positions - mean) / deviation
+        return self.h(self.hermite(scaled) if self.powers else scaled)
+
+    def hermite(self, x: Tensor) -> Tensor:
+        """Products of Hermite polynomials of standardised positions `x`, (..., components), of variance 1 each."""
+        one = [torch.ones_like(x), x]
+        for n in range(1, DEGREE):
+            one.append(x * one[n] - n * one[n - 1])
+        each = torch.stack([part / factorial(n) ** 0.5 for n, part in enumerate(one)])
+        axes = range(x.shape[-1])
+        parts = [torch.stack([each[way.count(axis), ..., axis] for axis in axes]).prod(0) for way in self.powers]
+        return torch.stack(parts, -1)
+
+    @torch.no_grad()
+    def averaged(self, cloud: Samples) -> Samples:
+        """A `cloud`, (conditions, ...), with the averages of `hermite`, of which those of h are linear maps."""
+        mean, deviation = self.position
+        each = [self.hermite((part - mean) / deviation).mean(-2) for part in cloud.positions]
+        return Samples(cloud.positions, torch.stack(each))
+
+    def _average(self, cloud: Cloud, times: Tensor | None) -> Tensor:
+        """<h> of each row, as `Density.average`, at each replica's own times if given."""
+        if not self.powers or isinstance(cloud, Density):
+            return cloud.average(self.features, times)
+        rows = (cloud if cloud.averages is not None else self.averaged(cloud)).averages
+        assert rows is not None
+        return self.h(rows.flatten(0, -2) if times is None else rows[:, times].movedim(1, 0).flatten(1, -2))
 
     def raw(self, cloud: Cloud, times: Tensor | None = None) -> Tensor:
         """rho(<h>) of Eq. (4), before the gauge: (replicas, rows, internal).
@@ -77,7 +113,7 @@ class Encoder(nn.Module):
             times: if given, each replica's own, indices of shape (replicas, wanted), of rows
                 (conditions, times, ...).
         """
-        alpha: Tensor = self.rho(cloud.average(self.features, times))
+        alpha: Tensor = self.rho(self._average(cloud, times))
         if self.reference is None:
             return alpha
         return alpha - self.rho(self.features(torch.full_like(self.position[:1], self.reference)))
@@ -201,7 +237,7 @@ class Encoder(nn.Module):
         """alpha from the realisations themselves, with no compression.
 
         Args:
-            realisations: shape (rows, realisations), lengths.
+            realisations: shape (rows, realisations), lengths, with a last axis for several components.
             block: rows taken at a time, to bound memory.
 
         Returns:
@@ -210,8 +246,9 @@ class Encoder(nn.Module):
         Raises:
             ValueError: NaN, wrong shape or an empty ensemble.
         """
-        realisations = shaped("realisations", tensor("realisations", realisations), ("rows", "realisations"))
-        rows = realisations[..., None].split(count("block", block))
+        shape = ("rows", "realisations", len(self.position[0]))[: 3 if self.powers else 2]
+        realisations = shaped("realisations", tensor("realisations", realisations), shape)
+        rows = (realisations if self.powers else realisations[..., None]).split(count("block", block))
         return torch.cat([self(Samples(some)) for some in rows], 1)
 
     def ungauged(self, alpha: Tensor) -> Tensor:

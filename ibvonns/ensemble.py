@@ -172,12 +172,14 @@ class Samples:
 
     Attributes:
         positions: shape (..., realisations, components).
+        averages: over all realisations, of functions that an encoder has chosen (`Encoder.averaged`), (..., functions).
 
     Raises:
         ValueError: NaN or wrong shape.
     """
 
     positions: Tensor
+    averages: Tensor | None = None
 
     def __post_init__(self) -> None:
         shaped("positions", finite("positions", self.positions), ("...", "realisations", "components"))
@@ -199,11 +201,12 @@ class Samples:
 
     def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Samples":
         """Some `times`, and some `conditions`, of rows (conditions, times, ...)."""
-        return Samples(self.positions[conditions][:, times])
+        averages = None if self.averages is None else self.averages[conditions][:, times]
+        return Samples(self.positions[conditions][:, times], averages)
 
     def coarser(self, factor: int) -> "Samples":
-        """One of every `factor` realisations."""
-        return Samples(self.positions[..., ::factor, :])
+        """One of every `factor` realisations; the averages stay."""
+        return replace(self, positions=self.positions[..., ::factor, :])
 
     def joined(self, other: "Samples", share: float) -> "Samples":
         """Both as one: this one's realisations and those of the `other`, whose `share` they are."""

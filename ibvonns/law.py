@@ -168,9 +168,9 @@ class Law(Scales):
         steps: "euler" or "midpoint", the rule by which a rollout takes a step (`rollout.rollout`).
 
     Raises:
-        ValueError: no generator, no hidden layer, a width below 1, an unknown rule, a gas on sites with ends or with internal
-            variables, a kernel of something else, neighbours without bonds or without internal variables, or as
-            `Scales`.
+        ValueError: no generator, no hidden layer, a width below 1, an unknown rule, a gas on sites with ends or with
+            internal variables, a kernel of something else, neighbours without bonds or without internal variables, or
+            as `Scales`.
 
     **Neighbours.** A spring that is about to snap knows how hard its neighbours pull. With `neighbours`, phi of alpha
     depends on the net force s = moved(g) of a site's bonds, too; the bonds themselves have plain friction::
@@ -342,8 +342,8 @@ class Law(Scales):
             ideal = self.gas * torch.logit(z) / self.spacing
             own = slope[..., :1] if self.kernel is None else slope[..., :1] + self._averaged(slope[..., 1:])
             return ideal + self.force * own, z[..., :0]
-        own = slice(fields - 1 if self.layout.directions else 0, fields)
-        return self.force[own] * slope[..., own], -self.energy * slope[..., fields:]
+        free = slice(self.layout.given if self.layout.directions else 0, fields)
+        return self.force[free] * slope[..., free], -self.energy * slope[..., fields:]
 
     def _parts(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What phi knows of the states, its forces in units of the scales, and those in which its network is convex."""

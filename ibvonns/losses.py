@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,6 +144,7 @@ def loss_terms(
     dict_keys(['density', 'shift', 'internal', 'end'])
     """
     law, number, device = model.law, len(data.times), data.mean.device
+    first = slice(None, None if law.steps == "midpoint" else -1)  # of what drives a step, its ends or its beginning
     layout, fields, seeds = law.layout, law.layout.fields, len(model.seeds)
     rows = look.times(number, window, step).to(device)
     times = starts.to(device).expand(seeds, -1)[..., None] + torch.arange(window + 1, device=device)
@@ -191,10 +192,10 @@ def loss_terms(
     field = windows(data.field, times)
     state = torch.cat([field[:, :, seen], inner], -1)
     long, free = window >= look.free, window >= look.free and step % 2 > 0
-    given: dict[str, Any] = {} if layout.directions else {"field": field[:, :, :-1, 0]}
+    given: dict[str, Any] = {} if layout.directions else {"field": field[:, :, first, 0]}
     if layout.driven:
-        velocity = windows(data.velocity, times)
-        given = {"force": windows(data.force, times)[:, :, :-1, 0], "velocity": None if free else velocity[:, :, 1:]}
+        velocity, speed = windows(data.velocity, times), data.speed(law.steps)
+        given = {"force": windows(data.force, times)[:, :, first, 0], "velocity": None if free else velocity[:, :, 1:]}
     path, ends = rollout(law, state[:, :, 0], steps, **given, backend=backend)
     mean_step = (data.times[-1] - data.times[0]) / (number - 1)
     after = torch.arange(1, window + 1, device=device) * mean_step
@@ -202,23 +203,23 @@ def loss_terms(
     if long and layout.directions:
         noise = noise[..., -1:].expand_as(noise) / 2
     if layout.directions and "field" in names:
-        missed = path[..., 0] - field[:, :, 1:, :, 0]
+        missed = path[..., fields - 1] - field[:, :, 1:, :, -1]
         missed = missed.cumsum(-1)[..., :-1] if layout.driven and not long else missed
         out["field"] = (data.spacing / law.rate * missed / noise[..., None].sqrt()).square().mean((1, 2, 3))
     if "internal" in names:
         astray = path[:, :, seen[1:] - 1, :, fields:] - inner[:, :, 1:]
         scaled = astray / noise[..., seen[1:] - 1, None, None].sqrt() / law.clock
         out["internal"] = scaled.square().sum((1, 2, 3, 4)) / max(1, scaled[0].numel())
-    if layout.ends and "end" in names:  # the end answers for its own site, at recorded states
+    if layout.ends and "end" in names and data.force is not None:  # the end answers for its site, at recorded states
         here = state[:, :, look.asked :, -1:].flatten(1, 2)
         truth = windows(data.force, visited)[:, :, look.asked :].flatten(1, 2)
         known = {"force": truth} if layout.driven else {"field": here[..., :fields]}
-        _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend)
+        _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend, rule="euler")
         if layout.driven:
-            truth = windows(data.velocity, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
-        unit = law.rate if layout.driven else cast(Tensor, data.force).flatten(0, 1).std(0)
+            truth = windows(speed, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
+        unit = law.rate if layout.driven else data.force.flatten(0, 1).std(0)
         out["end"] = ((answer[:, :, 0] - truth) / unit).square().mean((1, 2))
         if layout.driven and long and not free:
-            gone = (ends[..., 0] - velocity[:, :, :-1]) / law.rate
+            gone = (ends[..., 0] - windows(speed, times)[:, :, :-1]) / law.rate
             out["end"] = out["end"] + look.along * gone.square().mean((1, 2))
     return {name: out[name] for name in TERMS if name in out}

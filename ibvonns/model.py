@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder
+from ibvonns.decoders import Decoder, FlowDecoder, GaussianDecoder, GaussiansDecoder, MixtureDecoder
 from ibvonns.encoder import Encoder
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
-from ibvonns.law import Law
+from ibvonns.law import STEPS, Law
 from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
 from ibvonns.observations import Observations
@@ -23,11 +23,12 @@ from ibvonns.validation import choice, count, finite, positive, require, shaped,
 
 __all__ = ["DECODERS", "LAWS", "Architecture", "Model", "Prediction", "load"]
 
-#: Those of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4, each from generators and an architecture.
+#: Those of Sec. 3.3, of Sec. 4.3 and of Sec. 4.4, and Gaussians wherever they like; from generators and architecture.
 DECODERS: dict[str, Callable[[Sequence[Generator], "Architecture"], Any]] = {
     "gaussian": lambda rngs, a: GaussianDecoder(rngs, a.internal, a.layout.fields, a.components),
+    "gaussians": lambda rngs, a: GaussiansDecoder(rngs, a.sigmoids, a.internal, a.layout.fields, a.components),
     "mixture": lambda rngs, a: MixtureDecoder(rngs, a.wells, a.internal),
-    "flow": lambda rngs, a: FlowDecoder(rngs, a.sigmoids, a.internal, a.layout.fields),
+    "flow": lambda rngs, a: FlowDecoder(rngs, a.sigmoids, a.internal, a.layout.fields, a.components),
 }
 #: Potentials with a second law, or rates by plain networks without one.
 LAWS: dict[str, Any] = {"potentials": Law}
@@ -54,11 +55,16 @@ class Architecture:
         components: of a position.
         reference: a position at which the raw alpha is 0 where all realisations stand there.
         wells: distance of the mixture's two Gaussians.
-        sigmoids: d of the flow.
+        sigmoids: d of the flow, or how many Gaussians of "gaussians".
         law: a key of `LAWS`.
         gas: kBT of a lattice gas, whose law then begins as that of an ideal gas (`law.Law`).
         kernel: weights of the sites around at the distances 1, 2, ..., if the law of a gas is not local.
         neighbours: whether phi of alpha knows how hard the sites around pull (`law.Law`).
+        steps: "euler" or "midpoint", the rule by which a rollout takes a step.
+        controls: names of a point's controls, or of the parameters of a row's sites.
+        forces: names of what a point's controls answer, in the same order.
+        units: of "times", "positions" and what is named here, by these names; they are kept, not used.
+        temperature: kBT, if it is known.
 
     Raises:
         ValueError: a number out of range, an unknown decoder or law, or a decoder that does not fit
@@ -80,24 +86,33 @@ class Architecture:
     gas: float | None = None
     kernel: tuple[float, ...] = ()
     neighbours: bool = False
+    steps: str = "euler"
+    controls: tuple[str, ...] = ()
+    forces: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         _law(self.law)
+        choice("steps", self.steps, STEPS)
+        for name in ("controls", "forces"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        named = len(self.controls) in (0, self.layout.given)
+        require(named, f"controls must name {self.layout.given}, but name {len(self.controls)}")
         choice("decoder", self.decoder, DECODERS)
         least = {"sigmoids": 1, "components": 1, "internal": 0 if self.decoder == "flow" and self.bonds else 1}
         plain: dict[str, float] = {name: count(name, getattr(self, name), value) for name, value in least.items()}
         plain |= {name: positive(name, getattr(self, name)) for name in ("spacing", "wells")}
         if self.reference is not None:
             plain["reference"] = tensor("reference", self.reference).item()
-        if self.gas is not None:
-            plain["gas"] = positive("gas", self.gas)
+        for name in ("gas", "temperature"):
+            if getattr(self, name) is not None:
+                plain[name] = positive(name, getattr(self, name))
         plain["kernel"] = tuple(tensor("kernel", self.kernel).tolist())  # type: ignore[assignment]
         for name, value in plain.items():  # NumPy's numbers are no JSON
             object.__setattr__(self, name, value)
-        fits = self.decoder == "gaussian" or self.components == 1
-        require(fits, f"decoder must be 'gaussian' for positions of several components, but is {self.decoder!r}")
-        point = self.decoder == "mixture" and not self.bonds
-        require(not point, "decoder must be 'gaussian' or 'flow' at a point, but is 'mixture'")
+        plainly = self.decoder != "mixture" or (self.components == 1 and self.bonds and not self.layout.given)
+        require(plainly, "decoder must not be 'mixture' but for a strain in one dimension, alone in its field, but is")
         able = self.bonds and self.internal and self.gas is None and self.law == "potentials"
         alone = "neighbours must be False without bonds, internal variables and potentials, but is True"
         require(able or not self.neighbours, alone)
@@ -173,9 +188,10 @@ class Model(nn.Module):
         a, rngs = architecture, generators(seeds)
         self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
         self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
-        self.decoder: GaussianDecoder | MixtureDecoder | FlowDecoder = DECODERS[a.decoder](rngs, a)
+        self.decoder: Decoder = DECODERS[a.decoder](rngs, a)
         extra = {name: getattr(a, name) for name in ("gas", "kernel", "neighbours") if getattr(a, name)}
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
+        self.law.steps = a.steps
 
     @torch.no_grad()
     def set_scales(self, data: Observations) -> None:
@@ -188,7 +204,7 @@ class Model(nn.Module):
         layout = self.law.layout
         if isinstance(self.law, Law):
             self.law.bound()
-        for name in ("force", "velocity")[: min(layout.ends, 1) + layout.driven]:
+        for name in ("force", "velocity") if layout.driven else ():
             require(getattr(data, name) is not None, f"data must have a {name} on this layout, but have none")
         bonds, fields, means = self.architecture.bonds, data.field.flatten(0, 2), data.mean.flatten(0, 2)
         centre = means.mean(0)
@@ -196,15 +212,19 @@ class Model(nn.Module):
         field = torch.stack([fields.mean(0), fields.std(0)])
         for part in (self.encoder, self.decoder):
             part.position.copy_(torch.stack([centre, spread]))
-        self.decoder.given.copy_(self.decoder.position if bonds else field)
+        self.decoder.given.copy_(field)
+        if bonds:
+            self.decoder.given[:, -1:] = self.decoder.position
         steps, moved = data.times.diff(), data.mean.diff(dim=1)
         moved = moved.cumsum(2) if layout.driven else moved  # positions of the particles
         unit = data.spacing if bonds else 1 / means.std(0)
         speed = (unit * moved / steps[:, None, None]).square().mean((0, 2, 3))
+        rate = float(((speed * steps).sum() / steps.sum()).sqrt())
         usual = field.new_full((1,), 1.0 if self.law.gas is None else self.law.gas / data.spacing)
         force = usual if data.force is None else data.force.flatten(0, 1).std(0)
-        rate = float(((speed * steps).sum() / steps.sum()).sqrt())
-        energy = float((force * field[1]).mean() * data.spacing)
+        energy = float((force * field[1, -layout.ends :]).mean() * data.spacing)
+        if data.force is None and not bonds:
+            energy = data.temperature or 1.0
         self.law.set_scales(field, energy, rate)
         if data.moves is not None:  # a fresh law is near that of an ideal gas: it drifts as fast as the data
             known = torch.stack([each.value for each in data.moves.drift]).norm()
@@ -331,7 +351,8 @@ class Model(nn.Module):
         Raises:
             ValueError: as `rollout.rollout`.
         """
-        each: dict[str, Any] = {n: part[:, 1:] if n == "velocity" else part[:, :-1] for n, part in known.items()}
+        last = None if self.law.steps == "midpoint" else -1  # what drives a step is known at both ends, or at the first
+        each: dict[str, Any] = {n: part[:, 1:] if n == "velocity" else part[:, :last] for n, part in known.items()}
         path, _ = rollout(self.law, start, times.diff(), backend=backend, **each)
         path = torch.cat([start[:, :, None], path], 2)
         if "field" in known:
@@ -341,7 +362,7 @@ class Model(nn.Module):
         each = {name: part.flatten(0, 1)[:, None] for name, part in known.items()}
         fine = path.isfinite().flatten(3).all(-1, keepdim=True)  # a rollout may have run away
         states = path.where(fine[..., None], 0.0).flatten(1, 2)
-        _, ends = rollout(self.law, states, times.new_ones(1), backend=backend, **each)
+        _, ends = rollout(self.law, states, times.new_ones(1), backend=backend, rule="euler", **each)
         return path, ends[:, :, 0].unflatten(1, path.shape[1:3]).where(fine, torch.nan)
 
     def exported(self, replica: int | None = None) -> dict[str, Any]:

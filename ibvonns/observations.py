@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from ibvonns.ensemble import Cloud, Density, Ensemble, Samples
 from ibvonns.fluctuations import Moves
-from ibvonns.validation import count, finite, increasing, positive, require, shaped
+from ibvonns.validation import count, finite, increasing, positive, require, shaped, tensor
 
 __all__ = ["Observations", "joined", "observe"]
 
@@ -25,7 +25,7 @@ class Observations:
     Attributes:
         times: shape (times,), strictly increasing.
         field: of the state, shape (conditions, times, sites, fields): the controls of a point, else
-            the mean position of each site.
+            the parameters of each site, if there are any, and its mean position.
         cloud: compressed positions, rows (conditions, times, sites).
         mean: of the positions, shape (conditions, times, sites, components).
         variance: of the positions, the biased one, same shape.
@@ -39,6 +39,7 @@ class Observations:
         mobility: of the positions, d^2 phi/dg^2 as their fluctuations tell it (`fluctuations.covariation`), shape
             (sites,): of each bond, or of a point. None if it was not measured.
         moves: what a gas did in short times; None if that was not measured.
+        temperature: kBT, if it is known.
 
     Raises:
         ValueError: NaN, wrong shape, unsorted times, or a variance that is not above 0.
@@ -57,6 +58,7 @@ class Observations:
     blocks: Mapping[str, Tensor] = field(default_factory=dict)  # type: ignore[operator]
     mobility: Tensor | None = None
     moves: Moves | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -106,6 +108,17 @@ class Observations:
         between = way[:, ::stride].diff(dim=1) / thin.times.diff()
         return replace(thin, velocity=torch.cat([self.velocity[:, :1], between], 1))
 
+    def speed(self, rule: str) -> Tensor | None:
+        """v_n at the recorded states: as recorded, or by the midpoint rule the mean of the steps before and behind.
+
+        Args:
+            rule: "euler" or "midpoint", by which a rollout takes its steps.
+        """
+        if self.velocity is None or rule == "euler":
+            return self.velocity
+        steps = self.velocity[:, 1:]
+        return (torch.cat([steps[:, :1], steps], 1) + torch.cat([steps, steps[:, -1:]], 1)) / 2
+
     def coarser(self, factor: int) -> "Observations":
         """The same with its clouds on every so many points of their grid.
 
@@ -130,12 +143,14 @@ class Observations:
 
 def observe(
     ensemble: Ensemble | Iterable[Ensemble],
-    control: str | Sequence[str] = (),
-    force: str | Sequence[str] = "external_force",
+    controls: str | Sequence[str] = (),
+    forces: str | Sequence[str] = "external_force",
     velocity: str = "velocity",
     spacing: float = 1.0,
     points: int = 641,
     grid: Tensor | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
 ) -> Observations:
     """Compress an ensemble to what a model may see of it, once and for all.
 
@@ -144,15 +159,18 @@ def observe(
 
     Args:
         ensemble: one, or its parts.
-        control: names of the records that are the controls of a point; if none is named, the field
+        controls: names of the records that are the controls of a point; if none is named, the field
             is the mean position of each site.
-        force: names of the records of F_ex, one for each control; one that no ensemble has is left
-            out, unless a control is named.
+        forces: names of the records of F_ex, one for each control, or none if they were not measured; one that
+            no ensemble has is left out, unless a control is named.
         velocity: name of the record of v_n; left out if no ensemble has it.
         spacing: natural length of a site.
         points: of the grid of positions, 5 or more; `Density` states the error, which falls as its square. Of
             positions with several components so many realisations are kept instead.
         grid: the positions themselves, if given: such as several ensembles share.
+        parameters: by name, known numbers that tell one site from another, each of shape (sites,).
+        temperature: kBT; at a point with one component the `mobility` is then measured, too, from how the
+            realisations scatter in a step and in two (`fluctuations`).
 
     Raises:
         ValueError: no ensemble, a record that is missing, positions of several components as a
@@ -163,8 +181,11 @@ def observe(
     >>> seen.field.shape, seen.cloud.weights.shape
     (torch.Size([21, 301, 1, 1]), torch.Size([21, 301, 1, 256]))
     """
-    controls, answers = ([given] if isinstance(given, str) else list(given) for given in (control, force))
+    controls, answers = ([given] if isinstance(given, str) else list(given) for given in (controls, forces))
+    fits = not controls or len(answers) in (0, len(controls))
+    require(fits, f"forces must name one for each of {len(controls)} controls, or none, but name {len(answers)}")
     count("points", points, 5)
+    known = {name: tensor(f"parameters[{name!r}]", each) for name, each in (parameters or {}).items()}
 
     def seen() -> Iterator[Observations]:
         step = 0.0
@@ -174,9 +195,25 @@ def observe(
             # points are multiples of the step, so that grids of later parts fit that of the first
             step = step or (max(high - low, 1e-12 * abs(high)) or 1.0) / (points - 4)
             places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
-            yield _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
+            one = _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
+            own = [shaped(f"parameters[{n!r}]", each, one.field.shape[2:3]).double() for n, each in known.items()]
+            beside = [each[:, None].expand(*one.field.shape[:3], 1) for each in own]
+            one = replace(one, field=torch.cat([*beside, one.field], -1), temperature=temperature)
+            if temperature is not None and controls and part.components == 1:
+                one = replace(one, mobility=_mobility(part, positive("temperature", temperature)))
+            yield one
 
     return joined(seen())
+
+
+def _mobility(part: Ensemble, temperature: float) -> Tensor:
+    """Of the positions, d<x^2>/dt over 2 kBT in a step and in two; what the former is off by, the latter is twice."""
+    once, twice = (
+        (part.realisations[:, n:] - part.realisations[:, :-n]).double().var(-1).mean(0).flatten(1)
+        / (2 * temperature * (part.times[n:] - part.times[:-n])[:, None])
+        for n in (1, 2)
+    )
+    return 2 * once.mean(0) - twice.mean(0)
 
 
 def _seen(
@@ -188,7 +225,7 @@ def _seen(
     positions = positions.unsqueeze(2) if positions.ndim == 4 else positions
     came = tuple(part.realisations.shape)
     require(positions.ndim == 5, f"realisations must have one axis of sites at most, but have shape {came}")
-    require(controls or not several, "control must be named where positions have several components, but is not")
+    require(controls or not several, "controls must be named where positions have several components, but is not")
     records = {name: record.double() for name, record in part.records.items()}
     for name in controls + answers if controls else ():
         require(name in records, f"ensemble must hold the record {name!r}, but holds {sorted(records)}")
@@ -234,11 +271,12 @@ def _both(total: Observations, part: Observations) -> Observations:
     """Observations so far and one part more; the field is a mean unless it is a control."""
     same = torch.equal(total.times, part.times) and total.mean.shape == part.mean.shape
     require(same, "parts of an ensemble must have the same times, conditions and sites, but differ")
-    controls = not torch.equal(total.field, total.mean) and not torch.equal(total.field, part.field)
-    require(not controls, "parts of an ensemble must have the same controls, but differ")
+    given = total.field.shape[-1] - torch.equal(total.field[..., -1:], total.mean)  # the last may be a mean
+    alike = torch.equal(total.field[..., :given], part.field[..., :given])
+    require(alike, "parts of an ensemble must have the same controls or parameters, but differ")
     number = total.count + part.count
     share, new = part.count / number, dict[str, Any]()
-    for name in ("field", "mean", "force", "velocity"):
+    for name in ("field", "mean", "force", "velocity", "mobility"):
         ours, theirs = getattr(total, name), getattr(part, name)
         new[name] = None if ours is None or theirs is None else torch.lerp(ours, theirs, share)
     # squares of means, taken from one another, would cancel

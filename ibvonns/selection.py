@@ -6,8 +6,9 @@ some region just were. `sufficiency` regresses what is missed, and these others,
 whether what is left of the one still goes with what is left of the other.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from statistics import median
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Density
-from ibvonns.fit import Fit, fit, scores
-from ibvonns.layouts import Layout, moved
-from ibvonns.model import Model
+from ibvonns.fit import Fit, fitted, scores
+from ibvonns.layouts import moved
+from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
+from ibvonns.recipe import Recipe
 from ibvonns.rollout import rollout
 from ibvonns.validation import count, finite, require, shaped
 
@@ -27,6 +29,7 @@ __all__ = ["Choice", "Sufficiency", "choose", "shape_of", "sufficiency"]
 
 DEGREE = 3  # of the polynomials of state and forces that are no news
 ALIKE = 1.25  # errors of so many times the least are as good
+DENSE = 0.02  # nats by which a likelihood may fall behind
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,19 @@ def sufficiency(model: Model, data: Observations, others: Tensor | None = None) 
     others = shape_of(model.matched(data)) if others is None else others
     shaped("others", finite("others", others), (*data.mean.shape[:3], "others"))
     z = model.states(data, model.encode(data))
-    here, known = z[:, :, :-1].flatten(1, 2), dict[str, Any]()
+    here, known, both = z[:, :, :-1].flatten(1, 2), dict[str, Any](), 1 + (law.steps == "midpoint")
+
+    def driven(part: Tensor) -> Tensor:  # at the beginning of each step, or at both ends
+        return torch.stack([part[:, :-1], part[:, 1:]], 2)[:, :, :both].flatten(0, 1)
+
     pull = None if data.force is None or not law.layout.driven else data.force[:, :-1, 0].reshape(-1, 1)
     if law.layout.driven:
-        known = {"force": pull, "velocity": None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)}
+        known["velocity"] = None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)
+        known["force"] = None if data.force is None else driven(data.force[..., 0])
     elif not law.layout.directions:
-        known = {"field": data.field[:, :-1, 0].flatten(0, 1)[:, None]}
+        known["field"] = driven(data.field[:, :, 0])
     path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
-    first = 0 if law.layout.directions else law.layout.fields
+    first = law.layout.given
     missed = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., first:]
     g = law.driving(here, None if pull is None else pull[:, 0])
     state = torch.cat([here, g], -1)
@@ -129,52 +137,81 @@ class Choice:
     Attributes:
         number: the smallest that predicts unseen conditions as well as any.
         fits: by number.
-        errors: of the unseen conditions by number, percent, one for each seed.
+        errors: of the unseen conditions by number, percent, one for each seed; of several forces the root mean square.
         noise: of these, percent: a smaller error tells nothing.
-        tests: of `sufficiency` by number.
+        nll: of the unseen positions by number, nats, one for each seed.
+        tests: of `sufficiency` by number; none where the positions have several components.
     """
 
     number: int
     fits: dict[int, Fit]
     errors: dict[int, tuple[float, ...]]
     noise: float
+    nll: dict[int, tuple[float, ...]]
     tests: dict[int, Sufficiency]
 
     def __str__(self) -> str:
         lines = []
         for number, errors in self.errors.items():
             low, middle, high = (f"{each:.2g}" for each in (min(errors), median(errors), max(errors)))
-            share, p = (float(part.median()) for part in (self.tests[number].share, self.tests[number].p))
-            told = f"others tell {100 * share:.2g} % of what is missed, p {p:.2g}"
-            seen = f"unseen {middle} % [{low}, {high}], noise {self.noise:.2g} %"
-            lines.append(f"{number} internal: {seen}; {told}{' <- enough' if number == self.number else ''}")
+            seen = f"unseen {middle} % [{low}, {high}], noise {self.noise:.2g} %, {median(self.nll[number]):.3f} nats"
+            if number in self.tests:
+                share, p = (float(part.median()) for part in (self.tests[number].share, self.tests[number].p))
+                seen += f"; others tell {100 * share:.2g} % of what is missed, p {p:.2g}"
+            lines.append(f"{number} internal: {seen}{' <- enough' if number == self.number else ''}")
         return "\n".join(lines)
 
 
+@torch.no_grad()
 def choose(
-    data: Observations, unseen: Observations, layout: Layout, numbers: Sequence[int] = (1, 2, 3), **options: Any
+    data: Observations,
+    unseen: Observations,
+    architecture: Architecture,
+    numbers: Sequence[int] = (1, 2, 3),
+    seeds: Sequence[int] = (0, 1),
+    recipe: Recipe | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Choice:
     """Fit with several numbers of internal variables; the smallest that predicts what it has not seen as well as any.
 
-    Errors within a quarter of the smallest, or below the noise, are as good.
+    Errors within a quarter of the smallest, or below the noise, are as good, and so are likelihoods within a
+    fiftieth of a nat. Once a number is no better than the one before it, larger ones are not tried.
 
     Args:
         data: for training.
         unseen: other conditions of the same system.
-        layout: of the sites.
-        numbers: to be tried, increasing; 0 needs sites with bonds.
-        options: as for `fit.fit`.
+        architecture: of the models, but for the number of variables.
+        numbers: to be tried, the smallest first; 0 needs sites with bonds.
+        seeds: one for each replica.
+        recipe: as for `fit.fitted`; unsound fits are taken as they come.
+        folder: as for `fit.fitted`.
 
     Raises:
-        ValueError: no number, or as `fit.fit`.
+        ValueError: no number, or as `fit.fitted`.
     """
     require(len(numbers) > 0, "numbers must name at least 1, but name 0")
-    fits = {count("number", each, 0): fit(data, layout, internal=each, **options) for each in sorted(numbers)}
-    found = {number: scores(each.model, unseen) for number, each in fits.items()}
-    first = "field" if layout.directions else "force"
-    errors = {number: each[first].errors for number, each in found.items()}
-    noise = next(iter(found.values()))[first].noise
-    enough = max(noise, ALIKE * min(median(each) for each in errors.values()))
-    number = next(number for number, each in errors.items() if median(each) <= enough)
-    tests = {number: sufficiency(each.model, unseen) for number, each in fits.items()}
-    return Choice(number, fits, errors, noise, tests)
+    fits, tests, noise = dict[int, Fit](), dict[int, Sufficiency](), 0.0
+    errors, nll = dict[int, tuple[float, ...]](), dict[int, tuple[float, ...]]()
+    for number in sorted(count("number", each, 0) for each in numbers):
+        with torch.enable_grad():
+            fits[number] = fitted(replace(architecture, internal=number), data, seeds, recipe, folder, strict=False)
+        model = fits[number].model
+        found = scores(model, unseen)
+        told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
+        errors[number] = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
+        noise = _together([score.noise for score in told])
+        nll[number] = tuple(model.nll(unseen, model.encode(unseen)).tolist())
+        if unseen.mean.shape[-1] == 1:
+            tests[number] = sufficiency(model, unseen)
+        *before, last = map(median, errors.values())
+        *denser, dense = map(median, nll.values())
+        if before and last > before[-1] / ALIKE and dense > denser[-1] - DENSE:
+            break
+    enough, likely = max(noise, ALIKE * min(map(median, errors.values()))), min(map(median, nll.values())) + DENSE
+    good = (n for n, each in errors.items() if median(each) <= enough and median(nll[n]) <= likely)
+    return Choice(next(good, max(errors)), fits, errors, noise, nll, tests)
+
+
+def _together(parts: Sequence[float]) -> float:
+    """Root mean square."""
+    return (sum(part**2 for part in parts) / len(parts)) ** 0.5

@@ -161,7 +161,7 @@ def test_the_gradient_by_steps_is_never_lost(layout: Point | Row) -> None:
     law, rng = Law(generators([0]), layout), torch.Generator().manual_seed(0)
     sites = 1 if isinstance(layout, Point) else 4
     start = torch.randn(1, 2, sites, 2, generator=rng, dtype=torch.float64)
-    given = (
+    given: dict[str, Any] = (
         {"field": torch.ones(2, 3, 1).double()} if isinstance(layout, Point) else {"force": torch.ones(2, 3).double()}
     )
     slopes = list[Tensor]()

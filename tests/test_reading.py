@@ -66,7 +66,7 @@ def test_an_axis_that_is_not_there_has_length_one(missing: set[str], order: list
 
 
 def test_what_the_library_sees_is_what_the_constructor_gives() -> None:
-    ours = observe(from_arrays(POINTS, CLOCK, {"length": FORCE}, axes=AXES), "length", force=())
+    ours = observe(from_arrays(POINTS, CLOCK, {"length": FORCE}, axes=AXES), "length", forces=())
     theirs = observe(Ensemble(torch.tensor(CLOCK), torch.tensor(POINTS), {"length": torch.tensor(FORCE)}), "length", ())
     assert torch.equal(ours.cloud.weights, theirs.cloud.weights)  # type: ignore[union-attr]
     assert torch.equal(ours.field, theirs.field)

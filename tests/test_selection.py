@@ -8,6 +8,7 @@ from ibvonns import selection
 from ibvonns.ensemble import Ensemble
 from ibvonns.fit import Score
 from ibvonns.layouts import Point
+from ibvonns.model import Architecture
 from ibvonns.observations import observe
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.selection import Choice, _tested, choose, shape_of, sufficiency
@@ -64,7 +65,7 @@ def chosen(numbers: tuple[int, ...] = (2, 1)) -> Choice:
         for seed in (0, 1)
     )
     short = Recipe((Stage((Phase(0, 60), Phase(1, 60)), {"density": 0.01, "internal": 1.0, "end": 100.0}),), attempts=0)
-    return choose(data, unseen, Point(), numbers=numbers, seeds=(0, 1), recipe=short)
+    return choose(data, unseen, Architecture(Point(), decoder="gaussian"), numbers=numbers, seeds=(0, 1), recipe=short)
 
 
 def test_every_number_is_fitted_and_tested_on_what_it_has_not_seen() -> None:
