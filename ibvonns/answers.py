@@ -111,7 +111,7 @@ def predict(
     >>> run.force["external_force"].mean.shape, run.balance < 0.01
     ((1, 301), True)
     """
-    law, layout, of = model.law, model.law.layout, model.architecture
+    layout, of = model.law.layout, model.architecture
     clock = increasing("times", tensor("times", times).double())
     wanted = (
         ["length", "force"] if layout.driven else list(of.controls) or [f"control {n}" for n in range(layout.fields)]

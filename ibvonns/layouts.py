@@ -1,8 +1,8 @@
 """Layouts: the sites of a system, the bonds between them, and what may be given at an end.
 
 A site carries fields, those given from outside first, and internal variables. Bond d of site s
-leads to the site head[d, s]; the bond d that leads to site s begins at tail[d, s]. Where there is no such site the entry is -1. With
-v the velocity (or flux) of each bond and T the tension of each site::
+leads to the site head[d, s]; the bond d that leads to site s begins at tail[d, s]. Where there
+is no such site the entry is -1. With v the velocity (or flux) of each bond and T the tension of each site::
 
     d field/dt = moved(v) / spacing,   moved(v)_s = sum_d v[d, s] - v[d, tail[d, s]]
     g = forces(T),                     forces(T)[d, s] = T[head[d, s]] - T[s]
