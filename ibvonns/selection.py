@@ -23,7 +23,7 @@ from ibvonns.observations import Observations
 from ibvonns.rollout import rollout
 from ibvonns.validation import count, finite, require, shaped
 
-__all__ = ["Choice", "Sufficiency", "choose", "shape_of", "sufficiency"]
+__all__ = ["Choice", "Sufficiency", "choose", "missed", "shape_of", "sufficiency"]
 
 DEGREE = 3  # of the polynomials of state and forces that are no news
 ALIKE = 1.25  # errors of so many times the least are as good
@@ -59,6 +59,35 @@ def shape_of(data: Observations) -> Tensor:
 
 
 @torch.no_grad()
+def missed(model: Model, data: Observations) -> tuple[Tensor, Tensor, Tensor]:
+    """States, their forces, and what the law misses in the step from each to the next.
+
+    Args:
+        model: with its gauge frozen.
+        data: observations.
+
+    Returns:
+        z, g as `Law.driving` gives it, and the next state less the predicted one without the fields that are given,
+        (replicas, conditions (times - 1), sites, ...), the times of a condition in a row.
+
+    Raises:
+        ValueError: observations of another layout.
+    """
+    law, steps = model.law, data.times.diff()
+    z = model.states(model.matched(data), model.encode(data))
+    here, known = z[:, :, :-1].flatten(1, 2), dict[str, Any]()
+    pull = None if data.force is None or not law.layout.driven else data.force[:, :-1, 0].reshape(-1, 1)
+    if law.layout.driven:
+        known = {"force": pull, "velocity": None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)}
+    elif not law.layout.directions:
+        known = {"field": data.field[:, :-1, 0].flatten(0, 1)[:, None]}
+    path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
+    first = law.layout.fields - bool(law.layout.directions)  # of a row the last field moves
+    wrong = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., first:]
+    return here, law.driving(here, None if pull is None else pull[:, 0]), wrong
+
+
+@torch.no_grad()
 def sufficiency(model: Model, data: Observations, others: Tensor | None = None) -> Sufficiency:
     """Test whether others than the state tell what the law will miss in the next step.
 
@@ -75,25 +104,15 @@ def sufficiency(model: Model, data: Observations, others: Tensor | None = None) 
 
     Reference: Liang, Zeger, Biometrika 73 (1986) 13: errors of a regression from groups that are independent.
     """
-    law, steps = model.law, data.times.diff()
     others = shape_of(model.matched(data)) if others is None else others
     shaped("others", finite("others", others), (*data.mean.shape[:3], "others"))
-    z = model.states(data, model.encode(data))
-    here, known = z[:, :, :-1].flatten(1, 2), dict[str, Any]()
-    pull = None if data.force is None or not law.layout.driven else data.force[:, :-1, 0].reshape(-1, 1)
-    if law.layout.driven:
-        known = {"force": pull, "velocity": None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)}
-    elif not law.layout.directions:
-        known = {"field": data.field[:, :-1, 0].flatten(0, 1)[:, None]}
-    path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
-    first = 0 if law.layout.directions else law.layout.fields
-    missed = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., first:]
-    g = law.driving(here, None if pull is None else pull[:, 0])
+    here, g, wrong = missed(model, data)
     state = torch.cat([here, g], -1)
     if model.architecture.neighbours:
-        state = torch.cat([state, moved(law.layout, g[..., : law.layout.directions])[..., None]], -1)
+        layout = model.law.layout
+        state = torch.cat([state, moved(layout, g[..., : layout.directions])[..., None]], -1)
     news = others[:, :-1].flatten(0, 1)
-    tested = [_tested(*parts, news) for parts in zip(state, missed, strict=True)]
+    tested = [_tested(*parts, news) for parts in zip(state, wrong, strict=True)]
     return Sufficiency(*torch.tensor(tested, dtype=torch.float64).T)
 
 
