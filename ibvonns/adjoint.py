@@ -378,7 +378,7 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
     none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     (c, lanes), (bonds, _), zero = mobility.shape, head.shape, state.dtype.type(0)
     d, known, plain = state.shape[0], linear[0].shape[0], c - power[0].shape[0]
-    strain = d - c  # of a bonded site
+    strain = d - c + max(bonds - 1, 0)  # of a bonded site
     seen, local = rows[10], known - (1 if plain > 0 else 0)
     _slope(net, (one, b1, one, one, b2, one), state, none, mem, slope)
     for k in range(c):
@@ -412,7 +412,7 @@ def _gather(v: Any, tail: Any, sign: Any, c: int, d: int, out: Any) -> None:
     """out += sign * (what flows along bonds, v at each but v at its tail; behind them v itself)."""
     zero = v.dtype.type(0)
     for k in range(c):
-        row = d - c + k
+        row = d - c + max(k, len(tail) - 1)
         for j in range(v.shape[1]):
             behind = v[k, tail[k, j]] if k < tail.shape[0] and tail[k, j] >= 0 else zero
             out[row, j] += sign * (v[k, j] - behind)
@@ -434,7 +434,7 @@ def _roll(
     (head, tail), rows = bonds, room[0]
     one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
     (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
-    fields = d - c  # that are given
+    fields = d - c + max(len(head) - 1, 0)  # that are given
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
         _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, tail, search)
@@ -473,7 +473,7 @@ def _roll_back(
     cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
     (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
     plain = c - power[0].shape[0]
-    local = known - (1 if plain > 0 else 0)
+    local, strain = known - (1 if plain > 0 else 0), d - c + max(len(head) - 1, 0)
     for n in range(len(given) - 1, -1, -1):
         state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
         base = path_bar[n - 1] if halves and n % 2 == 1 else old
@@ -485,10 +485,10 @@ def _roll_back(
         _rates(weights, room, state, own, own[0], head, tail, False)
         for k in range(c):  # from here on the bars of rate and rest
             for j in range(lanes):
-                bar = own[2, j] * new[d - c + k, j]
+                bar = own[2, j] * new[d - c + max(k, len(head) - 1), j]
                 if k < len(head):
                     to = head[k, j]
-                    beyond = new[d - c, to] if to >= 0 else (new[d - c, j] if moved else zero)
+                    beyond = new[strain, to] if to >= 0 else (new[strain, j] if moved else zero)
                     bar = ends_bar[n, k, j] + bar - own[2, j] * beyond
                 mobility_bar[k, j] += bar * g[k, j]
                 g_bar[k, j] = mobility[k, j] * bar
@@ -591,7 +591,7 @@ class _Rollout(torch.autograd.Function):
         (*front, d, lanes), (steps, rows, _) = first.shape, run.given.shape[2:]
         path = np.empty((*front, steps + 1, d, lanes), first.dtype)
         path[:, :, 0] = first
-        still = d - weights[-3].shape[1]  # rows of fields that are given
+        still = d - weights[-3].shape[1] + max(len(run.bonds[0]) - 1, 0)  # rows of fields that are given
         path[:, :, 1:, :still] = first[:, :, None, :still]
         path[:, :, :-1, : rows - 3] = run.given[:, :, :, 3:]
         ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), first.dtype)

@@ -133,17 +133,19 @@ class Encoder(nn.Module):
         return (moved[0] - moved[1]) / (2 * by)
 
     @torch.no_grad()
-    def response(self, data: Observations, times: Tensor) -> Tensor:
+    def response(self, data: Observations, times: Tensor, stored: bool = False) -> Tensor:
         """How alpha answers to realisations that move, sum (d alpha/dx_i)^2 times their number.
 
         Args:
-            data: the training observations, of positions with one component; they set the gauge.
+            data: observations of positions with one component; they set the gauge.
             times: indices of the times that are wanted, shape (wanted,).
+            stored: whether the stored gauge is taken instead, as for `data` not of the training.
 
         Returns:
             Shape (replicas, conditions, wanted, sites, internal), one over a length squared.
         """
-        step, cloud, (_, scale, mix) = RESPONSE * self.position[1], data.cloud.at(times), self._measured(data, times)[1]
+        step, cloud = RESPONSE * self.position[1], data.cloud.at(times)
+        _, scale, mix = (self.offset, self.scale, self.mix) if stored else self._measured(data, times)[1]
         with torch.enable_grad():
             mean = cloud.average(self.features).detach().requires_grad_()
             rows = mixed(self.rho(mean), mix).unbind(-1)

@@ -18,6 +18,7 @@ from ibvonns.law import STEPS, Law
 from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
 from ibvonns.observations import Observations
+from ibvonns.plain import PlainLaw
 from ibvonns.rollout import relaxed, rollout
 from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
 
@@ -394,6 +395,18 @@ class Model(nn.Module):
     def _head(self) -> dict[str, Any]:
         """What a file tells beside the tensors."""
         return {"kind": KIND, "seeds": self.seeds, "architecture": self.architecture.plain()}
+
+    def to_numpy(self) -> PlainLaw:
+        """Law and encoder of all replicas by NumPy alone, as a saved file gives them without PyTorch.
+
+        Raises:
+            ValueError: as `exported`, and what `plain.PlainLaw` refuses.
+
+        >>> from ibvonns.layouts import Point
+        >>> Model([3, 4], Architecture(Point(), decoder="gaussian")).to_numpy().seeds
+        [3, 4]
+        """
+        return PlainLaw(self.exported())
 
     @classmethod
     def restored(cls, law: Mapping[str, Any]) -> "Model":

@@ -25,7 +25,7 @@ from ibvonns.recipe import Recipe
 from ibvonns.rollout import rollout
 from ibvonns.validation import count, finite, require, shaped
 
-__all__ = ["Choice", "Sufficiency", "choose", "shape_of", "sufficiency"]
+__all__ = ["Choice", "Sufficiency", "choose", "missed", "shape_of", "sufficiency"]
 
 DEGREE = 3  # of the polynomials of state and forces that are no news
 ALIKE = 1.25  # errors of so many times the least are as good
@@ -62,6 +62,39 @@ def shape_of(data: Observations) -> Tensor:
 
 
 @torch.no_grad()
+def missed(model: Model, data: Observations) -> tuple[Tensor, Tensor, Tensor]:
+    """States, their forces, and what the law misses in the step from each to the next.
+
+    Args:
+        model: with its gauge frozen.
+        data: observations.
+
+    Returns:
+        z, g as `Law.driving` gives it, and the next state less the predicted one without the fields that are given,
+        (replicas, conditions (times - 1), sites, ...), the times of a condition in a row.
+
+    Raises:
+        ValueError: observations of another layout.
+    """
+    law, steps = model.law, data.times.diff()
+    z = model.states(model.matched(data), model.encode(data))
+    here, known, both = z[:, :, :-1].flatten(1, 2), dict[str, Any](), 1 + (law.steps == "midpoint")
+
+    def driven(part: Tensor) -> Tensor:  # at the beginning of each step, or at both ends
+        return torch.stack([part[:, :-1], part[:, 1:]], 2)[:, :, :both].flatten(0, 1)
+
+    pull = None if data.force is None or not law.layout.driven else data.force[:, :-1, 0].reshape(-1, 1)
+    if law.layout.driven:
+        known["velocity"] = None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)
+        known["force"] = None if data.force is None else driven(data.force[..., 0])
+    elif not law.layout.directions:
+        known["field"] = driven(data.field[:, :, 0])
+    path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
+    wrong = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., law.layout.given :]
+    return here, law.driving(here, None if pull is None else pull[:, 0]), wrong
+
+
+@torch.no_grad()
 def sufficiency(model: Model, data: Observations, others: Tensor | None = None) -> Sufficiency:
     """Test whether others than the state tell what the law will miss in the next step.
 
@@ -78,30 +111,15 @@ def sufficiency(model: Model, data: Observations, others: Tensor | None = None) 
 
     Reference: Liang, Zeger, Biometrika 73 (1986) 13: errors of a regression from groups that are independent.
     """
-    law, steps = model.law, data.times.diff()
     others = shape_of(model.matched(data)) if others is None else others
     shaped("others", finite("others", others), (*data.mean.shape[:3], "others"))
-    z = model.states(data, model.encode(data))
-    here, known, both = z[:, :, :-1].flatten(1, 2), dict[str, Any](), 1 + (law.steps == "midpoint")
-
-    def driven(part: Tensor) -> Tensor:  # at the beginning of each step, or at both ends
-        return torch.stack([part[:, :-1], part[:, 1:]], 2)[:, :, :both].flatten(0, 1)
-
-    pull = None if data.force is None or not law.layout.driven else data.force[:, :-1, 0].reshape(-1, 1)
-    if law.layout.driven:
-        known["velocity"] = None if data.velocity is None else data.velocity[:, 1:].reshape(-1, 1)
-        known["force"] = None if data.force is None else driven(data.force[..., 0])
-    elif not law.layout.directions:
-        known["field"] = driven(data.field[:, :, 0])
-    path, _ = rollout(law, here, steps.repeat(len(data.mean))[:, None], **known)
-    first = law.layout.given
-    missed = (z[:, :, 1:].flatten(1, 2) - path[:, :, 0])[..., first:]
-    g = law.driving(here, None if pull is None else pull[:, 0])
+    here, g, wrong = missed(model, data)
     state = torch.cat([here, g], -1)
     if model.architecture.neighbours:
-        state = torch.cat([state, moved(law.layout, g[..., : law.layout.directions])[..., None]], -1)
+        layout = model.law.layout
+        state = torch.cat([state, moved(layout, g[..., : layout.directions])[..., None]], -1)
     news = others[:, :-1].flatten(0, 1)
-    tested = [_tested(*parts, news) for parts in zip(state, missed, strict=True)]
+    tested = [_tested(*parts, news) for parts in zip(state, wrong, strict=True)]
     return Sufficiency(*torch.tensor(tested, dtype=torch.float64).T)
 
 
