@@ -1,16 +1,20 @@
 """Ensembles of realisations: the microscopic truth, and what a macroscopic model may know."""
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ibvonns.compiled import compiled
 from ibvonns.files import load_tensors, save_tensors
-from ibvonns.validation import count, finite, increasing, positive, require, shaped, tensor
+from ibvonns.validation import choice, count, finite, increasing, positive, require, shaped, tensor
+
+if TYPE_CHECKING:
+    from ibvonns.inspection import Summary
 
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
@@ -229,10 +233,12 @@ class Ensemble:
             more axis at the end where positions have several components.
         records: macroscopic histories by name, each of shape (conditions, times, ...).
         components: of a position.
+        units: of "positions", "times" and records, by name: words that are kept and nowhere computed with.
 
     Raises:
-        ValueError: NaN, wrong shape, unsorted times, an empty ensemble, or tensors that require a gradient.
-        TypeError: no real numbers.
+        ValueError: NaN, wrong shape, unsorted times, an empty ensemble, tensors that require a gradient, or units of
+            something else.
+        TypeError: no real numbers, or units that are no words.
 
     >>> times = torch.tensor([0.0, 0.1], dtype=torch.float64)
     >>> pair = Ensemble(times, torch.tensor([[[1.0, 3.0], [2.0, 4.0]]], dtype=torch.float64))
@@ -244,6 +250,7 @@ class Ensemble:
     realisations: Tensor
     records: Mapping[str, Tensor] = field(default_factory=dict)
     components: int = 1
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {name: tensor(f"records[{name!r}]", record) for name, record in self.records.items()}
@@ -263,6 +270,11 @@ class Ensemble:
         for name, record in self.records.items():
             came = tuple(record.shape)
             require(came[:2] == shape[:2], f"records[{name!r}] must begin with shape {shape[:2]}, but has shape {came}")
+        if not (isinstance(self.units, Mapping) and all(isinstance(unit, str) for unit in self.units.values())):
+            raise TypeError(f"units must be words by name, but are {self.units!r}")
+        object.__setattr__(self, "units", dict(self.units))
+        for name in self.units:
+            choice("units", name, ("positions", "times", *self.records))
 
     def __repr__(self) -> str:
         shape, records = tuple(self.realisations.shape), ", ".join(sorted(self.records)) or "none"
@@ -304,7 +316,7 @@ class Ensemble:
     def select(self, conditions: Tensor | slice) -> "Ensemble":
         """The ensemble of some of the conditions, given by a slice or an index tensor."""
         records = {name: record[conditions] for name, record in self.records.items()}
-        return Ensemble(self.times, self.realisations[conditions], records, self.components)
+        return Ensemble(self.times, self.realisations[conditions], records, self.components, self.units)
 
     def density(self, grid: Tensor, before: Tensor | None = None, share: float = 1.0) -> Density:
         """Compress to weights on a uniform grid (see `Density` for the error).
@@ -332,7 +344,8 @@ class Ensemble:
         """Write to a safetensors file `path`, whole or not at all."""
         records = {f"records.{name}": record for name, record in self.records.items()}
         parts = {"times": self.times, "realisations": self.realisations, **records}
-        save_tensors(path, parts, {"kind": KIND, "components": str(self.components)})
+        metadata = {"kind": KIND, "components": str(self.components), "units": json.dumps(dict(self.units))}
+        save_tensors(path, parts, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
@@ -346,7 +359,73 @@ class Ensemble:
         whole = metadata.get("kind") == KIND and {"times", "realisations"} <= tensors.keys()
         require(whole, f"path must name a saved ensemble, but {os.fspath(path)!r} holds none")
         records = {name.removeprefix("records."): part for name, part in tensors.items() if "." in name}
-        return cls(tensors["times"], tensors["realisations"], records, int(metadata.get("components", "1")))
+        components, units = int(metadata.get("components", "1")), json.loads(metadata.get("units", "{}"))
+        return cls(tensors["times"], tensors["realisations"], records, components, units)
+
+    @classmethod
+    def from_arrays(
+        cls, positions: Any, times: Any, records: Mapping[str, Any] | None = None, **keys: Any
+    ) -> "Ensemble":
+        """An ensemble of arrays with axes in any order: `reading.from_arrays`.
+
+        Args:
+            positions: microscopic positions.
+            times: shape (times,).
+            records: macroscopic histories by name.
+            keys: `axes`, `lost`, `least` and `units`, as there.
+
+        Raises:
+            ValueError: as there.
+            TypeError: as there.
+
+        >>> Ensemble.from_arrays([[1.0, 2.0], [3.0, 4.0]], [0.0, 0.1], axes="realisation time", units={"times": "s"})
+        <Ensemble of 2 realisations, shape (1, 2, 2), records: none>
+        """
+        from ibvonns.reading import from_arrays  # which needs this module
+
+        return from_arrays(positions, times, records, **keys)
+
+    @classmethod
+    def open(cls, path: Any, **keys: Any) -> "Ensemble":
+        """An ensemble from a file of any known format: `reading.read`. `reading.parts` reads a large one in parts.
+
+        Args:
+            path: of a file, or a list of several.
+            keys: as there.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: as there.
+            ImportError: the package that reads the format is missing.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Ensemble.from_arrays(torch.zeros(2, 9), [0.0, 0.1]).save(f"{folder}/own.safetensors")
+        ...     Ensemble.open(f"{folder}/own.safetensors")
+        <Ensemble of 9 realisations, shape (1, 2, 9), records: none>
+        """
+        from ibvonns.reading import read  # which needs this module
+
+        return read(path, **keys)
+
+    def summary(self, controls: Sequence[str] = (), forces: Sequence[str] = (), **keys: Any) -> "Summary":
+        """What the ensemble holds, and what looks wrong in it: `inspection.inspect`.
+
+        Args:
+            controls: names of the records that are controls.
+            forces: names of the records of the forces conjugate to them.
+            keys: `layout`, `internal` and `spacing`, as there.
+
+        Raises:
+            ValueError: as there.
+
+        >>> from ibvonns.systems.trap import Trap
+        >>> Trap().simulate_paper(realisations=100).summary(["pulled_length"], ["external_force"]).sound
+        True
+        """
+        from ibvonns.inspection import inspect  # which needs this module
+
+        return inspect(self, controls, forces, **keys)
 
 
 @compiled(error_model="numpy")

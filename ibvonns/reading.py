@@ -6,8 +6,13 @@ reads a format is imported when a file of it is read, and not before.
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +24,43 @@ from torch.nn.functional import pad
 from ibvonns.ensemble import Ensemble
 from ibvonns.validation import choice, count, positive, require, tensor
 
-__all__ = ["from_arrays", "from_conditions", "read"]
+__all__ = ["from_arrays", "from_conditions", "parts", "read"]
 
 Axes = str | Sequence[str] | None
 Records = Mapping[str, Any] | None
+Units = Mapping[str, str] | None
 Raw = tuple[Any, Any, Records, Axes]  # positions, times, records and axes, as a file has them
 Part = tuple[Tensor, Tensor, dict[str, Tensor]]  # with all axes in the order below; what is lost is NaN
 AXES = ("conditions", "times", "sites", "realisations", "dims")
 WORDS = {word: axis for axis in AXES for word in (axis, axis[:-1])}
+SIZE = 2**26  # positions of a part: 256 MB in single precision
 COLUMNS = ("xu", "yu", "zu"), ("x", "y", "z")  # of LAMMPS: unwrapped ones where they are there
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Slabs:
+    """Positions that stay in their file until a slab of them is asked for."""
+
+    path: Path
+    shape: tuple[int, ...]
+    take: Callable[[Any], Any]
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, where: Any) -> Any:
+        with _telling(self.path):
+            return self.take(where)
+
+
 def from_arrays(
-    positions: Any, times: Any, records: Records = None, *, axes: Axes = None, lost: str = "refuse", least: float = 0.5
+    positions: Any,
+    times: Any,
+    records: Records = None,
+    *,
+    axes: Axes = None,
+    lost: str = "refuse",
+    least: float = 0.5,
+    units: Units = None,
 ) -> Ensemble:
     """An ensemble of arrays: NumPy's, tensors, or lists, on the processor. Single precision stays single, the rest
     becomes double.
@@ -51,6 +79,7 @@ def from_arrays(
             "times realisations" are taken where the lengths leave no doubt.
         lost: "refuse" realisations that miss a part, or "drop" them with a warning (of `logging`).
         least: share of the realisations of each condition that must remain.
+        units: as in `Ensemble`.
 
     Raises:
         ValueError: axes that are not named where they must be, lost realisations, infinite values, shapes that
@@ -63,11 +92,11 @@ def from_arrays(
     >>> pair.mean().tolist()
     [[2.0, 3.0]]
     """
-    return _ensemble([_part(positions, times, records, axes)], lost, least)
+    return _ensemble([_part(positions, times, records, axes)], lost, least, units)
 
 
 def from_conditions(
-    positions: Any, times: Any, records: Records = None, *, axes: Axes = None, lost: str = "refuse", least: float = 0.5
+    positions: Any, times: Any, records: Records = None, *, axes: Axes = None, **keys: Any
 ) -> list[Ensemble]:
     """Ensembles of conditions that have each its own clock: one for each clock, in the order they come.
 
@@ -80,8 +109,7 @@ def from_conditions(
         times: for each condition its clock, shape (times,).
         records: by name, for each condition a history of shape (times,) or (1, times, ...).
         axes: as in `from_arrays`.
-        lost: as in `from_arrays`.
-        least: as in `from_arrays`.
+        keys: `lost`, `least` and `units`, as in `from_arrays`.
 
     Raises:
         ValueError: as `from_arrays`; no condition, or lists of different lengths.
@@ -100,12 +128,10 @@ def from_conditions(
     for place, (x, clock) in enumerate(zip(positions, times, strict=True)):
         part = _part(x, clock, {name: each[place] for name, each in own.items()}, axes, f"[{place}]")
         clocks.setdefault(tuple(part[1].tolist()), []).append(part)
-    return [_ensemble(parts, lost, least) for parts in clocks.values()]
+    return [_ensemble(alike, **keys) for alike in clocks.values()]
 
 
-def read(
-    path: Any, *, length: float = 1.0, time: float = 1.0, lost: str = "refuse", least: float = 0.5, **keys: Any
-) -> Ensemble:
+def read(path: Any, **keys: Any) -> Ensemble:
     """An ensemble from a file, or from several, by how the name ends.
 
     Each format takes some of these `keys`, and refuses others:
@@ -113,6 +139,8 @@ def read(
     - `.npz`, `.zarr`, `.h5`, `.hdf5`, `.h5md`, arrays under keys ("a/b" for one in a group): `positions` and `times`
       name them ("positions" and "times" if not given), `records` those to be kept, as a list or as new names
       with the keys; `axes` are those of the positions as in `from_arrays`. Extras: `zarr`, `hdf5`.
+    - `.npy`, an array of positions alone: `times` and those of `records` (by name) are arrays, or the paths of such
+      files; `axes`.
     - H5MD, in files of HDF5 where `positions` is not given: `dims`, `sites`, `records`. Each group of `particles`
       is a condition, particles are sorted by `id`, times are its `time`, or else its `step`. Records are looked for in
       `observables/GROUP`, in `observables`, and as a path.
@@ -136,11 +164,8 @@ def read(
 
     Args:
         path: of a file; or a list of several with one clock, whose conditions are joined in this order.
-        length: positions are multiplied by it.
-        time: times are multiplied by it.
-        lost: as in `from_arrays`.
-        least: as in `from_arrays`.
-        keys: as above.
+        keys: as above, and for each format `length` and `time`, factors of the positions and times; `lost` and
+            `least`, as in `from_arrays`; and `units`, as in `Ensemble`: what stands after these factors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -153,14 +178,70 @@ def read(
     ...     read(f"{folder}/own.npz", positions="x", times="clock", records={"force": "F"}, axes="realisation time")
     <Ensemble of 3 realisations, shape (1, 2, 3), records: force>
     """
+    (whole,) = parts(path, size=sys.maxsize, **keys)
+    return whole
+
+
+def parts(
+    path: Any,
+    *,
+    size: int = SIZE,
+    length: float = 1.0,
+    time: float = 1.0,
+    lost: str = "refuse",
+    least: float = 0.5,
+    units: Units = None,
+    **keys: Any,
+) -> Iterator[Ensemble]:
+    """The ensemble of `read` in parts, blocks of realisations one after another, as `observe` and `fit` take them.
+
+    Of HDF5, H5MD, Zarr and `.npy` only a part's slab of the positions is read, in its own precision; if chunks do not
+    lie along the realisations, each is read for every part that it meets. Large trajectories are gone
+    through once for their times and then for every part. What else there is, is read whole and then split.
+
+    Args:
+        path: as for `read`.
+        size: numbers of positions in a part, at most, but two realisations of each condition at least. Compressing
+            one takes some 20 bytes for each.
+        length: positions are multiplied by it.
+        time: times are multiplied by it.
+        lost: as in `from_arrays`, for each part by itself.
+        least: as in `from_arrays`, for each part by itself.
+        units: as in `Ensemble`, of what stands after these factors; those of a saved ensemble if not given.
+        keys: as for `read`.
+
+    Raises:
+        ValueError: as `read`, a size below 1, or saved ensembles in several units. What is wrong with a part's
+            positions is told when it is its turn.
+        FileNotFoundError: as `read`.
+        ImportError: as `read`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     numpy.save(f"{folder}/own.npy", numpy.zeros((5, 2)))
+    ...     [part.count for part in parts(f"{folder}/own.npy", size=5, times=[0.0, 0.1], axes="realisation time")]
+    [2, 3]
+    """
     scales = positive("length", length), positive("time", time)
     if not isinstance(records := keys.get("records", {}), Mapping):
         keys["records"] = dict(zip(records, records, strict=True))
     paths = [path] if isinstance(path, str | os.PathLike) else path
-    parts = [_part(*raw) for each in paths for raw in _content(Path(each), keys)]
-    clocks = len({tuple(times.tolist()) for _, times, _ in parts})
-    require(clocks == 1, f"path must name conditions with 1 clock, but with {clocks}: read each by itself")
-    return _ensemble([(scales[0] * x, scales[1] * times, own) for x, times, own in parts], lost, least)
+    raws = [raw for each in paths for raw in _content(Path(each), keys)]
+    clocks = {tuple(tensor("times", times).flatten().tolist()) for _, times, *_ in raws}
+    require(len(clocks) == 1, f"path must name conditions with 1 clock, but with {len(clocks)}: read each by itself")
+    if units is None:  # those of saved ensembles stand, unless a factor has changed them
+        said = [x.units for x, *_ in raws]
+        require(all(each == said[0] for each in said), f"path must name ensembles in the same units, but in {said}")
+        units = said[0] if scales == (1.0, 1.0) else {}
+    lengths = [dict(zip(_order(raw[3], raw[0].shape, len(*clocks)), raw[0].shape, strict=False)) for raw in raws]
+    pairs = min(each.get("realisations", 0) for each in lengths) // 2  # one realisation alone has no variance
+    number = max(1, min(ceil(sum(prod(raw[0].shape) for raw in raws) / count("size", size)), pairs))
+
+    def block(place: int) -> Ensemble:
+        own = (_part(*raw, block=(place, number)) for raw in raws)
+        return _ensemble([(scales[0] * x, scales[1] * times, known) for x, times, known in own], lost, least, units)
+
+    return map(block, range(number))
 
 
 def _numbers(name: str, values: Any) -> Tensor:
@@ -170,8 +251,7 @@ def _numbers(name: str, values: Any) -> Tensor:
     except ValueError:
         raise ValueError(f"{name} must be one array, but its rows differ in length: see `from_conditions`") from None
     hole = numpy.asarray(array != array)
-    # `tensor` would make double precision of what may not be written
-    filled = tensor(name, numpy.where(hole, 0, array) if hole.any() else numpy.require(array, requirements="W"))
+    filled = tensor(name, numpy.where(hole, 0, array) if hole.any() else array)
     return filled.masked_fill_(torch.from_numpy(hole), torch.nan) if hole.any() else filled
 
 
@@ -189,13 +269,19 @@ def _order(axes: Axes, shape: tuple[int, ...], times: int) -> list[str]:
     return named
 
 
-def _part(positions: Any, times: Any, records: Records, axes: Axes, place: str = "") -> Part:
-    """Conditions with one clock, with all axes in the library's order."""
-    x, clock, kept = _numbers(f"positions{place}", positions), tensor(f"times{place}", times), dict[str, Tensor]()
+def _part(
+    positions: Any, times: Any, records: Records, axes: Axes, place: str = "", block: tuple[int, int] = (0, 1)
+) -> Part:
+    """Conditions with one clock, with all axes in the library's order: one of so many blocks of realisations."""
+    x = positions if isinstance(positions, _Slabs) else _numbers(f"positions{place}", positions)
+    clock, kept = tensor(f"times{place}", times), dict[str, Tensor]()
     named = _order(axes, tuple(x.shape), clock.numel())
-    fits = len(named) == x.ndim and clock.shape == (x.shape[named.index("times")],)
+    fits = len(named) == len(x.shape) and clock.shape == (x.shape[named.index("times")],)
     came = f"but with times of shape {tuple(clock.shape)} has shape {tuple(x.shape)}"
     require(fits, f"positions{place} must have shape ({', '.join(named)}), {came}")
+    if isinstance(x, _Slabs):
+        ends = [x.shape[named.index("realisations")] * each // block[1] for each in (block[0], block[0] + 1)]
+        x = _numbers("positions", x[tuple(slice(*ends) if axis == "realisations" else slice(None) for axis in named)])
     x = x.permute([named.index(axis) for axis in AXES if axis in named])
     x = x[tuple(slice(None) if axis in named else None for axis in AXES)]
     for name, values in (records or {}).items():
@@ -204,7 +290,7 @@ def _part(positions: Any, times: Any, records: Records, axes: Axes, place: str =
     return x, clock, kept
 
 
-def _ensemble(parts: Sequence[Part], lost: str, least: float) -> Ensemble:
+def _ensemble(parts: Sequence[Part], lost: str = "refuse", least: float = 0.5, units: Units = None) -> Ensemble:
     """Conditions with one clock: whole realisations, as many of each as of the condition that has the fewest."""
     has = [{"": x.shape[2::2]} | {name: each.shape[1:] for name, each in own.items()} for x, _, own in parts]
     require(all(each == has[0] for each in has), "conditions must have the same sites, dims and records, but differ")
@@ -223,34 +309,51 @@ def _ensemble(parts: Sequence[Part], lost: str, least: float) -> Ensemble:
         x = x.take_along_dim(order[:, None, None, :, None], 3)
     x = x if x.shape[2] > 1 else x[:, :, 0]
     records = {name: torch.cat([own[name] for _, _, own in parts]) for name in parts[0][2]}
-    return Ensemble(parts[0][1], x if x.shape[-1] > 1 else x[..., 0], records, x.shape[-1])
+    return Ensemble(parts[0][1], x if x.shape[-1] > 1 else x[..., 0], records, x.shape[-1], units or {})
 
 
 def _content(path: Path, keys: Mapping[str, Any]) -> list[Raw]:
-    """The conditions of a file, by how its name ends; whatever a package says of a damaged one in a sentence."""
+    """The conditions of a file, by how its name ends."""
     ends, name = path.suffix.lower(), os.fspath(path)
     require(ends in READERS, f"path must end in one of {' '.join(sorted(READERS))}, but is {name!r}")
     if not (path.exists() if ends == ".zarr" else path.is_file()):
         raise FileNotFoundError(f"path must name an existing file, but {name!r} is none")
-    reader, extra = READERS[ends]
+    with _telling(path):
+        raws = READERS[ends][0](path, **keys)
+    return [(x if isinstance(x, _Slabs) else _Slabs(path, x.shape, x.__getitem__), *rest) for x, *rest in raws]
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Whatever a package says of a damaged file, in a sentence."""
+    ends = path.suffix.lower()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what packages will drop, and of formats without a clock
-            return reader(path, **keys)
+            yield
     except Exception as error:  # each package has its own
         why = (str(error) or type(error).__name__).splitlines()[0][:160]
         if isinstance(error, ImportError):
             says = f"a package must be there to read {ends} files, but is not ({why})"
-            raise ImportError(f'{says}: pip install "ibvonns[{extra}]"') from error
-        says = f"path must name a whole {ends} file with what is asked, but {name!r} is not ({why})"
+            raise ImportError(f'{says}: pip install "ibvonns[{READERS[ends][1]}]"') from error
+        says = f"path must name a whole {ends} file with what is asked, but {os.fspath(path)!r} is not ({why})"
         raise ValueError(says) from None
 
 
 def _saved(path: Path) -> list[Raw]:
     """What `Ensemble.save` wrote."""
     whole = Ensemble.load(path)
-    axes = " ".join(["conditions times", *["sites"] * (whole.realisations.ndim - 2 + whole.axis), "realisations"])
-    return [(whole.realisations, whole.times, whole.records, axes + " dims" * (-1 - whole.axis))]
+    x = whole.realisations
+    axes = " ".join(["conditions times", *["sites"] * (x.ndim - 2 + whole.axis), "realisations"])
+    slabs = _Slabs(path, x.shape, x.__getitem__, whole.units)
+    return [(slabs, whole.times, whole.records, axes + " dims" * (-1 - whole.axis))]
+
+
+def _npy(path: Path, times: Any, records: Records = None, axes: Axes = None) -> list[Raw]:
+    """An array beside its times and records, which are arrays or the paths of theirs."""
+    given = {"times": times, **(records or {})}
+    clock, *own = (numpy.load(each) if isinstance(each, str | os.PathLike) else each for each in given.values())
+    return [(numpy.load(path, mmap_mode="r"), clock, dict(zip(records or {}, own, strict=True)), axes)]
 
 
 def _npz(path: Path, **keys: Any) -> list[Raw]:
@@ -267,11 +370,20 @@ def _zarr(path: Path, **keys: Any) -> list[Raw]:
 def _hdf5(path: Path, **keys: Any) -> list[Raw]:
     import h5py
 
-    with h5py.File(path) as file:
+    def opened() -> Any:  # for each slab anew, so that no file stays open between parts
+        return h5py.File(path, rdcc_nbytes=SIZE)
+
+    def taken(key: str, where: Any) -> Any:
+        with opened() as again:
+            return again[key][where]
+
+    with opened() as file:
         flat = dict(_flat(file))
         groups = [group for group in file.get("particles", ()) if f"particles/{group}/position/value" in flat]
-        h5md = groups and "positions" not in keys
-        return [_h5md(flat, group, **keys) for group in groups] if h5md else [_picked(flat, **keys)]
+        if groups and "positions" not in keys:
+            return [_h5md(path, opened, flat, f"particles/{group}", **keys) for group in groups]
+        x, *rest = _picked(flat, **keys)
+        return [(_Slabs(path, x.shape, partial(taken, x.name)), *rest)]
 
 
 def _flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -291,48 +403,79 @@ def _found(file: Mapping[str, Any], *keys: str) -> Any:
 def _picked(
     file: Any, positions: str = "positions", times: str = "times", records: Records = None, axes: Axes = None
 ) -> Raw:
-    """Arrays by their keys."""
+    """Arrays by their keys, the positions not yet read."""
     own = {name: _found(file, key)[...] for name, key in (records or {}).items()}
-    return _found(file, positions)[...], _found(file, times)[...], own, axes
+    return _found(file, positions), _found(file, times)[...], own, axes
 
 
-def _h5md(file: Mapping[str, Any], group: str, records: Records = None, dims: str = "", sites: int = 1) -> Raw:
+def _h5md(
+    path: Path, opened: Any, file: Any, root: str, records: Records = None, dims: str = "", sites: int = 1
+) -> Raw:
     """A group of particles: a condition."""
-    root, own = f"particles/{group}", dict[str, Any]()
-    frames = file[f"{root}/position/value"][...]
-    if f"{root}/id/value" in file:  # each frame may have an order of its own
-        ids = file[f"{root}/id/value"][...]
-        require((numpy.sort(ids) == numpy.sort(ids[0])).all(), f"{root} holds other particles at other times")
-        frames = numpy.take_along_axis(frames, ids.argsort(-1)[..., None], 1)
+    shape, own = file[f"{root}/position/value"].shape, dict[str, Any]()
+
+    def particles(which: slice) -> Any:
+        with opened() as again:
+            frames, ids = again[f"{root}/position/value"], again.get(f"{root}/id/value")
+            if ids is None:
+                return frames[:, which]
+            picked, known = [], numpy.sort(ids[0])
+            for frame, names in zip(frames, ids, strict=True):  # each may have an order of its own
+                order = names.argsort()
+                require((names[order] == known).all(), f"{root} holds other particles at other times")
+                picked.append(frame[order[which]])
+            return numpy.stack(picked)
+
     clock = _found(file, f"{root}/position/time", f"{root}/position/step")
-    times = clock[...] if clock.shape else clock.attrs.get("offset", 0) + clock[()] * numpy.arange(len(frames))
+    times = clock[...] if clock.shape else clock.attrs.get("offset", 0) + clock[()] * numpy.arange(shape[0])
     for name, key in (records or {}).items():
-        places = [f"{folder}{key}/value" for folder in (f"observables/{group}/", "observables/")]
+        places = [f"observables/{root.removeprefix('particles/')}/{key}/value", f"observables/{key}/value"]
         own[name] = _found(file, *places, key)[...][None]
-    return _split(frames, times, own, dims, sites)
+    return _split(path, shape, particles, times, own, dims, sites)
 
 
-def _split(frames: Any, times: Any, records: Records, dims: str, sites: int) -> Raw:
-    """Frames of particles, shape (times, particles, components), as realisations of one condition."""
-    space, number = "xyz"[: frames.shape[2]], frames.shape[1]
+def _split(
+    path: Path, shape: Sequence[int], particles: Any, times: Any, records: Records, dims: str, sites: int
+) -> Raw:
+    """Frames of particles, of a shape (times, particles, components), as realisations of one condition."""
+    space, number = "xyz"[: shape[2]], shape[1]
     require(set(dims) <= set(space), f"dims must be some of {space!r}, but are {dims!r}")
     require(number % count("sites", sites) == 0, f"sites must divide the {number} particles, but are {sites}")
-    x = frames[..., [space.index(each) for each in dims or space]]
-    return x.reshape(len(x), -1, sites, x.shape[2]), times, records, "times realisations sites dims"
+    kept = [space.index(each) for each in dims or space]
+
+    def slab(where: Any) -> Any:
+        x = particles(slice(where[1].start * sites, where[1].stop * sites))[..., kept]
+        return x.reshape(len(x), -1, sites, len(kept))
+
+    slabs = _Slabs(path, (shape[0], number // sites, sites, len(kept)), slab)
+    return slabs, times, records, "times realisations sites dims"
 
 
 def _trajectory(path: Path, dims: str = "", sites: int = 1) -> list[Raw]:
     """By MDAnalysis; LAMMPS's columns themselves, for it counts positions from the corner of the box."""
     from MDAnalysis.coordinates.core import reader
 
-    ends, lammps, times, frames = path.suffix[1:].upper(), {"additional_columns": [*COLUMNS[0], *COLUMNS[1]]}, [], []
+    ends, lammps = path.suffix[1:].upper(), {"additional_columns": [*COLUMNS[0], *COLUMNS[1]]}
     how = {"format": "LAMMPSDUMP", **lammps} if ends in ("DUMP", "LAMMPSTRJ") else {"format": ends}
-    with reader(os.fspath(path), **how) as file:
-        for frame in file:
-            columns = next((three for three in COLUMNS if three[0] in frame.data), ())
-            frames.append(numpy.stack([frame.data[each] for each in columns], 1) if columns else frame.positions.copy())
-            times.append(frame.time)
-    return [_split(numpy.stack(frames), times, None, dims, sites)]
+    times, whole = list[float](), list[Any]()
+
+    def frames(which: slice) -> Iterator[tuple[float, Any]]:
+        with reader(os.fspath(path), **how) as file:
+            for frame in file:
+                columns = next((three for three in COLUMNS if three[0] in frame.data), ())
+                x = numpy.stack([frame.data[each] for each in columns], 1) if columns else frame.positions
+                yield frame.time, x[which].copy()
+
+    for time, x in frames(slice(None)):
+        times.append(time)
+        whole.append(x)
+        if len(times) * x.size > SIZE:  # too much to be kept: each part goes through the file again
+            whole.clear()
+
+    def particles(which: slice) -> Any:
+        return numpy.stack([x[which] for x in whole] or [x for _, x in frames(which)])
+
+    return [_split(path, (len(times), *x.shape), particles, times, None, dims, sites)]
 
 
 def _table(
@@ -365,7 +508,7 @@ def _table(
 
 #: What reads a file with such an ending, and the extra that brings the package.
 READERS: dict[str, tuple[Callable[..., list[Raw]], str]] = {
-    **{".safetensors": (_saved, ""), ".npz": (_npz, ""), ".zarr": (_zarr, "zarr")},
+    **{".safetensors": (_saved, ""), ".npy": (_npy, ""), ".npz": (_npz, ""), ".zarr": (_zarr, "zarr")},
     **dict.fromkeys((".h5", ".hdf5", ".h5md"), (_hdf5, "hdf5")),
     **dict.fromkeys((".dcd", ".dump", ".lammpstrj", ".nc", ".trr", ".xtc", ".xyz"), (_trajectory, "trajectories")),
     **dict.fromkeys((".csv", ".feather", ".parquet"), (_table, "tables")),

@@ -137,8 +137,9 @@ def tensor(name: str, values: Any) -> Tensor:
             array = numpy.asarray(None)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{name} must hold real numbers, but is of type {type(values).__name__} of {array.dtype}")
-        kept = array.dtype in (numpy.float32, numpy.float64) and array.dtype.isnative and array.flags.writeable
-        values = torch.from_numpy(numpy.ascontiguousarray(array) if kept else array.astype(numpy.float64))
+        kept = array.dtype in (numpy.float32, numpy.float64) and array.dtype.isnative
+        array = array if kept and array.flags.writeable else array.astype(array.dtype if kept else numpy.float64)
+        values = torch.from_numpy(numpy.ascontiguousarray(array))
     if values.is_meta or values.dtype.is_complex or values.dtype == torch.bool:
         what = "of the device meta" if values.is_meta else f"of {values.dtype}"
         raise TypeError(f"{name} must hold real numbers, but is {what}")

@@ -1,7 +1,9 @@
 """Ensembles: what compression keeps, its error bound, coarser grids, parts joined to one, files."""
 
 from math import pi
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,8 @@ from torch import Tensor
 from toys import few_of
 
 from ibvonns.ensemble import Density, Ensemble, Samples
+from ibvonns.inspection import inspect
+from ibvonns.reading import from_arrays, read
 
 TIMES = torch.tensor([0.0, 0.5], dtype=torch.float64)
 POSITIONS = st.lists(st.floats(-3, 3), min_size=2, max_size=20)
@@ -184,6 +188,40 @@ def test_selection_takes_records_along() -> None:
         assert torch.equal(some.records["length"], positions[1:, :, 0])
         assert some.components == components
         assert torch.equal(whole.select(torch.tensor([2])).realisations, whole.realisations[2:])
+
+
+def test_units_are_words_on_what_is_there_and_go_where_it_goes(tmp_path: Path) -> None:
+    units = {"positions": "um", "length": "nm"}
+    whole = Ensemble(TIMES, torch.zeros(2, 2, 3), {"length": torch.zeros(2, 2)}, units=units)
+    units["times"] = "s"  # what is given is copied
+    assert whole.units == whole.select(slice(1)).units == {"positions": "um", "length": "nm"}
+    whole.save(tmp_path / "own")
+    assert Ensemble.load(tmp_path / "own").units == whole.units and ensemble_of([1.0, 2.0]).units == {}
+
+
+def test_read_only_values_keep_their_precision_and_are_not_written() -> None:
+    for kind in (np.float32, np.float64, np.float16, np.int64):
+        x = np.arange(12).reshape(1, 2, 6).astype(kind)
+        x.flags.writeable = False
+        for part in (x, x[..., ::2], x.T[:1].reshape(1, 2, 1)):
+            ours = Ensemble(TIMES, part).realisations  # type: ignore[arg-type]
+            assert ours.dtype == (torch.float32 if kind == np.float32 else torch.float64)
+            assert torch.equal(ours, torch.tensor(part.tolist(), dtype=ours.dtype))
+            ours += 1
+        assert (x == np.arange(12).reshape(1, 2, 6)).all()
+
+
+def test_an_ensemble_is_read_and_looked_at_by_its_own_methods(tmp_path: Path) -> None:
+    few = few_of("point")
+    few.save(path := tmp_path / "own.safetensors")
+    arrays = few.realisations[0], few.times
+    for ours, theirs in (
+        (Ensemble.open(path, length=2.0), read(path, length=2.0)),
+        (Ensemble.from_arrays(*arrays, units={"times": "s"}), from_arrays(*arrays, units={"times": "s"})),
+    ):
+        assert torch.equal(ours.realisations, theirs.realisations) and ours.units == theirs.units
+    names = ["pulled_length"], ["external_force"]
+    assert str(few.summary(*names, internal=0)) == str(inspect(few, *names, internal=0))
 
 
 def test_ensembles_are_told_apart_as_tensors_are_and_shown_in_a_line() -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibvonns import reading
 from ibvonns.ensemble import Ensemble
 from ibvonns.observations import observe
-from ibvonns.reading import READERS, from_arrays, from_conditions, read
+from ibvonns.reading import READERS, from_arrays, from_conditions, parts, read
 
 Array = np.ndarray[Any, Any]
 NAMES = ("conditions", "times", "sites", "realisations", "dims")
@@ -33,7 +35,7 @@ def same(one: Ensemble, other: Ensemble) -> bool:
     """Two ensembles are equal, bit for bit and in precision."""
     mine, theirs = ({"times": e.times, "x": e.realisations, **e.records} for e in (one, other))
     equal = all(mine[key].dtype == theirs[key].dtype and torch.equal(mine[key], theirs[key]) for key in mine)
-    return mine.keys() == theirs.keys() and equal and one.components == other.components
+    return mine.keys() == theirs.keys() and equal and (one.components, one.units) == (other.components, other.units)
 
 
 def whole() -> Ensemble:
@@ -246,18 +248,23 @@ def hold(target: Any, kind: type[np.floating[Any]]) -> None:
         target[name] = value
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("ends", [".npz", ".h5", ".hdf5", ".zarr"])
-def test_arrays_in_files_equal_memory(ends: str, kind: type[np.floating[Any]], tmp_path: Path) -> None:
-    path = tmp_path / f"own{ends}"
-    if ends == ".npz":
+def write(path: Path, kind: type[np.floating[Any]] = np.float64) -> Path:
+    """A file of arrays, as it ends."""
+    if path.suffix == ".npz":
         hold(arrays := dict[str, Any](), kind)
         np.savez(path, **arrays)
-    elif ends == ".zarr":
+    elif path.suffix == ".zarr":
         hold(pytest.importorskip("zarr").open_group(path, mode="w"), kind)
     else:
         with pytest.importorskip("h5py").File(path, "w") as file:
             hold(file, kind)
+    return path
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("ends", [".npz", ".h5", ".hdf5", ".zarr"])
+def test_arrays_in_files_equal_memory(ends: str, kind: type[np.floating[Any]], tmp_path: Path) -> None:
+    path = write(tmp_path / f"own{ends}", kind)
     assert same(read(path, axes=ORDER, **OWN), memory(kind))
     assert same(read(str(path), axes=ORDER, **OWN), memory(kind))
     listed = read(path, axes=ORDER, **{**OWN, "records": ["F"]})
@@ -268,6 +275,18 @@ def test_arrays_in_files_equal_memory(ends: str, kind: type[np.floating[Any]], t
         read(path, axes=ORDER, **{**OWN, "records": ["force"]})
     with pytest.raises(ValueError, match=r"unexpected keyword argument 'dims'"):
         read(path, axes=ORDER, dims="x", **OWN)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_an_array_beside_its_times_and_records_equals_memory(kind: type[np.floating[Any]], tmp_path: Path) -> None:
+    np.save(path := tmp_path / "own.npy", CLOUD.T.astype(kind))
+    np.save(tmp_path / "clock.npy", CLOCK)
+    np.save(tmp_path / "force.npy", FORCE)
+    by_path: dict[str, Any] = {"times": tmp_path / "clock.npy", "records": {"force": str(tmp_path / "force.npy")}}
+    for how in ({"times": CLOCK, "records": {"force": FORCE}}, by_path):
+        assert same(read(path, axes=ORDER, **how), memory(kind))
+    with pytest.raises(ValueError, match=r"^path must name a whole .npy file .* missing .*'times'"):
+        read(path)
 
 
 def test_saved_ensembles_equal_memory(tmp_path: Path) -> None:
@@ -290,6 +309,122 @@ def test_lengths_and_times_are_scaled_and_files_joined(tmp_path: Path) -> None:
         read([])
     with pytest.raises(ValueError, match="^length must be a finite number above 0"):
         read(paths[0], length=0.0)
+
+
+def test_units_are_kept_where_no_factor_changes_them(tmp_path: Path) -> None:
+    units = {"positions": "um", "times": "s", "force": "pN"}
+    kept = from_arrays(POINTS, CLOCK, {"force": FORCE}, units=units)
+    assert kept.units == units and from_conditions([POINTS[0]], [CLOCK], units={"times": "s"})[0].units == {
+        "times": "s"
+    }
+    kept.save(path := tmp_path / "own.safetensors")
+    assert same(read(path), kept) and all(part.units == units for part in parts(path, size=1))
+    assert read(path, length=1e-6).units == {} and read(path, length=1e-6, units=units).units == units
+    assert read(path, units={}).units == {} and read([path, path]).units == units
+    from_arrays(POINTS, CLOCK, {"force": FORCE}).save(other := tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="^path must name ensembles in the same units, but in .*'um'"):
+        read([path, other])
+    assert read([path, other], units={"times": "s"}).units == {"times": "s"}
+
+
+# parts
+
+
+def joined(blocks: Iterator[Ensemble]) -> Ensemble:
+    """Parts as one, after a look that they are alike."""
+    first, *more = blocks
+    assert all(torch.equal(each.times, first.times) for each in more)
+    assert all(torch.equal(each.records[name], first.records[name]) for each in more for name in first.records)
+    x = torch.cat([each.realisations for each in (first, *more)], first.axis)
+    return Ensemble(first.times, x, first.records, first.components, first.units)
+
+
+@given(st.integers(1, 500))
+def test_parts_are_as_large_as_may_be_and_alike(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
+    np.savez(path := tmp_path_factory.getbasetemp() / "own.npz", positions=CLOUD, times=CLOCK)
+    counts = [part.count for part in parts(path, size=size, axes=ALL)]
+    assert sum(counts) == 7 and max(counts) - min(counts) <= 1 and min(counts) >= 2
+    fewest = -(-CLOUD.size // size)
+    assert len(counts) == min(fewest, 3)  # of two realisations at least
+
+
+@pytest.mark.parametrize("ends", [".npy", ".npz", ".h5", ".zarr", ".safetensors"])
+def test_parts_joined_are_the_whole(ends: str, tmp_path: Path) -> None:
+    path, how = tmp_path / f"own{ends}", dict[str, Any](axes=ORDER, **OWN)
+    if ends == ".npy":
+        np.save(path, CLOUD.T.astype(np.float32))
+        how = {"axes": ORDER, "times": CLOCK, "records": {"force": FORCE}}
+    elif ends == ".safetensors":
+        memory(np.float32).save(path)
+        how = {}
+    else:
+        write(path, np.float32)
+    assert len([*parts(path, size=200, **how)]) == 3 and len([*parts(path, **how)]) == 1
+    assert same(joined(parts(path, size=200, **how)), memory(np.float32))
+    assert same(joined(parts([path, path], size=1, length=2.0, **how)), read([path, path], length=2.0, **how))
+
+
+def test_parts_are_observed_as_the_whole_is(tmp_path: Path) -> None:
+    np.savez(path := tmp_path / "own.npz", positions=POINTS, times=CLOCK, length=FORCE)
+    seen, whole = (observe(data, "length", ()) for data in (parts(path, size=20, records=["length"]),
+                                                            read(path, records=["length"])))  # fmt: skip
+    assert seen.count == whole.count and torch.equal(seen.field, whole.field)
+    assert torch.allclose(seen.mean, whole.mean, rtol=0, atol=1e-12)
+    assert torch.allclose(seen.variance, whole.variance, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ends", [".npy", ".h5", ".h5md", ".zarr"])
+def test_a_part_takes_the_memory_of_its_slab_and_not_of_the_file(ends: str, tmp_path: Path) -> None:
+    x, path = RNG.normal(size=(4, 50, 20000)).astype(np.float32), tmp_path / f"own{ends}"  # 16 MB
+    clock, how = np.arange(50.0), dict[str, Any](axes=AXES)
+    if ends == ".npy":
+        np.save(path, x)
+        how |= {"times": clock}
+    elif ends == ".zarr":
+        group = pytest.importorskip("zarr").open_group(path, mode="w")
+        group.create_array("positions", data=x, chunks=(4, 50, 500))
+        group["times"] = clock
+    else:
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            if ends == ".h5":
+                file.create_dataset("positions", data=x, chunks=(4, 50, 500))
+                file["times"] = clock
+            else:
+                how, root = {"dims": "x"}, file.create_group("particles/all")
+                root.create_dataset("position/value", data=x[0, ..., None], chunks=(1, 500, 1))
+                root["position/time"], root["id/value"] = clock, np.tile(RNG.permutation(20000), (50, 1))
+    size = x[0].nbytes if ends == ".h5md" else x.nbytes
+    tracemalloc.start()
+    try:
+        number = len([part.count for part in parts(path, size=size // 4 // 20, **how)])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert number == 20 and peak < size / 3
+
+
+def test_a_part_that_is_damaged_or_lost_is_told_when_it_is_its_turn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    h5py, path, x = pytest.importorskip("h5py"), tmp_path / "own.h5", POINTS.copy()
+    x[1, 2, 6] = np.nan
+    with h5py.File(path, "w") as file:
+        file["times"] = CLOCK
+        data = file.create_dataset("positions", data=x, chunks=(2, 5, 1), fletcher32=True)
+        place = data.id.get_chunk_info(3).byte_offset
+    blocks = parts(path, size=20, axes=AXES)
+    assert torch.equal(next(blocks).realisations, torch.tensor(x[..., :2]))
+    kept = [part.count for part in parts(path, size=20, axes=AXES, lost="drop")]
+    assert kept == [2, 2, 2] and "1 of 6 realisations miss a part" in caplog.text
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^path must name a whole .h5 file with what is asked, but"):
+        next(blocks)
+    with pytest.raises(ValueError, match="^positions must be whole, but 1 of 6"):
+        next(blocks)
+    with pytest.raises(ValueError, match="^size must be a whole number of at least 1"):
+        parts(path, size=0, axes=AXES)
 
 
 # H5MD and trajectories: the first dimension of particles is that of the times
@@ -323,6 +458,7 @@ def test_h5md_equals_memory(tmp_path: Path) -> None:
         file["clock"] = STEPS
     for how, x, axes in layouts():
         assert same(read(path, **how), from_arrays(x, STEPS, axes=axes))
+        assert same(joined(parts(path, size=100, **how)), read(path, **how))
     made = read(path, dims="x", records={"F": "force", "bath": "bath", "t": "clock"})
     kept = {"F": FORCE, "bath": CLOCK, "t": STEPS}
     assert same(made, from_arrays(PARTICLES[..., 0], STEPS, kept, axes=AXES))
@@ -404,6 +540,10 @@ def test_trajectories_equal_memory(ends: str, tmp_path: Path, capsys: pytest.Cap
         assert made.realisations.shape == kept.realisations.shape and made.components == kept.components
         assert (made.realisations - kept.realisations).abs().max() <= precision
         assert (made.times - kept.times).abs().max() <= 1e-5
+        assert same(joined(parts(paths, size=1, **how)), made)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reading, "SIZE", 40)  # too little for two frames
+            assert same(joined(parts(paths, size=1, **how)), made)
     assert made.realisations.dtype == (torch.float64 if ends in (".lammpstrj", ".dump") else torch.float32)
     assert capsys.readouterr() == ("", "")
 
@@ -440,6 +580,7 @@ def test_tables_equal_memory(ends: str, tmp_path: Path) -> None:
         return path
 
     assert same(read(write(rows)), memory())
+    assert same(joined(parts(path, size=100)), memory())
     assert same(read(path, dims="y"), from_arrays(CLOUD[..., 1], CLOCK, {"force": FORCE}, axes=NAMES[:4]))
     assert same(read(path, positions=["x", "y"], records={"force": "force"}), memory())
     own = rows.rename(columns={"time": "t", "realisation": "bead", "condition": "pull", "x": "px", "y": "py"})

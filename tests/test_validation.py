@@ -32,7 +32,7 @@ from ibvonns.networks import INN, MLP, PICINN, Affine, PositiveLinear, generator
 from ibvonns.observations import joined, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.protocols import Protocol
-from ibvonns.reading import from_arrays, from_conditions, read
+from ibvonns.reading import from_arrays, from_conditions, parts, read
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import relaxed, rollout
 from ibvonns.selection import sufficiency
@@ -82,6 +82,12 @@ def soap() -> SOAP:
 def write(path: Path, content: bytes) -> Path:
     """A file with this content."""
     path.write_bytes(content)
+    return path
+
+
+def stored(path: Path) -> Path:
+    """A saved ensemble."""
+    PAIR.save(path)
     return path
 
 
@@ -203,6 +209,12 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4), {"force": BAD[None]}), r"records\['force'\] must be"),
     ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4, 3), components=2), "realisations must .* components"),
     ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4), components=0), "components must be a whole"),
+    ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4), units={"x": "m"}), "units must be one of 'positions'"),
+    ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4), units={"times": 1}), "units must be words", TypeError),  # type: ignore[dict-item]
+    ("ensemble.Ensemble", lambda _: Ensemble(T2, ones(1, 2, 4), units="m"), "units must be words by", TypeError),  # type: ignore[arg-type]
+    ("ensemble.Ensemble.from_arrays", lambda _: Ensemble.from_arrays(ones(2, 4), T2, axes="time"), "axes must name ti"),
+    ("ensemble.Ensemble.open", lambda p: Ensemble.open(p / "none.h5"), "path must name an existing", FileNotFoundError),
+    ("ensemble.Ensemble.summary", lambda _: PAIR.summary(["x"]), r"records\['x'\] must have shape"),
     ("ensemble.Ensemble.variance", lambda _: Ensemble(T2, ones(1, 2, 1)).variance(), "realisations must number at lea"),
     ("ensemble.Ensemble.standard_error", lambda _: Ensemble(T2, ones(1, 2, 1)).standard_error(), "realisations must n"),
     ("ensemble.Ensemble.select", lambda _: PAIR.select(slice(3, 4)), "realisations must hold at least 1"),
@@ -261,6 +273,12 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         lambda _: from_conditions([ones(2, 4)] * 2, [T2] * 2, {"force": [ones(2), ones(1, 2, 3)]}),
         "conditions must have the same sites, dims and records",
     ),
+    (
+        "reading.parts",
+        lambda p: parts(stored(p / "x.safetensors"), size=0),
+        "size must be a whole number of at least 1",
+    ),
+    ("reading.parts", lambda p: parts(p / "none.npz"), "path must name an existing file", FileNotFoundError),
     ("reading.read", lambda p: read(p / "none.npz"), "path must name an existing file", FileNotFoundError),
     (
         "reading.read",
