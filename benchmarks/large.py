@@ -18,7 +18,7 @@ import numpy
 
 import ibvonns
 from ibvonns.ensemble import Ensemble
-from ibvonns.reading import parts
+from ibvonns.reading import read_parts
 
 CONDITIONS, TIMES, BLOCK = 20, 301, 512
 STEP, RATE, DEVIATION = 0.01, 2.0, 0.07  # RATE: of relaxation; DEVIATION: in equilibrium
@@ -68,7 +68,7 @@ def main() -> None:
 
         def blocks() -> Iterator[Ensemble]:
             axes = "conditions times realisations"
-            return parts(path, size=given.size, records=["centre", "force"], axes=axes)
+            return read_parts(path, size=given.size, records=["centre", "force"], axes=axes)
 
         start = perf_counter()
         seen = ibvonns.observe(blocks(), "centre", "force")

@@ -184,7 +184,8 @@ def fit(
         decoder = _dense(data, layout)
     of = Architecture(
         layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
-        forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units, temperature=temperature,
+        forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
+        temperature=temperature,
         **{"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2, **options},
     )  # fmt: skip
     recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)

@@ -9,6 +9,8 @@ It reads what `Model.save` wrote as JSON, and gives what `law.Law` and `encoder.
 
 import json
 from collections.abc import Mapping
+from itertools import combinations_with_replacement
+from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["PlainLaw"]
 
+DEGREE = 4  # of the polynomials that an encoder of several components sees
 FAINT = 0.1  # gain of the forces of bonds in the dissipation network: no tensor tells it
 PARTS = ("free", "scale", "shift", "drive", "gate", "mix")
 ZERO = np.zeros(1)
@@ -224,13 +227,25 @@ class PlainLaw:
         fits = x.ndim > 1 and x.size and x.shape[-1] == self._components
         _require(fits, f"positions must have shape {wanted}, but have shape {np.shape(positions)}")
         # row by row, for all features at once would fill the memory
-        features = [self._tanh("h", (row - mean) / deviation).mean(1) for row in x.reshape(-1, *x.shape[-2:])]
+        rows = ((row - mean) / deviation for row in x.reshape(-1, *x.shape[-2:]))
+        features = [self._tanh("h", self._seen(row)).mean(1) for row in rows]
         raw = self._tanh("rho", np.stack(features, 1))
         if self._origin is not None:
-            raw = raw - self._tanh("rho", self._tanh("h", (self._origin - mean[None]) / deviation))
+            raw = raw - self._tanh("rho", self._tanh("h", self._seen((self._origin - mean[None]) / deviation)))
         raw = raw @ self._tensors.get("encoder.mix", np.eye(raw.shape[-1]))
         alpha = (raw - self._tensors["encoder.offset"]) / self._tensors["encoder.scale"]
         return alpha[..., : self.internal].reshape(len(alpha), *x.shape[:-2], self.internal)
+
+    def _seen(self, x: NDArray[Any]) -> NDArray[Any]:
+        """What h sees of standardised positions: of several components Hermite polynomials (`Encoder.hermite`)."""
+        if self._components == 1:
+            return x
+        one = [np.ones_like(x), x]
+        for n in range(1, DEGREE):
+            one.append(x * one[n] - n * one[n - 1])
+        each, axes = [part / factorial(n) ** 0.5 for n, part in enumerate(one)], range(self._components)
+        ways = (way for n in range(1, DEGREE + 1) for way in combinations_with_replacement(axes, n))
+        return np.stack([np.prod([each[way.count(axis)][..., axis] for axis in axes], 0) for way in ways], -1)
 
     def predict(self, times: ArrayLike, controls: ArrayLike, alpha: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         """States of a point and its forces, as `Model.predict`, by the rule that `steps` names.
@@ -268,13 +283,13 @@ class PlainLaw:
             z = np.concatenate([field, alpha], -1)
             return self.rates(z, self.driving(z))
 
-        path = [first]
+        path, reach = [first], self._reach[..., self.fields :]
         for n, h in enumerate(np.diff(clock)):
             now, after = given[:, :, n], given[:, :, n + 1]
             change = rate(now, path[-1])
             if self.steps == "midpoint":
-                change = rate((now + after) / 2, path[-1] + h / 2 * change)
-            path.append((path[-1] + h * change).clip(*self._reach[..., self.fields :]))
+                change = rate((now + after) / 2, (path[-1] + h / 2 * change).clip(*reach))
+            path.append((path[-1] + h * change).clip(*reach))
         states = np.concatenate([given, np.stack(path, 2)], -1)
         return states, self.slopes(states)[0]
 

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from ibvonns.ensemble import Ensemble
 from ibvonns.validation import choice, count, positive, require, tensor
 
-__all__ = ["from_arrays", "from_conditions", "parts", "read"]
+__all__ = ["from_arrays", "from_conditions", "read_parts", "read"]
 
 Axes = str | Sequence[str] | None
 Records = Mapping[str, Any] | None
@@ -178,11 +178,11 @@ def read(path: Any, **keys: Any) -> Ensemble:
     ...     read(f"{folder}/own.npz", positions="x", times="clock", records={"force": "F"}, axes="realisation time")
     <Ensemble of 3 realisations, shape (1, 2, 3), records: force>
     """
-    (whole,) = parts(path, size=sys.maxsize, **keys)
+    (whole,) = read_parts(path, size=sys.maxsize, **keys)
     return whole
 
 
-def parts(
+def read_parts(
     path: Any,
     *,
     size: int = SIZE,
@@ -219,7 +219,7 @@ def parts(
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     numpy.save(f"{folder}/own.npy", numpy.zeros((5, 2)))
-    ...     [part.count for part in parts(f"{folder}/own.npy", size=5, times=[0.0, 0.1], axes="realisation time")]
+    ...     [part.count for part in read_parts(f"{folder}/own.npy", size=5, times=[0.0, 0.1], axes="realisation time")]
     [2, 3]
     """
     scales = positive("length", length), positive("time", time)

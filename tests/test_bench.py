@@ -12,7 +12,7 @@ import torch
 
 from ibvonns.adjoint import fused_weights
 from ibvonns.observations import observe
-from ibvonns.reading import parts
+from ibvonns.reading import read_parts
 from ibvonns.rollout import rollout
 
 
@@ -32,7 +32,7 @@ def test_an_ensemble_from_a_large_file_is_the_trap_it_was_made_of(tmp_path: Path
     pytest.importorskip("h5py")
     large = importlib.import_module("large")
     count = large.make(path := tmp_path / "own.h5", 0.02)
-    blocks = parts(path, size=2**20, records=["centre", "force"], axes="conditions times realisations")
+    blocks = read_parts(path, size=2**20, records=["centre", "force"], axes="conditions times realisations")
     seen = observe(blocks, "centre", "force")
     assert seen.count == count == 2 * large.BLOCK and len(seen.blocks["mean"]) > 2
     # <x> relaxes to the centre by its rate: m' = rate (c - m), where the force is rate (c - m)

@@ -265,7 +265,9 @@ def test_real_unsound_seeds_are_named_and_no_attempts_takes_them_all() -> None:
     """A few steps miss the data by far more than their noise."""
     recipe = replace(TINY["point"], attempts=2, sound=1.0)
     with pytest.raises(TrainingError, match=r"^seeds \[3, 8\] miss their training data by over 1 t"):
-        fit(seen_of("point"), Point(), seeds=[3, 8], recipe=recipe)
+        fitted(architecture_of("point"), seen_of("point"), [3, 8], recipe)
+    kept = fit(seen_of("point"), Point(), seeds=[3, 8], recipe=recipe)
+    assert [each[:7] for each in kept.unsound] == ["seed 3:", "seed 8:"]
     found = fit(seen_of("point"), Point(), seeds=[3, 8], recipe=replace(recipe, attempts=0))
     assert unsound(found.scores, 1.0) == [0, 1] and found.draws == [0, 0]
     loose = fit(seen_of("point"), Point(), seeds=[3, 8], recipe=replace(recipe, sound=1e6))

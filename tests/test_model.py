@@ -352,8 +352,8 @@ def test_several_sites_are_no_point() -> None:
         Model([0], architecture_of("point")).set_scales(several)
 
 
-def test_a_point_without_its_force_and_a_row_without_its_velocity_are_refused() -> None:
-    for kind, name in (("point", "force"), ("row", "force"), ("row", "velocity")):
+def test_a_row_without_its_force_or_its_velocity_is_refused() -> None:
+    for kind, name in (("row", "force"), ("row", "velocity")):
         none: dict[str, Any] = {name: None}
         bare = replace(seen_of(kind), **none)
         with pytest.raises(ValueError, match=f"^data must have a {name}"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ibvonns import reading
 from ibvonns.ensemble import Ensemble
 from ibvonns.observations import observe
-from ibvonns.reading import READERS, from_arrays, from_conditions, parts, read
+from ibvonns.reading import READERS, from_arrays, from_conditions, read, read_parts
 
 Array = np.ndarray[Any, Any]
 NAMES = ("conditions", "times", "sites", "realisations", "dims")
@@ -318,7 +318,7 @@ def test_units_are_kept_where_no_factor_changes_them(tmp_path: Path) -> None:
         "times": "s"
     }
     kept.save(path := tmp_path / "own.safetensors")
-    assert same(read(path), kept) and all(part.units == units for part in parts(path, size=1))
+    assert same(read(path), kept) and all(part.units == units for part in read_parts(path, size=1))
     assert read(path, length=1e-6).units == {} and read(path, length=1e-6, units=units).units == units
     assert read(path, units={}).units == {} and read([path, path]).units == units
     from_arrays(POINTS, CLOCK, {"force": FORCE}).save(other := tmp_path / "other.safetensors")
@@ -342,7 +342,7 @@ def joined(blocks: Iterator[Ensemble]) -> Ensemble:
 @given(st.integers(1, 500))
 def test_parts_are_as_large_as_may_be_and_alike(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
     np.savez(path := tmp_path_factory.getbasetemp() / "own.npz", positions=CLOUD, times=CLOCK)
-    counts = [part.count for part in parts(path, size=size, axes=ALL)]
+    counts = [part.count for part in read_parts(path, size=size, axes=ALL)]
     assert sum(counts) == 7 and max(counts) - min(counts) <= 1 and min(counts) >= 2
     fewest = -(-CLOUD.size // size)
     assert len(counts) == min(fewest, 3)  # of two realisations at least
@@ -359,14 +359,14 @@ def test_parts_joined_are_the_whole(ends: str, tmp_path: Path) -> None:
         how = {}
     else:
         write(path, np.float32)
-    assert len([*parts(path, size=200, **how)]) == 3 and len([*parts(path, **how)]) == 1
-    assert same(joined(parts(path, size=200, **how)), memory(np.float32))
-    assert same(joined(parts([path, path], size=1, length=2.0, **how)), read([path, path], length=2.0, **how))
+    assert len([*read_parts(path, size=200, **how)]) == 3 and len([*read_parts(path, **how)]) == 1
+    assert same(joined(read_parts(path, size=200, **how)), memory(np.float32))
+    assert same(joined(read_parts([path, path], size=1, length=2.0, **how)), read([path, path], length=2.0, **how))
 
 
 def test_parts_are_observed_as_the_whole_is(tmp_path: Path) -> None:
     np.savez(path := tmp_path / "own.npz", positions=POINTS, times=CLOCK, length=FORCE)
-    seen, whole = (observe(data, "length", ()) for data in (parts(path, size=20, records=["length"]),
+    seen, whole = (observe(data, "length", ()) for data in (read_parts(path, size=20, records=["length"]),
                                                             read(path, records=["length"])))  # fmt: skip
     assert seen.count == whole.count and torch.equal(seen.field, whole.field)
     assert torch.allclose(seen.mean, whole.mean, rtol=0, atol=1e-12)
@@ -396,7 +396,7 @@ def test_a_part_takes_the_memory_of_its_slab_and_not_of_the_file(ends: str, tmp_
     size = x[0].nbytes if ends == ".h5md" else x.nbytes
     tracemalloc.start()
     try:
-        number = len([part.count for part in parts(path, size=size // 4 // 20, **how)])
+        number = len([part.count for part in read_parts(path, size=size // 4 // 20, **how)])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -412,9 +412,9 @@ def test_a_part_that_is_damaged_or_lost_is_told_when_it_is_its_turn(
         file["times"] = CLOCK
         data = file.create_dataset("positions", data=x, chunks=(2, 5, 1), fletcher32=True)
         place = data.id.get_chunk_info(3).byte_offset
-    blocks = parts(path, size=20, axes=AXES)
+    blocks = read_parts(path, size=20, axes=AXES)
     assert torch.equal(next(blocks).realisations, torch.tensor(x[..., :2]))
-    kept = [part.count for part in parts(path, size=20, axes=AXES, lost="drop")]
+    kept = [part.count for part in read_parts(path, size=20, axes=AXES, lost="drop")]
     assert kept == [2, 2, 2] and "1 of 6 realisations miss a part" in caplog.text
     content = bytearray(path.read_bytes())
     content[place] ^= 1
@@ -424,7 +424,7 @@ def test_a_part_that_is_damaged_or_lost_is_told_when_it_is_its_turn(
     with pytest.raises(ValueError, match="^positions must be whole, but 1 of 6"):
         next(blocks)
     with pytest.raises(ValueError, match="^size must be a whole number of at least 1"):
-        parts(path, size=0, axes=AXES)
+        read_parts(path, size=0, axes=AXES)
 
 
 # H5MD and trajectories: the first dimension of particles is that of the times
@@ -458,7 +458,7 @@ def test_h5md_equals_memory(tmp_path: Path) -> None:
         file["clock"] = STEPS
     for how, x, axes in layouts():
         assert same(read(path, **how), from_arrays(x, STEPS, axes=axes))
-        assert same(joined(parts(path, size=100, **how)), read(path, **how))
+        assert same(joined(read_parts(path, size=100, **how)), read(path, **how))
     made = read(path, dims="x", records={"F": "force", "bath": "bath", "t": "clock"})
     kept = {"F": FORCE, "bath": CLOCK, "t": STEPS}
     assert same(made, from_arrays(PARTICLES[..., 0], STEPS, kept, axes=AXES))
@@ -540,10 +540,10 @@ def test_trajectories_equal_memory(ends: str, tmp_path: Path, capsys: pytest.Cap
         assert made.realisations.shape == kept.realisations.shape and made.components == kept.components
         assert (made.realisations - kept.realisations).abs().max() <= precision
         assert (made.times - kept.times).abs().max() <= 1e-5
-        assert same(joined(parts(paths, size=1, **how)), made)
+        assert same(joined(read_parts(paths, size=1, **how)), made)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reading, "SIZE", 40)  # too little for two frames
-            assert same(joined(parts(paths, size=1, **how)), made)
+            assert same(joined(read_parts(paths, size=1, **how)), made)
     assert made.realisations.dtype == (torch.float64 if ends in (".lammpstrj", ".dump") else torch.float32)
     assert capsys.readouterr() == ("", "")
 
@@ -580,7 +580,7 @@ def test_tables_equal_memory(ends: str, tmp_path: Path) -> None:
         return path
 
     assert same(read(write(rows)), memory())
-    assert same(joined(parts(path, size=100)), memory())
+    assert same(joined(read_parts(path, size=100)), memory())
     assert same(read(path, dims="y"), from_arrays(CLOUD[..., 1], CLOCK, {"force": FORCE}, axes=NAMES[:4]))
     assert same(read(path, positions=["x", "y"], records={"force": "force"}), memory())
     own = rows.rename(columns={"time": "t", "realisation": "bead", "condition": "pull", "x": "px", "y": "py"})

@@ -32,7 +32,7 @@ from ibvonns.networks import INN, MLP, PICINN, Affine, PositiveLinear, generator
 from ibvonns.observations import joined, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.protocols import Protocol
-from ibvonns.reading import from_arrays, from_conditions, parts, read
+from ibvonns.reading import from_arrays, from_conditions, read, read_parts
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import relaxed, rollout
 from ibvonns.selection import sufficiency
@@ -274,11 +274,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         "conditions must have the same sites, dims and records",
     ),
     (
-        "reading.parts",
-        lambda p: parts(stored(p / "x.safetensors"), size=0),
+        "reading.read_parts",
+        lambda p: read_parts(stored(p / "x.safetensors"), size=0),
         "size must be a whole number of at least 1",
     ),
-    ("reading.parts", lambda p: parts(p / "none.npz"), "path must name an existing file", FileNotFoundError),
+    ("reading.read_parts", lambda p: read_parts(p / "none.npz"), "path must name an existing file", FileNotFoundError),
     ("reading.read", lambda p: read(p / "none.npz"), "path must name an existing file", FileNotFoundError),
     (
         "reading.read",
