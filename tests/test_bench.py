@@ -1,5 +1,6 @@
 """The benchmarks run, and every peer computes what is measured."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from ibvonns.adjoint import fused_weights
+from ibvonns.observations import observe
+from ibvonns.reading import parts
 from ibvonns.rollout import rollout
 
 
@@ -23,6 +26,19 @@ def test_block_for_a_gpu_runs_on_any_device() -> None:
     rows = engines.gpu_rows(1, "cpu", steps=2)
     assert [row["seeds"] for row in rows] == [1, 8, 64]
     assert torch.cuda.is_available() or engines.gpu_rows(1) == []
+
+
+def test_an_ensemble_from_a_large_file_is_the_trap_it_was_made_of(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    large = importlib.import_module("large")
+    count = large.make(path := tmp_path / "own.h5", 0.02)
+    blocks = parts(path, size=2**20, records=["centre", "force"], axes="conditions times realisations")
+    seen = observe(blocks, "centre", "force")
+    assert seen.count == count == 2 * large.BLOCK and len(seen.blocks["mean"]) > 2
+    # <x> relaxes to the centre by its rate: m' = rate (c - m), where the force is rate (c - m)
+    stiff = seen.force[..., 0] - large.RATE * (seen.field[..., 0, 0] - seen.mean[..., 0, 0])  # type: ignore[index]
+    assert stiff.abs().max() < 6 * large.RATE * large.DEVIATION / count**0.5
+    assert (seen.variance / large.DEVIATION**2 - 1).abs().max() < 6 * (2 / count) ** 0.5
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
