@@ -21,7 +21,6 @@ import torch
 import ibvonns_book
 from ibvonns import choose, observe, sufficiency
 from ibvonns.files import load_json, save_json
-from ibvonns.fit import fitted
 from ibvonns.layouts import Point, Row
 from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
@@ -31,6 +30,7 @@ from ibvonns.paper.beyond import DESIGNS, DURATION, HIGH, LOW, NEW, TRAINING, UN
 from ibvonns.paper.results import plain, result
 from ibvonns.protocols import wandering
 from ibvonns.recipe import Phase, Recipe
+from ibvonns.seeds import fitted
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 

@@ -1,7 +1,9 @@
 """The permutation-invariant encoder alpha = rho(<h(x)>), Eq. (4)."""
 
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from math import factorial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from ibvonns.ensemble import Cloud, Density, Samples
 from ibvonns.networks import MLP, Generators
 from ibvonns.observations import Observations
-from ibvonns.validation import count, shaped, tensor
+from ibvonns.validation import count, require, shaped, tensor
 
 __all__ = ["GAUGE_EVERY", "Encoder", "mixing"]
 
@@ -35,15 +37,21 @@ class Encoder(nn.Module):
     averages are taken once: a network's would be taken anew in each step, over all realisations. They span the same
     functions whatever the axes, so that turned data give turned answers.
 
+    **Anchored.** Several variables easily become functions of the mean all of them, with what else they tell too faint
+    for a law to see. An anchored encoder has the mean itself as its first variables, one for each component; the
+    others are learned from such polynomials about the mean, and so tell of the shape alone.
+
     Args:
         rngs: one generator for each replica.
         internal: number of internal variables.
         components: of a position.
         reference: a position; where all realisations stand at it, the raw alpha is 0. Without one
             the zero of the raw gauge is an accident of the weights.
+        anchored: whether the first variables are the mean.
 
     Raises:
-        ValueError: no generator, or a width below 1.
+        ValueError: no generator, a width below 1, or an anchored encoder of fewer variables than components, or with a
+            reference.
 
     Buffers: `position` (mean and deviation of x in the training data, shape (2, components)); `offset`, `scale` and,
     of several internal variables, `mix` (the gauge of each replica, as `measure_gauge` returns it).
@@ -54,13 +62,26 @@ class Encoder(nn.Module):
     True
     """
 
-    def __init__(self, rngs: Generators, internal: int = 1, components: int = 1, reference: float | None = None):
+    def __init__(
+        self,
+        rngs: Generators,
+        internal: int = 1,
+        components: int = 1,
+        reference: float | None = None,
+        anchored: bool = False,
+    ):
         super().__init__()
-        self.reference = reference
-        of = range(1, DEGREE + 1) if components > 1 else ()
+        self.reference, self.anchored = reference, components if anchored else 0
+        learned = internal - self.anchored
+        fits = learned >= 0 and (reference is None or not anchored)
+        require(
+            fits, f"internal must be at least {components} of an anchored encoder without reference, but is {internal}"
+        )
+        of = range(1 + anchored, DEGREE + 1) if components > 1 or anchored else ()
         self.powers = [each for degree in of for each in combinations_with_replacement(range(components), degree)]
         self.h = MLP(rngs, (len(self.powers), WIDTH) if self.powers else (components, WIDTH, WIDTH, WIDTH))
-        self.rho = MLP(rngs, (WIDTH, WIDTH, internal))
+        self.rho = MLP(rngs, (WIDTH, WIDTH, max(1, learned)))
+        self.learned = learned
         self.position = nn.Buffer(torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, components))
         self.offset = nn.Buffer(torch.zeros(len(rngs), 1, internal, dtype=torch.float64))
         self.scale = nn.Buffer(torch.ones_like(self.offset))
@@ -91,19 +112,22 @@ class Encoder(nn.Module):
         return torch.stack(parts, -1)
 
     @torch.no_grad()
-    def averaged(self, cloud: Samples) -> Samples:
-        """A `cloud`, (conditions, ...), with the averages of `hermite`, of which those of h are linear maps."""
-        mean, deviation = self.position
-        each = [self.hermite((part - mean) / deviation).mean(-2) for part in cloud.positions]
-        return Samples(cloud.positions, torch.stack(each))
+    def averaged(self, cloud: Cloud) -> Any:
+        """A `cloud`, (conditions, ...), with what never changes of <h>: averages of `hermite`, behind anchored means.
 
-    def _average(self, cloud: Cloud, times: Tensor | None) -> Tensor:
-        """<h> of each row, as `Density.average`, at each replica's own times if given."""
-        if not self.powers or isinstance(cloud, Density):
-            return cloud.average(self.features, times)
-        rows = (cloud if cloud.averages is not None else self.averaged(cloud)).averages
-        assert rows is not None
-        return self.h(rows.flatten(0, -2) if times is None else rows[:, times].movedim(1, 0).flatten(1, -2))
+        Without them they are taken whenever the cloud is encoded.
+        """
+        mean, deviation = self.position
+        if not self.powers:
+            return cloud
+        found = []
+        for part in cloud.weights if isinstance(cloud, Density) else cloud.positions:
+            x = (cloud.grid[:, None] if isinstance(cloud, Density) else part) - mean
+            weights = part[..., None] if isinstance(cloud, Density) else part.new_full((1,), 1 / part.shape[-2])
+            middle = (weights * x).sum(-2) * bool(self.anchored)
+            shape = (weights * self.hermite((x - middle[..., None, :]) / deviation)).sum(-2)
+            found.append(torch.cat([(middle / deviation)[..., : self.anchored], shape], -1))
+        return replace(cloud, averages=torch.stack(found))
 
     def raw(self, cloud: Cloud, times: Tensor | None = None) -> Tensor:
         """rho(<h>) of Eq. (4), before the gauge: (replicas, rows, internal).
@@ -113,7 +137,14 @@ class Encoder(nn.Module):
             times: if given, each replica's own, indices of shape (replicas, wanted), of rows
                 (conditions, times, ...).
         """
-        alpha: Tensor = self.rho(self._average(cloud, times))
+        if not self.powers:
+            alpha: Tensor = self.rho(cloud.average(self.features, times))
+        else:
+            rows: Any = (cloud if cloud.averages is not None else self.averaged(cloud)).averages
+            rows = rows.flatten(0, -2)[None] if times is None else rows[:, times].movedim(1, 0).flatten(1, -2)
+            means, rest = rows.tensor_split([self.anchored], -1)
+            alpha = self.rho(self.h(rest))[..., : self.learned]
+            alpha = torch.cat([means.expand(*alpha.shape[:2], -1), alpha], -1)
         if self.reference is None:
             return alpha
         return alpha - self.rho(self.features(torch.full_like(self.position[:1], self.reference)))

@@ -4,7 +4,8 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +13,6 @@ from torch import Tensor
 from ibvonns.compiled import compiled
 from ibvonns.files import load_tensors, save_tensors
 from ibvonns.validation import choice, count, finite, increasing, positive, require, shaped, tensor
-
-if TYPE_CHECKING:
-    from ibvonns.inspection import Summary
 
 __all__ = ["Cloud", "Density", "Ensemble", "Samples"]
 
@@ -35,6 +33,7 @@ class Density:
     Attributes:
         grid: positions, shape (grid,), uniform.
         weights: shape (..., grid), each row sums to 1.
+        averages: of functions that an encoder has chosen (`Encoder.averaged`), (..., functions).
 
     Raises:
         ValueError: NaN, wrong shape, or a grid that is not uniform.
@@ -42,6 +41,7 @@ class Density:
 
     grid: Tensor
     weights: Tensor
+    averages: Tensor | None = None
 
     def __post_init__(self) -> None:
         steps, spacing = increasing("grid", self.grid).diff(), self.spacing
@@ -100,7 +100,8 @@ class Density:
 
     def at(self, times: Tensor | slice, conditions: Tensor | slice = slice(None)) -> "Density":
         """Some `times`, and some `conditions`, of rows (conditions, times, ...)."""
-        return replace(self, weights=self.weights[conditions][:, times])
+        averages = None if self.averages is None else self.averages[conditions][:, times]
+        return replace(self, weights=self.weights[conditions][:, times], averages=averages)
 
     def coarser(self, factor: int) -> "Density":
         """The same on every so many points of the grid, exactly as if compressed to it at once.
@@ -123,7 +124,7 @@ class Density:
         whole = self.reaching(len(self.grid) + (1 - len(self.grid)) % factor)
         place = torch.arange(len(whole.grid)).to(self.grid)
         shares = (1 - (place[:, None] / factor - place[::factor] / factor).abs()).clamp_min(0.0)
-        return Density(whole.grid[::factor].contiguous(), whole.weights @ shares)
+        return Density(whole.grid[::factor].contiguous(), whole.weights @ shares, self.averages)
 
     def reaching(self, points: int, before: int = 0) -> "Density":
         """The same on a grid of so many points, some of weight 0 before and the rest behind.
@@ -381,13 +382,11 @@ class Ensemble:
         >>> Ensemble.from_arrays([[1.0, 2.0], [3.0, 4.0]], [0.0, 0.1], axes="realisation time", units={"times": "s"})
         <Ensemble of 2 realisations, shape (1, 2, 2), records: none>
         """
-        from ibvonns.reading import from_arrays  # which needs this module
-
-        return from_arrays(positions, times, records, **keys)
+        return cast(Ensemble, _tool("reading").from_arrays(positions, times, records, **keys))
 
     @classmethod
     def open(cls, path: Any, **keys: Any) -> "Ensemble":
-        """An ensemble from a file of any known format: `reading.read`. `reading.parts` reads a large one in parts.
+        """An ensemble from a file of any known format: `reading.read`. `reading.read_parts` reads a large one in parts.
 
         Args:
             path: of a file, or a list of several.
@@ -404,11 +403,9 @@ class Ensemble:
         ...     Ensemble.open(f"{folder}/own.safetensors")
         <Ensemble of 9 realisations, shape (1, 2, 9), records: none>
         """
-        from ibvonns.reading import read  # which needs this module
+        return cast(Ensemble, _tool("reading").read(path, **keys))
 
-        return read(path, **keys)
-
-    def summary(self, controls: Sequence[str] = (), forces: Sequence[str] = (), **keys: Any) -> "Summary":
+    def summary(self, controls: Sequence[str] = (), forces: Sequence[str] = (), **keys: Any) -> Any:
         """What the ensemble holds, and what looks wrong in it: `inspection.inspect`.
 
         Args:
@@ -423,9 +420,12 @@ class Ensemble:
         >>> Trap().simulate_paper(realisations=100).summary(["pulled_length"], ["external_force"]).sound
         True
         """
-        from ibvonns.inspection import inspect  # which needs this module
+        return _tool("inspection").inspect(self, controls, forces, **keys)
 
-        return inspect(self, controls, forces, **keys)
+
+def _tool(name: str) -> Any:
+    """A module that needs this one; by name, so that nothing that was trained depends on it."""
+    return import_module(f"ibvonns.{name}")
 
 
 @compiled(error_model="numpy")

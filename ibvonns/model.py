@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from ibvonns.law import STEPS, Law
 from ibvonns.layouts import Layout, Row, layout_of, named
 from ibvonns.networks import generators
 from ibvonns.observations import Observations
-from ibvonns.plain import PlainLaw
 from ibvonns.rollout import relaxed, rollout
 from ibvonns.validation import choice, count, finite, positive, require, shaped, tensor
 
@@ -61,6 +60,7 @@ class Architecture:
         gas: kBT of a lattice gas, whose law then begins as that of an ideal gas (`law.Law`).
         kernel: weights of the sites around at the distances 1, 2, ..., if the law of a gas is not local.
         neighbours: whether phi of alpha knows how hard the sites around pull (`law.Law`).
+        anchored: whether the first internal variables are the mean position (`encoder.Encoder`).
         steps: "euler" or "midpoint", the rule by which a rollout takes a step.
         controls: names of a point's controls, or of the parameters of a row's sites.
         forces: names of what a point's controls answer, in the same order.
@@ -87,6 +87,7 @@ class Architecture:
     gas: float | None = None
     kernel: tuple[float, ...] = ()
     neighbours: bool = False
+    anchored: bool = False
     steps: str = "euler"
     controls: tuple[str, ...] = ()
     forces: tuple[str, ...] = ()
@@ -122,6 +123,11 @@ class Architecture:
     def bonds(self) -> bool:
         """Whether the sites have bonds."""
         return self.layout.directions > 0
+
+    def having(self, internal: int) -> "Architecture":
+        """The same with so many `internal` variables, anchored at a point if they are several."""
+        anchored = not self.bonds and internal > 1 and internal >= self.components
+        return replace(self, internal=internal, anchored=anchored and self.reference is None)
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -188,7 +194,7 @@ class Model(nn.Module):
         super().__init__()
         a, rngs = architecture, generators(seeds)
         self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
-        self.encoder = Encoder(rngs, internal=max(1, a.internal), components=a.components, reference=a.reference)
+        self.encoder = Encoder(rngs, max(1, a.internal), a.components, a.reference, a.anchored)
         self.decoder: Decoder = DECODERS[a.decoder](rngs, a)
         extra = {name: getattr(a, name) for name in ("gas", "kernel", "neighbours") if getattr(a, name)}
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
@@ -396,8 +402,8 @@ class Model(nn.Module):
         """What a file tells beside the tensors."""
         return {"kind": KIND, "seeds": self.seeds, "architecture": self.architecture.plain()}
 
-    def to_numpy(self) -> PlainLaw:
-        """Law and encoder of all replicas by NumPy alone, as a saved file gives them without PyTorch.
+    def to_numpy(self) -> Any:
+        """Law and encoder of all replicas by NumPy alone, a `plain.PlainLaw`.
 
         Raises:
             ValueError: as `exported`, and what `plain.PlainLaw` refuses.
@@ -406,7 +412,7 @@ class Model(nn.Module):
         >>> Model([3, 4], Architecture(Point(), decoder="gaussian")).to_numpy().seeds
         [3, 4]
         """
-        return PlainLaw(self.exported())
+        return import_module("ibvonns.plain").PlainLaw(self.exported())  # by name: no training depends on it
 
     @classmethod
     def restored(cls, law: Mapping[str, Any]) -> "Model":

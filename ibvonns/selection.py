@@ -8,7 +8,7 @@ whether what is left of the one still goes with what is left of the other.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from statistics import median
 from typing import Any
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Density
-from ibvonns.fit import Fit, fitted, scores
 from ibvonns.layouts import moved
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
 from ibvonns.recipe import Recipe
 from ibvonns.rollout import rollout
+from ibvonns.seeds import Fit, fitted, scores
 from ibvonns.validation import count, finite, require, shaped
 
 __all__ = ["Choice", "Sufficiency", "choose", "missed", "shape_of", "sufficiency"]
@@ -212,13 +212,13 @@ def choose(
     errors, nll = dict[int, tuple[float, ...]](), dict[int, tuple[float, ...]]()
     for number in sorted(count("number", each, 0) for each in numbers):
         with torch.enable_grad():
-            fits[number] = fitted(replace(architecture, internal=number), data, seeds, recipe, folder, strict=False)
+            fits[number] = fitted(architecture.having(number), data, seeds, recipe, folder, strict=False)
         model = fits[number].model
         found = scores(model, unseen)
         told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
         errors[number] = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
         noise = _together([score.noise for score in told])
-        nll[number] = tuple(model.nll(unseen, model.encode(unseen)).tolist())
+        nll[number] = _nats(model, unseen)
         if unseen.mean.shape[-1] == 1:
             tests[number] = sufficiency(model, unseen)
         *before, last = map(median, errors.values())
@@ -228,6 +228,11 @@ def choose(
     enough, likely = max(noise, ALIKE * min(map(median, errors.values()))), min(map(median, nll.values())) + DENSE
     good = (n for n, each in errors.items() if median(each) <= enough and median(nll[n]) <= likely)
     return Choice(next(good, max(errors)), fits, errors, noise, nll, tests)
+
+
+def _nats(model: Model, data: Observations) -> tuple[float, ...]:
+    """Mean negative log-likelihood of each replica."""
+    return tuple(model.nll(data, model.encode(data)).tolist())
 
 
 def _together(parts: Sequence[float]) -> float:

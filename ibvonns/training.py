@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from ibvonns.ensemble import Samples
 from ibvonns.files import load_tensors, save_tensors
 from ibvonns.losses import TERMS, loss_terms
 from ibvonns.model import Model
@@ -111,9 +110,7 @@ def train(
     """
     recipe = recipe or Recipe.of(model.law.layout, model.architecture.gas)
     model.set_scales(data)
-    if isinstance(data.cloud, Samples):
-        data = replace(data, cloud=model.encoder.averaged(data.cloud))
-    data = replace(data.coarser(recipe.coarse), blocks={})
+    data = replace(data, cloud=model.encoder.averaged(data.cloud), blocks={}).coarser(recipe.coarse)
     run = run_of(model, data, recipe) if checkpoint is not None else ""
     begun: dict[str, Tensor] = {}
     if checkpoint is not None and Path(checkpoint).exists():

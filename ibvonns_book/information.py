@@ -20,12 +20,12 @@ from torch import Generator, Tensor
 
 from ibvonns.cache import cached
 from ibvonns.ensemble import Density, Ensemble
-from ibvonns.fit import fitted
 from ibvonns.likelihood import HALF_LOG
 from ibvonns.model import Model
 from ibvonns.observations import Observations
 from ibvonns.paper.limits import spacing_entropy
 from ibvonns.paper.studies import BLOCKS, Study, study_of
+from ibvonns.seeds import fitted
 from ibvonns.systems.trap import Trap
 from ibvonns.validation import count, finite, require, shaped
 

@@ -12,18 +12,19 @@ import torch
 from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, architecture_of, few_of, frozen, same, seen_of, weights_of
 
 from ibvonns import fit as front
-from ibvonns.fit import Fit, Score, astray, disagreement, fit, fitted, scores, unseen, unsound
 from ibvonns.layouts import Point, Row
+from ibvonns.learning import Learned, fit
 from ibvonns.model import Model, Prediction, load
 from ibvonns.networks import copy_replica
 from ibvonns.observations import Observations, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.recipe import Phase, Recipe, Stage
+from ibvonns.seeds import Fit, Score, astray, disagreement, fitted, scores, unseen, unsound
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 from ibvonns.training import TrainingError
 
-module: Any = import_module("ibvonns.fit")  # the package has a function of this name
+module: Any = import_module("ibvonns.seeds")
 DRAWN = replace(TINY["row"], candidates=4)
 
 
@@ -377,7 +378,7 @@ def test_a_damaged_checkpoint_of_its_own_is_made_anew(
 
 
 def test_front_door_is_the_function() -> None:
-    assert front is fit and Fit.__module__ == "ibvonns.fit"
+    assert front is fit and issubclass(Learned, Fit)
     short = Recipe((Stage((Phase(0, 3),), {"density": 1.0}),), attempts=0)
     with pytest.raises(ValueError, match="^seeds must name at least 1 seed"):
         fit(seen_of("point"), Point(), seeds=[], recipe=short)

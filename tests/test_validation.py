@@ -20,11 +20,11 @@ from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, Sigmo
 from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
-from ibvonns.fit import fit, scores
 from ibvonns.fluctuations import Estimate, Moves, covariation, drift, richardson, shapes
 from ibvonns.inspection import inspect as inspected
 from ibvonns.law import Law, Scales
 from ibvonns.layouts import Grid, Point, Ring, Row, layout_of
+from ibvonns.learning import fit
 from ibvonns.likelihood import flow_nll, mixture_nll
 from ibvonns.losses import Sampling
 from ibvonns.model import Architecture, Model, load
@@ -35,6 +35,7 @@ from ibvonns.protocols import Protocol
 from ibvonns.reading import from_arrays, from_conditions, read, read_parts
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import relaxed, rollout
+from ibvonns.seeds import scores
 from ibvonns.selection import sufficiency
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.lattice import Lattice, moments
@@ -466,11 +467,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("likelihood.mixture_nll", lambda _: mixture_nll(*nll_parts(1)), "weights must not require a gradient"),
     ("likelihood.flow_nll", lambda _: flow_nll(*(part.float() for part in nll_parts())), "grid must be of", TypeError),
     ("training.train", lambda _: trained(recipe=TOO_LONG), "window must be below the number of times, 301, but is 400"),
-    ("fit.fit", lambda _: fit(FULL, Point(), seeds=[], controls="pulled_length"), "seeds must name"),
-    ("fit.fit", lambda _: fit(PAIR, Point(), "pulled_length"), "ensemble must hold the record"),
-    ("fit.fit", lambda _: fit(SEEN, LAYOUTS["row"]), "data"),
-    ("fit.fit", lambda _: fit(SEEN, Point(), decoder="mixture"), "decoder must be"),
-    ("fit.scores", lambda _: scores(POINT, replace(SEEN, count=1)), "(count|ensemble|realisations) must"),
+    ("learning.fit", lambda _: fit(FULL, Point(), seeds=[], controls="pulled_length"), "seeds must name"),
+    ("learning.fit", lambda _: fit(PAIR, Point(), "pulled_length"), "ensemble must hold the record"),
+    ("learning.fit", lambda _: fit(SEEN, LAYOUTS["row"]), "data"),
+    ("learning.fit", lambda _: fit(SEEN, Point(), decoder="mixture"), "decoder must be"),
+    ("seeds.scores", lambda _: scores(POINT, replace(SEEN, count=1)), "(count|ensemble|realisations) must"),
     ("law.Law.operator", lambda _: LAW.operator(STATES, STATES[..., :1]), "(z|x|g) must have shape"),
     ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1), T2), "start must be above 0 and below 1"),
     ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1) / 2, -T2), "times must increase strictly"),

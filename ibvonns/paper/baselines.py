@@ -12,12 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from ibvonns.cache import cached
-from ibvonns.fit import fitted
 from ibvonns.law import Scales
 from ibvonns.layouts import Layout, bonds_of
 from ibvonns.model import LAWS, Model
 from ibvonns.networks import MLP, softplus
 from ibvonns.paper.studies import STUDIES
+from ibvonns.seeds import fitted
 from ibvonns.validation import choice, count
 
 __all__ = ["BASELINES", "NeuralLaw", "trained_baseline"]

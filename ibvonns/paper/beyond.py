@@ -8,7 +8,6 @@ from typing import Any, cast
 from torch import Tensor
 
 from ibvonns.cache import cached
-from ibvonns.fit import fitted
 from ibvonns.layouts import Row
 from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
@@ -17,6 +16,7 @@ from ibvonns.paper.results import plain, restored_errors, result
 from ibvonns.paper.scoreboard import piped, rounded, summary
 from ibvonns.protocols import Protocol, lengths, rich
 from ibvonns.recipe import Recipe
+from ibvonns.seeds import fitted
 from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
 from ibvonns.systems.trap import paper_times
 from ibvonns.validation import choice, count, require, seeded

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ibvonns.cache import cached
 from ibvonns.ensemble import Density
-from ibvonns.fit import fitted
 from ibvonns.fluctuations import Estimate, Moves, covariation, drift, richardson, shapes
 from ibvonns.layouts import Ring
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
 from ibvonns.recipe import Phase, Recipe
+from ibvonns.seeds import fitted
 from ibvonns.systems.lattice import BITS, Lattice, density, moments
 from ibvonns.validation import choice, count, require
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from ibvonns.cache import cache_folder, key_of, stored
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
-from ibvonns.fit import fitted
 from ibvonns.model import Model, load
 from ibvonns.observations import Observations
 from ibvonns.paper import studies
 from ibvonns.paper.limits import limits
 from ibvonns.paper.studies import Study, errors, study_of
+from ibvonns.seeds import fitted
 from ibvonns.training import History
 from ibvonns.validation import count, require
 

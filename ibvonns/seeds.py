@@ -1,41 +1,32 @@
-"""From an ensemble to a trained model: draws of first weights, stages, soundness, restarts."""
+"""Trained seeds of a model: draws of first weights, stages, soundness, restarts."""
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from math import pi
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ibvonns.answers import Answer, predict
 from ibvonns.cache import stored
-from ibvonns.ensemble import Density, Ensemble
 from ibvonns.files import load_tensors
-from ibvonns.inspection import inspect
-from ibvonns.layouts import Layout, Point, Row
+from ibvonns.layouts import Layout
 from ibvonns.metrics import each_error, gauge_free_error
 from ibvonns.model import Architecture, Model
 from ibvonns.networks import copy_replica
-from ibvonns.observations import Observations, observe
+from ibvonns.observations import Observations
 from ibvonns.protocols import Protocol
-from ibvonns.recipe import Recipe, Stage
+from ibvonns.recipe import Recipe
 from ibvonns.training import History, TrainingError, run_of, train
-from ibvonns.validation import count, require
 
-if TYPE_CHECKING:
-    from ibvonns.selection import Choice
-
-__all__ = ["Fit", "Score", "astray", "disagreement", "fit", "fitted", "scores", "unseen", "unsound"]
+__all__ = ["Fit", "Score", "astray", "disagreement", "fitted", "scores", "unseen", "unsound"]
 
 _log = logging.getLogger(__name__)
-LOSS = 0.02  # nats that a Gaussian may lose
 SWELL = 0.5  # share by which an unseen pull swells and fades
 WIDER = 1.25  # range and speed of a random one, in units of the data's
 RESTART = 1000  # from one draw of a seed to the next
@@ -66,7 +57,6 @@ class Fit:
         draws: for each seed the draw of its first weights that went on, counted from 0.
         scores: of the training data, by the name of what is compared.
         sound: largest error of a sound seed, in units of the noise.
-        choice: of the number of internal variables, if that was left to `fit`.
     """
 
     model: Model
@@ -75,15 +65,6 @@ class Fit:
     draws: list[int]
     scores: dict[str, Score]
     sound: float = 3.0
-    choice: "Choice | None" = None
-
-    def predict(self, times: Any, controls: Mapping[str, Any], **how: Any) -> Answer:
-        """`answers.predict` of the model, for `times`, `controls` and `how` else that is asked."""
-        return predict(self.model, times, controls, **how)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """`Model.save` to `path`."""
-        self.model.save(path)
 
     @property
     def unsound(self) -> list[str]:
@@ -108,163 +89,6 @@ class Fit:
         return "\n".join(lines)
 
 
-def fit(
-    ensemble: Ensemble | Iterable[Ensemble] | Observations,
-    layout: Layout | None = None,
-    controls: str | Sequence[str] = (),
-    forces: str | Sequence[str] = "external_force",
-    internal: int | str = 1,
-    seeds: int | Sequence[int] = 2,
-    decoder: str = "auto",
-    spacing: float | None = None,
-    recipe: Recipe | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    temperature: float | None = None,
-    steps: str = "midpoint",
-    check: bool = True,
-    **options: Any,
-) -> Fit:
-    """Learn encoder, decoder and law from an ensemble, whatever the system.
-
-    Before anything is learned the data are inspected (`inspection.inspect`): what is wrong with them is raised,
-    what may be wrong is told to the logger "ibvonns". A seed that is unsound in the end (`fitted`) is kept, and told.
-
-    Args:
-        ensemble: the realisations, their parts one after another, or what was observed of them.
-        layout: of the sites; if not given, a point, or with parameters a row.
-        controls: names of the records that are the controls of a point, as for `observe`.
-        forces: names of the records of what they answer, in the same order, or of the force at the end of a row;
-            none if it was not measured, at a point. F_ex is then known but for a function of the controls alone,
-            which nothing that was measured tells; without the temperature, but for its unit, too.
-        internal: number of internal variables of a site; or "auto", the smallest that predicts a quarter of the
-            conditions, which it is not trained on, as well as any (`selection.choose`).
-        seeds: one for each replica, or how many, from 0.
-        decoder: one of `model.DECODERS`; or "auto": a Gaussian at a point where the positions are Gaussian, as far
-            as skewness and kurtosis tell, else a flow.
-        spacing: natural length of a site; a row needs it.
-        recipe: if not given, that of `Recipe.of`, with its windows as shares of the record.
-        folder: where checkpoints are kept while training runs, from which a run that was interrupted goes on; none
-            if not given.
-        parameters: of a row, by name: known numbers that tell its sites apart, each of shape (sites,).
-        temperature: kBT, in the unit of F_ex times a position; with it heat is known, too (`answers.predict`).
-        steps: "midpoint" for what goes on between two records, as all that is measured does; "euler" for what was
-            simulated with one step from each record to the next.
-        check: whether to inspect the data.
-        options: further attributes of `Architecture`, such as neighbours, wells, reference or gas.
-
-    Raises:
-        ValueError: data that are wrong, or as `observe` and `Architecture`.
-        TrainingError: a loss is not finite in a stage without rescues.
-
-    >>> from ibvonns import Phase, Recipe, Stage
-    >>> from ibvonns.systems.trap import Trap
-    >>> few = Trap().simulate_paper(velocities=(0.5, 1.0), realisations=50)
-    >>> short = Recipe((Stage((Phase(0, 5),), {"density": 1.0}),), attempts=0)
-    >>> fit(few, controls="pulled_length", seeds=1, recipe=short).scores.keys()
-    dict_keys(['force', 'alpha'])
-    """
-    names, answers = ((given,) if isinstance(given, str) else tuple(given) for given in (controls, forces))
-    layout = layout or (Row(len(parameters)) if parameters else Point(len(names) or 1))
-    units: Mapping[str, str] = {}
-    if not isinstance(ensemble, Observations):
-        first, parts = _opened(ensemble)
-        units = getattr(first, "units", {})
-        if check:
-            _inspected(first, layout, names, answers, 1 if internal == "auto" else int(internal), spacing)
-        known = {"parameters": parameters, "temperature": temperature}
-        data = observe(parts, names, answers, spacing=spacing or 1.0, **known)  # type: ignore[arg-type]
-    else:
-        data = ensemble
-    if layout.driven and data.velocity is None:  # the end moves by what all sites grow
-        grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
-        data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
-    components = data.mean.shape[-1]
-    if decoder == "auto":
-        decoder = _dense(data, layout)
-    of = Architecture(
-        layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
-        forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
-        temperature=temperature,
-        **{"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2, **options},
-    )  # fmt: skip
-    recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
-    seeds = range(count("seeds", seeds)) if isinstance(seeds, int) else seeds
-    choice = None
-    if internal == "auto":
-        from ibvonns.selection import choose  # it fits
-
-        held = torch.arange(len(data.field)) % 4 == 2
-        enough = f"internal must be a number with fewer than 8 conditions, but is 'auto' with {len(held)}"
-        require(len(held) >= 8, enough)
-        kept, left = (data.select(which.nonzero().flatten()) for which in (~held, held))
-        choice = choose(kept, left, of, seeds=seeds[:2], recipe=recipe, folder=folder)
-        internal = choice.number
-    found = fitted(replace(of, internal=int(internal)), data, seeds, recipe, folder, strict=False)
-    for sentence in (found := replace(found, choice=choice)).unsound:
-        _log.warning("%s", sentence)
-    return found
-
-
-def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable[Ensemble]]:
-    """The first part, and all."""
-    parts = iter([ensemble] if isinstance(ensemble, Ensemble) else ensemble)
-    first = next(parts, None)
-    if first is None:
-        raise ValueError("ensemble must have at least 1 part, but has none")
-    return first, chain([first], parts)
-
-
-def _inspected(
-    part: Ensemble, layout: Layout, names: Sequence[str], answers: Sequence[str], internal: int, spacing: float | None
-) -> None:
-    """Raise what is wrong with an ensemble, and tell what may be."""
-    if layout.directions and not layout.driven:
-        return
-    known = [name for name in answers if name in part.records]
-    for finding in inspect(part, names, known, layout, internal, spacing).findings:
-        require(finding.kind != "error", finding.what)
-        _log.warning("%s", finding.what)
-
-
-def _dense(data: Observations, layout: Layout) -> str:
-    """A decoder: Gaussian at a point, if a Gaussian loses less than `LOSS` nats by its skewness and kurtosis."""
-    if layout.directions:
-        return "flow"
-    some, away = data.at(slice(None, None, max(1, len(data.times) // 20))), data.mean.new_zeros(())
-    for power, share in ((3, 12.0), (4, 48.0)):
-        if isinstance(cloud := some.cloud, Density):
-            moment = (cloud.weights[..., None] * (cloud.grid[:, None] - some.mean[..., None, :]) ** power).sum(-2)
-        else:
-            moment = (cloud.positions - some.mean[..., None, :]).pow(power).mean(-2)
-        excess = moment / some.variance ** (power / 2) - (3 if power == 4 else 0)
-        away = away + (excess.square() / share).mean()
-    gaussian = "gaussian" if data.mean.shape[-1] == 1 else "gaussians"
-    return gaussian if float(away) - 1 / data.count < LOSS else "flow"
-
-
-def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
-    """A recipe with windows as shares of the record, and without weight on what is but noise.
-
-    The v_n of an end that a force drives is a mean of few realisations over a short time. Its term then has the
-    weight of its noise, as neighbouring steps tell it.
-    """
-    last, stages = len(data.times) - 1, list[Stage]()
-    for stage in recipe.stages:
-        weights = dict(stage.weights)
-        if layout.driven and data.velocity is not None and "end" in weights:
-            bent = data.velocity[:, 1:].diff(n=2, dim=1).square().mean() / 6
-            weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))
-        if data.force is None and data.mobility is not None:
-            weights["fluctuation"] = 1.0
-        phases = tuple(
-            replace(each, window=min(last // each.stride, max(2, round(each.window * last / 300))))
-            if each.window > 1 else each for each in stage.phases
-        )  # fmt: skip
-        stages.append(replace(stage, phases=phases, weights=weights))
-    return replace(recipe, stages=tuple(stages))
-
-
 def fitted(
     architecture: Architecture,
     data: Observations,
@@ -273,7 +97,7 @@ def fitted(
     folder: str | os.PathLike[str] | None = None,
     strict: bool = True,
 ) -> Fit:
-    """`fit` for an architecture and observations.
+    """Train an architecture on observations, each seed until it is sound.
 
     Some draws of first weights end in a poor minimum, and a short training may tell them long
     before the long windows are paid for: every seed is drawn `recipe.candidates` times (from seed,
@@ -378,14 +202,11 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
 
     if bonds:
         return {"field": Score(tuple(each_error(run.field[..., -1:], data.field[..., -1:])), noise)}
-    alpha = Score(tuple(each_error(run.alpha, model.encode(data), gauge_free_error)), noise)
+    told = slice(model.encoder.anchored or None)  # the mean, whose noise is known
+    alpha = Score(tuple(each_error(run.alpha[..., told], model.encode(data)[..., told], gauge_free_error)), noise)
     if data.force is None or run.force is None:
         return {"alpha": alpha}
-    # how F_ex answers to the mean at given controls, the stiffness, by least squares from the data alone
-    columns = data.mean.flatten(2), data.field.flatten(2), torch.ones_like(data.mean[..., 0])
-    stiff = torch.linalg.lstsq(torch.cat(columns, -1).flatten(0, 1), data.force.flatten(0, 1)).solution
-    answer = scatter.flatten(2).square() @ stiff[: data.mean.shape[-1]].square()  # (conditions, times, ends)
-    floor = 100 * answer.sum((0, 1)).sqrt() / data.force.flatten(0, 1).norm(dim=0)
+    floor = 100 * _scatter(data).norm(dim=0) / data.force.flatten(0, 1).norm(dim=0)
     names = (
         ["force"] if len(floor) == 1 else [f"force {name}" for name in model.architecture.forces or range(len(floor))]
     )
@@ -394,6 +215,30 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
         name: Score(tuple(each_error(ours, true)), low) for name, (ours, true, low) in zip(names, each, strict=True)
     }
     return {**found, "alpha": alpha}
+
+
+def _scatter(data: Observations) -> Tensor:
+    """Sampling noise of F_ex of a point, (rows, ends): by what it answers to mean and variance, from the data alone.
+
+    The answer is a regression, by polynomials of the second degree, on controls, mean and variance.
+    """
+    parts = data.field[:, :, 0].flatten(0, 1), data.mean.flatten(0, 2), data.variance.flatten(0, 2)
+    known, number = torch.cat(parts, -1), data.mean.shape[-1]
+    noise = torch.cat([(parts[2] / data.count).sqrt(), parts[2] * (2 / data.count) ** 0.5], -1)
+    centre, scale = known.mean(0), known.std(0).clamp_min(1e-300)
+
+    def basis(x: Tensor) -> Tensor:
+        x = torch.cat([torch.ones_like(x[:, :1]), (x - centre) / scale], -1)
+        pairs = torch.combinations(torch.arange(x.shape[-1]), with_replacement=True)
+        return x[:, pairs].prod(-1)
+
+    still = torch.linalg.lstsq(basis(known), data.force.flatten(0, 1), driver="gelsd").solution  # type: ignore[union-attr]
+    total, fields = torch.zeros_like(data.force).flatten(0, 1), data.field.shape[-1]  # type: ignore[arg-type]
+    for n in range(2 * number):
+        away = known.clone()
+        away[:, fields + n] += noise[:, n]
+        total += ((basis(away) - basis(known)) @ still).square()
+    return total.sqrt()
 
 
 def unsound(found: dict[str, Score], sound: float) -> list[int]:

@@ -1,0 +1,200 @@
+"""From an ensemble to a law in one call, whatever the system."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+
+from ibvonns.answers import Answer, predict
+from ibvonns.ensemble import Density, Ensemble
+from ibvonns.inspection import inspect
+from ibvonns.layouts import Layout, Point, Row
+from ibvonns.model import Architecture
+from ibvonns.observations import Observations, observe
+from ibvonns.recipe import Recipe, Stage
+from ibvonns.seeds import Fit, fitted
+from ibvonns.selection import Choice, choose
+from ibvonns.validation import count, require
+
+__all__ = ["Learned", "fit"]
+
+_log = logging.getLogger(__name__)
+LOSS = 0.02  # nats that a Gaussian may lose
+
+
+@dataclass(frozen=True)
+class Learned(Fit):
+    """A trained model, how it came about, and what one asks it.
+
+    Attributes:
+        choice: of the number of internal variables, if that was left to `fit`.
+    """
+
+    choice: Choice | None = None
+
+    def predict(self, times: Any, controls: Mapping[str, Any], **how: Any) -> Answer:
+        """`answers.predict` of the model, for `times`, `controls` and `how` else that is asked."""
+        return predict(self.model, times, controls, **how)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`Model.save` to `path`."""
+        self.model.save(path)
+
+
+def fit(
+    ensemble: Ensemble | Iterable[Ensemble] | Observations,
+    layout: Layout | None = None,
+    controls: str | Sequence[str] = (),
+    forces: str | Sequence[str] = "external_force",
+    internal: int | str = 1,
+    seeds: int | Sequence[int] = 2,
+    decoder: str = "auto",
+    spacing: float | None = None,
+    recipe: Recipe | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    steps: str = "midpoint",
+    check: bool = True,
+    **options: Any,
+) -> Learned:
+    """Learn encoder, decoder and law from an ensemble, whatever the system.
+
+    Before anything is learned the data are inspected (`inspection.inspect`): what is wrong with them is raised,
+    what may be wrong is told to the logger "ibvonns". A seed that is unsound in the end (`fitted`) is kept, and told.
+
+    Args:
+        ensemble: the realisations, their parts one after another, or what was observed of them.
+        layout: of the sites; if not given, a point, or with parameters a row.
+        controls: names of the records that are the controls of a point, as for `observe`.
+        forces: names of the records of what they answer, in the same order, or of the force at the end of a row;
+            none if it was not measured, at a point. F_ex is then known but for a function of the controls alone,
+            which nothing that was measured tells; without the temperature, but for its unit, too.
+        internal: number of internal variables of a site; or "auto", the smallest that predicts a quarter of the
+            conditions, which it is not trained on, as well as any (`selection.choose`).
+        seeds: one for each replica, or how many, from 0.
+        decoder: one of `model.DECODERS`; or "auto": a Gaussian at a point where the positions are Gaussian, as far
+            as skewness and kurtosis tell, else a flow.
+        spacing: natural length of a site; a row needs it.
+        recipe: if not given, that of `Recipe.of`, with its windows as shares of the record.
+        folder: where checkpoints are kept while training runs, from which a run that was interrupted goes on; none
+            if not given.
+        parameters: of a row, by name: known numbers that tell its sites apart, each of shape (sites,).
+        temperature: kBT, in the unit of F_ex times a position; with it heat is known, too (`answers.predict`).
+        steps: "midpoint" for what goes on between two records, as all that is measured does; "euler" for what was
+            simulated with one step from each record to the next.
+        check: whether to inspect the data.
+        options: further attributes of `Architecture`, such as neighbours, wells, reference or gas.
+
+    Raises:
+        ValueError: data that are wrong, or as `observe` and `Architecture`.
+        TrainingError: a loss is not finite in a stage without rescues.
+
+    >>> from ibvonns import Phase, Recipe, Stage
+    >>> from ibvonns.systems.trap import Trap
+    >>> few = Trap().simulate_paper(velocities=(0.5, 1.0), realisations=50)
+    >>> short = Recipe((Stage((Phase(0, 5),), {"density": 1.0}),), attempts=0)
+    >>> fit(few, controls="pulled_length", seeds=1, recipe=short).scores.keys()
+    dict_keys(['force', 'alpha'])
+    """
+    names, answers = ((given,) if isinstance(given, str) else tuple(given) for given in (controls, forces))
+    layout = layout or (Row(len(parameters)) if parameters else Point(len(names) or 1))
+    units: Mapping[str, str] = {}
+    if not isinstance(ensemble, Observations):
+        first, parts = _opened(ensemble)
+        units = getattr(first, "units", {})
+        if check:
+            _inspected(first, layout, names, answers, 1 if internal == "auto" else int(internal), spacing)
+        known = {"parameters": parameters, "temperature": temperature}
+        data = observe(parts, names, answers, spacing=spacing or 1.0, **known)  # type: ignore[arg-type]
+    else:
+        data = ensemble
+    if layout.driven and data.velocity is None:  # the end moves by what all sites grow
+        grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
+        data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
+    components = data.mean.shape[-1]
+    if decoder == "auto":
+        decoder = _dense(data, layout)
+    of = Architecture(
+        layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
+        forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
+        temperature=temperature,
+        **{"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2, **options},
+    )  # fmt: skip
+    recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
+    seeds = range(count("seeds", seeds)) if isinstance(seeds, int) else seeds
+    choice = None
+    if internal == "auto":
+        held = torch.arange(len(data.field)) % 4 == 2
+        enough = f"internal must be a number with fewer than 8 conditions, but is 'auto' with {len(held)}"
+        require(len(held) >= 8, enough)
+        kept, left = (data.select(which.nonzero().flatten()) for which in (~held, held))
+        choice = choose(kept, left, of, seeds=seeds[:2], recipe=recipe, folder=folder)
+        internal = choice.number
+    found = fitted(of.having(int(internal)), data, seeds, recipe, folder, strict=False)
+    for sentence in found.unsound:
+        _log.warning("%s", sentence)
+    return Learned(**vars(found), choice=choice)
+
+
+def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable[Ensemble]]:
+    """The first part, and all."""
+    parts = iter([ensemble] if isinstance(ensemble, Ensemble) else ensemble)
+    first = next(parts, None)
+    if first is None:
+        raise ValueError("ensemble must have at least 1 part, but has none")
+    return first, chain([first], parts)
+
+
+def _inspected(
+    part: Ensemble, layout: Layout, names: Sequence[str], answers: Sequence[str], internal: int, spacing: float | None
+) -> None:
+    """Raise what is wrong with an ensemble, and tell what may be."""
+    if layout.directions and not layout.driven:
+        return
+    known = [name for name in answers if name in part.records]
+    for finding in inspect(part, names, known, layout, internal, spacing).findings:
+        require(finding.kind != "error", finding.what)
+        _log.warning("%s", finding.what)
+
+
+def _dense(data: Observations, layout: Layout) -> str:
+    """A decoder: Gaussian at a point, if a Gaussian loses less than `LOSS` nats by its skewness and kurtosis."""
+    if layout.directions:
+        return "flow"
+    some, away = data.at(slice(None, None, max(1, len(data.times) // 20))), data.mean.new_zeros(())
+    for power, share in ((3, 12.0), (4, 48.0)):
+        if isinstance(cloud := some.cloud, Density):
+            moment = (cloud.weights[..., None] * (cloud.grid[:, None] - some.mean[..., None, :]) ** power).sum(-2)
+        else:
+            moment = (cloud.positions - some.mean[..., None, :]).pow(power).mean(-2)
+        excess = moment / some.variance ** (power / 2) - (3 if power == 4 else 0)
+        away = away + (excess.square() / share).mean()
+    gaussian = "gaussian" if data.mean.shape[-1] == 1 else "gaussians"
+    return gaussian if float(away) - 1 / data.count < LOSS else "flow"
+
+
+def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
+    """A recipe with windows as shares of the record, and without weight on what is but noise.
+
+    The v_n of an end that a force drives is a mean of few realisations over a short time. Its term then has the
+    weight of its noise, as neighbouring steps tell it.
+    """
+    last, stages = len(data.times) - 1, list[Stage]()
+    for stage in recipe.stages:
+        weights = dict(stage.weights)
+        if layout.driven and data.velocity is not None and "end" in weights:
+            bent = data.velocity[:, 1:].diff(n=2, dim=1).square().mean() / 6
+            weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))
+        if data.force is None and data.mobility is not None:
+            weights["fluctuation"] = 1.0
+        phases = tuple(
+            replace(each, window=min(last // each.stride, max(2, round(each.window * last / 300))))
+            if each.window > 1 else each for each in stage.phases
+        )  # fmt: skip
+        stages.append(replace(stage, phases=phases, weights=weights))
+    return replace(recipe, stages=tuple(stages))
