@@ -72,8 +72,8 @@ def fit(
         layout: of the sites; if not given, a point, or with parameters a row.
         controls: names of the records that are the controls of a point, as for `observe`.
         forces: names of the records of what they answer, in the same order, or of the force at the end of a row;
-            none if it was not measured, at a point. F_ex is then known but for a function of the controls alone,
-            which nothing that was measured tells; without the temperature, but for its unit, too.
+            none if it was not measured, at a point. How alpha moves is learned all the same, but no energy: what f
+            and phi are by themselves, and so F_ex, work and dissipation, such data leave open.
         internal: number of internal variables of a site; or "auto", the smallest that predicts a quarter of the
             conditions, which it is not trained on, as well as any (`selection.choose`).
         seeds: one for each replica, or how many, from 0.
@@ -109,11 +109,11 @@ def fit(
         units = getattr(first, "units", {})
         if check:
             _inspected(first, layout, names, answers, 1 if internal == "auto" else int(internal), spacing)
-        known = {"parameters": parameters, "temperature": temperature}
-        data = observe(parts, names, answers, spacing=spacing or 1.0, **known)  # type: ignore[arg-type]
+        data = observe(parts, names, answers, spacing=spacing or 1.0, parameters=parameters)
     else:
         data = ensemble
     if layout.driven and data.velocity is None:  # the end moves by what all sites grow
+        require(torch.equal(data.field[..., -1:], data.mean), "data must hold strains on a row, but hold controls")
         grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
         data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
     components = data.mean.shape[-1]
@@ -126,16 +126,17 @@ def fit(
         **{"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2, **options},
     )  # fmt: skip
     recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
-    seeds = range(count("seeds", seeds)) if isinstance(seeds, int) else seeds
-    choice = None
-    if internal == "auto":
+    drawn = range(count("seeds", seeds)) if isinstance(seeds, int) else [*map(int, seeds)]
+    choice, kinds = None, [of] if internal == "auto" else of.having(int(internal))
+    if internal == "auto" or (len(kinds) > 1 and len(data.field) >= 8):
+        numbers = (1, 2, 3) if internal == "auto" else (int(internal),)
         held = torch.arange(len(data.field)) % 4 == 2
         enough = f"internal must be a number with fewer than 8 conditions, but is 'auto' with {len(held)}"
         require(len(held) >= 8, enough)
         kept, left = (data.select(which.nonzero().flatten()) for which in (~held, held))
-        choice = choose(kept, left, of, seeds=seeds[:2], recipe=recipe, folder=folder)
-        internal = choice.number
-    found = fitted(of.having(int(internal)), data, seeds, recipe, folder, strict=False)
+        choice = choose(kept, left, of, numbers, drawn[:2], recipe, folder)
+        kinds = [choice.fits[choice.number].model.architecture]
+    found = fitted(kinds[0], data, drawn, recipe, folder, strict=False)
     for sentence in found.unsound:
         _log.warning("%s", sentence)
     return Learned(**vars(found), choice=choice)
@@ -190,8 +191,6 @@ def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
         if layout.driven and data.velocity is not None and "end" in weights:
             bent = data.velocity[:, 1:].diff(n=2, dim=1).square().mean() / 6
             weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))
-        if data.force is None and data.mobility is not None:
-            weights["fluctuation"] = 1.0
         phases = tuple(
             replace(each, window=min(last // each.stride, max(2, round(each.window * last / 300))))
             if each.window > 1 else each for each in stage.phases

@@ -124,10 +124,10 @@ class Architecture:
         """Whether the sites have bonds."""
         return self.layout.directions > 0
 
-    def having(self, internal: int) -> "Architecture":
-        """The same with so many `internal` variables, anchored at a point if they are several."""
-        anchored = not self.bonds and internal > 1 and internal >= self.components
-        return replace(self, internal=internal, anchored=anchored and self.reference is None)
+    def having(self, internal: int) -> "list[Architecture]":
+        """The same with so many `internal` variables; at a point, if they are several, and then anchored."""
+        able = not self.bonds and internal > 1 and internal >= self.components and self.reference is None
+        return [replace(self, internal=internal, anchored=each) for each in (False, True)[: 1 + able]]
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -230,8 +230,8 @@ class Model(nn.Module):
         usual = field.new_full((1,), 1.0 if self.law.gas is None else self.law.gas / data.spacing)
         force = usual if data.force is None else data.force.flatten(0, 1).std(0)
         energy = float((force * field[1, -layout.ends :]).mean() * data.spacing)
-        if data.force is None and not bonds:
-            energy = data.temperature or 1.0
+        if data.force is None and not bonds:  # nothing tells
+            energy = 1.0
         self.law.set_scales(field, energy, rate)
         if data.moves is not None:  # a fresh law is near that of an ideal gas: it drifts as fast as the data
             known = torch.stack([each.value for each in data.moves.drift]).norm()

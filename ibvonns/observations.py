@@ -39,7 +39,6 @@ class Observations:
         mobility: of the positions, d^2 phi/dg^2 as their fluctuations tell it (`fluctuations.covariation`), shape
             (sites,): of each bond, or of a point. None if it was not measured.
         moves: what a gas did in short times; None if that was not measured.
-        temperature: kBT, if it is known.
 
     Raises:
         ValueError: NaN, wrong shape, unsorted times, or a variance that is not above 0.
@@ -58,7 +57,6 @@ class Observations:
     blocks: Mapping[str, Tensor] = field(default_factory=dict)  # type: ignore[operator]
     mobility: Tensor | None = None
     moves: Moves | None = None
-    temperature: float | None = None
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -150,7 +148,6 @@ def observe(
     points: int = 641,
     grid: Tensor | None = None,
     parameters: Mapping[str, Any] | None = None,
-    temperature: float | None = None,
 ) -> Observations:
     """Compress an ensemble to what a model may see of it, once and for all.
 
@@ -169,8 +166,6 @@ def observe(
             positions with several components so many realisations are kept instead.
         grid: the positions themselves, if given: such as several ensembles share.
         parameters: by name, known numbers that tell one site from another, each of shape (sites,).
-        temperature: kBT; at a point with one component the `mobility` is then measured, too, from how the
-            realisations scatter in a step and in two (`fluctuations`).
 
     Raises:
         ValueError: no ensemble, a record that is missing, positions of several components as a
@@ -198,22 +193,9 @@ def observe(
             one = _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
             own = [shaped(f"parameters[{n!r}]", each, one.field.shape[2:3]).double() for n, each in known.items()]
             beside = [each[:, None].expand(*one.field.shape[:3], 1) for each in own]
-            one = replace(one, field=torch.cat([*beside, one.field], -1), temperature=temperature)
-            if temperature is not None and controls and part.components == 1:
-                one = replace(one, mobility=_mobility(part, positive("temperature", temperature)))
-            yield one
+            yield replace(one, field=torch.cat([*beside, one.field], -1)) if own else one
 
     return joined(seen())
-
-
-def _mobility(part: Ensemble, temperature: float) -> Tensor:
-    """Of the positions, d<x^2>/dt over 2 kBT in a step and in two; what the former is off by, the latter is twice."""
-    once, twice = (
-        (part.realisations[:, n:] - part.realisations[:, :-n]).double().var(-1).mean(0).flatten(1)
-        / (2 * temperature * (part.times[n:] - part.times[:-n])[:, None])
-        for n in (1, 2)
-    )
-    return 2 * once.mean(0) - twice.mean(0)
 
 
 def _seen(
@@ -276,7 +258,7 @@ def _both(total: Observations, part: Observations) -> Observations:
     require(alike, "parts of an ensemble must have the same controls or parameters, but differ")
     number = total.count + part.count
     share, new = part.count / number, dict[str, Any]()
-    for name in ("field", "mean", "force", "velocity", "mobility"):
+    for name in ("field", "mean", "force", "velocity"):
         ours, theirs = getattr(total, name), getattr(part, name)
         new[name] = None if ours is None or theirs is None else torch.lerp(ours, theirs, share)
     # squares of means, taken from one another, would cancel

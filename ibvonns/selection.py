@@ -192,6 +192,7 @@ def choose(
 ) -> Choice:
     """Fit with several numbers of internal variables; the smallest that predicts what it has not seen as well as any.
 
+    At a point several variables are tried as they come and anchored (`encoder.Encoder`); the better of the two stays.
     Errors within a quarter of the smallest, or below the noise, are as good, and so are likelihoods within a
     fiftieth of a nat. Once a number is no better than the one before it, larger ones are not tried.
 
@@ -211,14 +212,14 @@ def choose(
     fits, tests, noise = dict[int, Fit](), dict[int, Sufficiency](), 0.0
     errors, nll = dict[int, tuple[float, ...]](), dict[int, tuple[float, ...]]()
     for number in sorted(count("number", each, 0) for each in numbers):
-        with torch.enable_grad():
-            fits[number] = fitted(architecture.having(number), data, seeds, recipe, folder, strict=False)
-        model = fits[number].model
-        found = scores(model, unseen)
-        told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
-        errors[number] = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
-        noise = _together([score.noise for score in told])
-        nll[number] = _nats(model, unseen)
+        for each in architecture.having(number):
+            fit = fitted(each, data, seeds, recipe, folder, strict=False)
+            found = scores(fit.model, unseen)
+            told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
+            missed = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
+            if number not in fits or median(missed) < median(errors[number]):
+                fits[number], errors[number], model = fit, missed, fit.model
+                noise, nll[number] = _together([score.noise for score in told]), _nats(fit.model, unseen)
         if unseen.mean.shape[-1] == 1:
             tests[number] = sufficiency(model, unseen)
         *before, last = map(median, errors.values())

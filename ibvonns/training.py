@@ -110,6 +110,8 @@ def train(
     """
     recipe = recipe or Recipe.of(model.law.layout, model.architecture.gas)
     model.set_scales(data)
+    for phase in (phase for stage in recipe.stages[first:] for phase in stage.phases):
+        phase.draw((len(data.times) - 1) // phase.stride + 1, [0], 0)  # refuses a window that does not fit
     data = replace(data, cloud=model.encoder.averaged(data.cloud), blocks={}).coarser(recipe.coarse)
     run = run_of(model, data, recipe) if checkpoint is not None else ""
     begun: dict[str, Tensor] = {}

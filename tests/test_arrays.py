@@ -107,7 +107,7 @@ def test_numpys_numbers_are_saved_as_plain_ones(tmp_path: Path) -> None:
 
 def test_the_front_door_takes_them() -> None:
     short = replace(TINY["point"], attempts=0)
-    found = fit(FEW, Point(np.int64(1)), ["pulled_length"], np.int64(1), np.array([0, 3]), recipe=short)  # type: ignore[arg-type]
+    found = fit(FEW, Point(np.int64(1)), ["pulled_length"], internal=np.int64(1), seeds=np.array([0, 3]), recipe=short)  # type: ignore[arg-type]
     assert found.model.seeds == [0, 3] and json.dumps(found.draws)
 
 
