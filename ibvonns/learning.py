@@ -15,7 +15,7 @@ from ibvonns.inspection import inspect
 from ibvonns.layouts import Layout, Point, Row
 from ibvonns.model import Architecture
 from ibvonns.observations import Observations, observe
-from ibvonns.recipe import Recipe, Stage
+from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.seeds import Fit, fitted
 from ibvonns.selection import Choice, choose
 from ibvonns.validation import count, require
@@ -23,6 +23,7 @@ from ibvonns.validation import count, require
 __all__ = ["Learned", "fit"]
 
 _log = logging.getLogger(__name__)
+USUAL = 110  # sites of all conditions of the book's chain
 LOSS = 0.02  # nats that a Gaussian may lose
 
 
@@ -179,21 +180,27 @@ def _dense(data: Observations, layout: Layout) -> str:
     return gaussian if float(away) - 1 / data.count < LOSS else "flow"
 
 
+def _fitting(phase: Phase, last: int) -> int:
+    """A window as the same share of so many steps as it is of the book's 300; of one step, or none, as it is."""
+    return phase.window if phase.window < 2 else min(last // phase.stride, max(2, round(phase.window * last / 300)))
+
+
 def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
-    """A recipe with windows as shares of the record, and without weight on what is but noise.
+    """A recipe with windows as shares of the record, as much work in a step as the book's, and no weight on mere noise.
 
     The v_n of an end that a force drives is a mean of few realisations over a short time. Its term then has the
     weight of its noise, as neighbouring steps tell it.
     """
     last, stages = len(data.times) - 1, list[Stage]()
+    share = min(1.0, USUAL / (len(data.field) * data.field.shape[2])) if layout.directions else 1.0
     for stage in recipe.stages:
         weights = dict(stage.weights)
         if layout.driven and data.velocity is not None and "end" in weights:
             bent = data.velocity[:, 1:].diff(n=2, dim=1).square().mean() / 6
             weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))
         phases = tuple(
-            replace(each, window=min(last // each.stride, max(2, round(each.window * last / 300))))
-            if each.window > 1 else each for each in stage.phases
-        )  # fmt: skip
+            replace(each, window=_fitting(each, last), starts=max(1, round(share * each.starts)))
+            for each in stage.phases
+        )
         stages.append(replace(stage, phases=phases, weights=weights))
     return replace(recipe, stages=tuple(stages))
