@@ -18,11 +18,12 @@ from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.seeds import Fit, fitted
 from ibvonns.selection import Choice, choose
-from ibvonns.validation import count, require
+from ibvonns.validation import choice, count, require
 
 __all__ = ["Learned", "fit"]
 
 _log = logging.getLogger(__name__)
+OWN = "layout spacing internal decoder components steps controls forces units temperature law anchored".split()
 USUAL = 110  # sites of all conditions of the book's chain
 LOSS = 0.02  # nats that a Gaussian may lose
 
@@ -92,7 +93,7 @@ def fit(
         options: further attributes of `Architecture`, such as neighbours, wells, reference or gas.
 
     Raises:
-        ValueError: data that are wrong, or as `observe` and `Architecture`.
+        ValueError: data that are wrong, an unknown option, or as `observe` and `Architecture`.
         TrainingError: a loss is not finite in a stage without rescues.
 
     >>> from ibvonns import Phase, Recipe, Stage
@@ -102,6 +103,8 @@ def fit(
     >>> fit(few, controls="pulled_length", seeds=1, recipe=short).scores.keys()
     dict_keys(['force', 'alpha'])
     """
+    for option in options:
+        choice("option", option, vars(Architecture()).keys() - set(OWN))
     names, answers = ((given,) if isinstance(given, str) else tuple(given) for given in (controls, forces))
     layout = layout or (Row(len(parameters)) if parameters else Point(len(names) or 1))
     units: Mapping[str, str] = {}
@@ -128,19 +131,19 @@ def fit(
     )  # fmt: skip
     recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
     drawn = range(count("seeds", seeds)) if isinstance(seeds, int) else [*map(int, seeds)]
-    choice, kinds = None, [of] if internal == "auto" else of.having(int(internal))
+    chosen, kinds = None, [of] if internal == "auto" else of.having(int(internal))
     if internal == "auto" or (len(kinds) > 1 and len(data.field) >= 8):
         numbers = (1, 2, 3) if internal == "auto" else (int(internal),)
         held = torch.arange(len(data.field)) % 4 == 2
         enough = f"internal must be a number with fewer than 8 conditions, but is 'auto' with {len(held)}"
         require(len(held) >= 8, enough)
         kept, left = (data.select(which.nonzero().flatten()) for which in (~held, held))
-        choice = choose(kept, left, of, numbers, drawn[:2], recipe, folder)
-        kinds = [choice.fits[choice.number].model.architecture]
+        chosen = choose(kept, left, of, numbers, drawn[:2], recipe, folder)
+        kinds = [chosen.fits[chosen.number].model.architecture]
     found = fitted(kinds[0], data, drawn, recipe, folder, strict=False)
     for sentence in found.unsound:
         _log.warning("%s", sentence)
-    return Learned(**vars(found), choice=choice)
+    return Learned(**vars(found), choice=chosen)
 
 
 def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable[Ensemble]]:
