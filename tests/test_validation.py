@@ -320,11 +320,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         lambda _: observe(FULL, ("a", "b"), ("c",)),
         "forces must name one for each of 2 controls, or none, but name 1",
     ),
-    (
-        "observations.observe",
-        lambda _: observe(FULL, parameters={"k": [1.0] * 3}),
-        r"parameters\['k'\] must have shape",
-    ),
+    ("observations.observe", lambda _: observe(FULL, parameters={"k": [1.0] * 3}), r"parameters\['k'\] must have"),
     ("observations.observe", lambda _: observe(FULL, spacing=-1.0), "spacing must be a finite"),
     ("observations.observe", lambda _: observe(Ensemble(T2, ones(1, 2, 2, 2, 5))), "realisations must have"),
     ("observations.observe", lambda _: observe(Ensemble(T2, ones(1, 2, 5))), "(variance|realisations|grid) must"),
@@ -407,11 +403,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         "field must be given at a point",
     ),
     ("law.Law", lambda _: Law(RNGS, Row(), steps="leap"), "steps must be one of 'euler', 'midpoint'"),
-    (
-        "rollout.rollout",
-        lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), rule="leap"),
-        "rule must be one of 'euler",
-    ),
+    ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), rule="leap"), "rule must be one of"),
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), rule="midpoint"), "force must have shap"),
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, ones(2, 2, 1), ones(2, 2)), "field must not be given"),
     ("metrics.relative_error", lambda _: metrics.relative_error(BAD, T2), "prediction"),
@@ -569,7 +561,8 @@ EXEMPT = {
     FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
-    NOTHING: """answers.Answer answers.Band encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean learning.Learned residuals.Residuals seeds.Fit seeds.Score inspection.Finding
+    NOTHING: """answers.Answer answers.Band encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
+        learning.Learned residuals.Residuals seeds.Fit seeds.Score
         inspection.Summary layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row.bonds layouts.named
         systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
@@ -589,7 +582,8 @@ EXEMPT = {
         systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
         fluctuations.Moves.missed systems.lattice.density""",
     HANDED: "learning.Learned.predict",
-    WRITES: "files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save learning.Learned.save",
+    WRITES: """files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save
+        learning.Learned.save""",
     BASE: """law.Scales.step law.Scales.bounded decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
         decoders.Decoder.compiled decoders.Decoder.nll decoders.Decoder.sample
         decoders.FlowDecoder.compiled decoders.GaussiansDecoder.compiled
