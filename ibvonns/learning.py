@@ -33,6 +33,12 @@ class Learned(Fit):
     """A trained model, how it came about, and what one asks it.
 
     Attributes:
+        model: one replica for each seed.
+        data: what it was trained on.
+        history: terms of the loss at every tenth step of all stages.
+        draws: for each seed the draw of its first weights that went on, counted from 0.
+        scores: of the training data, by the name of what is compared.
+        sound: largest error of a sound seed, in units of the noise.
         choice: of the number of internal variables, if that was left to `fit`.
     """
 

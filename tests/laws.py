@@ -11,7 +11,9 @@ from ibvonns.law import Law
 from ibvonns.layouts import Grid, Layout, Point, Ring, Row
 from ibvonns.networks import PositiveLinear, generators, softplus
 
-LAYOUTS: dict[str, Layout] = {"point": Point(), "plane": Point(2), "row": Row(), "ring": Ring(), "grid": Grid(3, 3)}
+LAYOUTS: dict[str, Layout] = {
+    "point": Point(), "plane": Point(2), "row": Row(), "known": Row(2), "ring": Ring(), "grid": Grid(3, 3)
+}  # fmt: skip
 SITES = {Point: 1, Row: 5, Ring: 6, Grid: 9}
 CASES = [(kind, n) for kind, layout in LAYOUTS.items() for n in range(layout.directions == 0, 4)]
 #: Every layout, with as many internal variables as it may have up to three.
@@ -50,7 +52,7 @@ def states(law: Law, number: int, reach: float = 1.0, sites: int = 0, seed: int 
 def thermodynamic(law: Law, z: Tensor, reach: float = 1.0, seed: int = 1) -> Tensor:
     """Random g at states z, of `reach` units."""
     bonds = law.layout.directions
-    unit = torch.cat([law.force[:1].expand(bonds), law.energy.expand(law.internal)])
+    unit = torch.cat([law.force[-1:].expand(bonds), law.energy.expand(law.internal)])
     return reach * unit * drawn(Generator().manual_seed(seed), *z.shape[:3], bonds + law.internal)
 
 

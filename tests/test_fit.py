@@ -49,6 +49,7 @@ def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
     seen = seen_of(kind)
     names: dict[str, Any] = {"spacing": SPACING.get(kind, 1.0), "controls": CONTROLS.get(kind, ()), "steps": "euler"}
     given: Any = seen if kind == "plane" else few_of(kind)  # its forces have names of their own
+    names["decoder"] = architecture_of(kind).decoder
     found = fit(given, LAYOUTS[kind], seeds=[0, 1], recipe=TINY[kind], **names)
     of = found.model.architecture
     assert replace(of, controls=(), forces=()) == architecture_of(kind)

@@ -101,7 +101,7 @@ def ends(law: Law, number: int, window: int, seed: int = 3) -> list[Given]:
         return [{"field": law.field[0] + law.field[1] * drawn(rng, number, window, layout.fields)}]
     if not layout.driven:
         return [{}]
-    force, velocity = law.force * drawn(rng, number, window), law.rate * drawn(rng, 2, number, window)
+    force, velocity = law.force[-1] * drawn(rng, number, window), law.rate * drawn(rng, 2, number, window)
     return [{"force": force}, {"force": force, "velocity": velocity}]
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from toys import LAYOUTS, architecture_of, few_of, frozen, seen_of
 
 import ibvonns
-from ibvonns import metrics, protocols, selection, training, validation
-from ibvonns.decoders import FlowDecoder, GaussianDecoder, MixtureDecoder, SigmoidalFlow
+from ibvonns import answers, metrics, protocols, selection, training, validation
+from ibvonns.decoders import FlowDecoder, GaussianDecoder, GaussiansDecoder, MixtureDecoder, SigmoidalFlow
 from ibvonns.encoder import Encoder
 from ibvonns.ensemble import Density, Ensemble, Samples
 from ibvonns.files import load_json, load_tensors, save_json, save_tensors
@@ -34,8 +34,9 @@ from ibvonns.optimiser import SOAP
 from ibvonns.protocols import Protocol
 from ibvonns.reading import from_arrays, from_conditions, read, read_parts
 from ibvonns.recipe import Phase, Recipe, Stage
+from ibvonns.residuals import residuals
 from ibvonns.rollout import relaxed, rollout
-from ibvonns.seeds import scores
+from ibvonns.seeds import fitted, scores
 from ibvonns.selection import sufficiency
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.lattice import Lattice, moments
@@ -62,6 +63,7 @@ DENSITY = PAIR.density(torch.linspace(0, 3, 5, dtype=torch.float64))
 TRAP, CHAIN, PLANE = Trap(), Chain(), few_of("plane")
 SEEN, WATCHED, FLAT = seen_of("point"), seen_of("row"), seen_of("plane")
 ENCODER, DECODER, MIXTURE, FLOW = Encoder(RNGS), GaussianDecoder(RNGS), MixtureDecoder(RNGS), FlowDecoder(RNGS)
+HUMPS = GaussiansDecoder(RNGS)
 MAP, LAW, INNER, PARTIAL = SigmoidalFlow(RNGS, 2), Law(RNGS, Row()), INN(RNGS, 2, (3,)), PICINN(RNGS, 2, 1, (3,))
 ROW, POINT, FREE = frozen("row"), frozen("point"), Law(RNGS, Ring())
 ALPHA, Z, STATES, PULL = ones(1, 3, 1), ones(1, 3, 2), ones(1, 2, 3, 2), ones(2, 1)
@@ -104,6 +106,11 @@ def foreign(path: Path) -> Path:
 def trained(recipe: Recipe | None = None, **change: Any) -> Any:
     """A training of one step on changed data."""
     return training.train(Model([0], architecture_of("point")), replace(SEEN, **change), recipe or Recipe((SHORT,)))
+
+
+def asked(controls: dict[str, Any], model: Model = POINT, **how: Any) -> Any:
+    """What a law answers at two times."""
+    return answers.predict(model, T2, controls, **how)
 
 
 def exported(without: str = "") -> dict[str, Any]:
@@ -199,6 +206,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("systems.chain.Chain.pulls", lambda _: CHAIN.pulls("zigzag", (0.2,)), "protocol must be one of"),
     ("systems.chain.Chain.initial", lambda _: CHAIN.initial(-ones(1, 1)[0], 3, RANDOM), "length must be a finite num"),
     ("layouts.Point", lambda _: Point(0), "controls must be a whole"),
+    ("layouts.Row", lambda _: Row(-1), "parameters must be a whole number of at least 0"),
     ("layouts.Grid", lambda _: Grid(0, 2), "rows must be a whole"),
     ("layouts.Grid.bonds", lambda _: Grid(2, 3).bonds(5), "sites must number 2 x 3 on this grid, but number 5"),
     ("layouts.layout_of", lambda _: layout_of({"kind": "Torus"}), "layout must be one of 'Grid', 'Point', 'Ring', 'Ro"),
@@ -306,7 +314,13 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("observations.observe", lambda _: observe(FULL, "length"), "ensemble must hold the record 'length', but holds"),
     ("observations.observe", lambda _: observe(FULL, points=1), "points must be a whole"),
     ("observations.observe", lambda _: observe([]), "ensemble must have at least 1 part"),
-    ("observations.observe", lambda _: observe(PLANE), "control must be named"),
+    ("observations.observe", lambda _: observe(PLANE), "controls must be named"),
+    (
+        "observations.observe",
+        lambda _: observe(FULL, ("a", "b"), ("c",)),
+        "forces must name one for each of 2 controls, or none, but name 1",
+    ),
+    ("observations.observe", lambda _: observe(FULL, parameters={"k": [1.0] * 3}), r"parameters\['k'\] must have"),
     ("observations.observe", lambda _: observe(FULL, spacing=-1.0), "spacing must be a finite"),
     ("observations.observe", lambda _: observe(Ensemble(T2, ones(1, 2, 2, 2, 5))), "realisations must have"),
     ("observations.observe", lambda _: observe(Ensemble(T2, ones(1, 2, 5))), "(variance|realisations|grid) must"),
@@ -333,6 +347,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("observations.Observations.coarser", lambda _: SEEN.coarser(0), "factor must be a whole"),
     ("observations.Observations.standard_error", lambda _: replace(SEEN, count=1).standard_error(), "count must be a"),
     ("encoder.Encoder", lambda _: Encoder([]), "rngs must hold at least 1 generator"),
+    ("encoder.Encoder", lambda _: Encoder(RNGS, 1, 2, anchored=True), "internal must be at least 2 of an anchored enc"),
     ("encoder.Encoder.features", lambda _: ENCODER.features(T2), "(positions|x) must"),
     ("encoder.Encoder.encode", lambda _: ENCODER.encode(ones(2, 0)), "realisations must"),
     ("encoder.Encoder.encode", lambda _: ENCODER.encode(BAD[None]), "realisations must"),
@@ -348,6 +363,11 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("decoders.FlowDecoder.sample", lambda _: FLOW.sample(Z, 0, RANDOM), "realisations must be a whole number of at l"),
     ("decoders.GaussianDecoder.log_density", lambda _: DECODER.log_density(ones(1, 4), Z), r"values must begin with"),
     ("decoders.GaussianDecoder.sample", lambda _: DECODER.sample(Z, 0, RANDOM), "realisations must be a whole number"),
+    ("decoders.Decoder.entropy", lambda _: FLOW.entropy(ones(1, 3, 5)), r"x must have shape \(..., 2\)"),
+    ("decoders.GaussiansDecoder", lambda _: GaussiansDecoder(RNGS, 0), "number must be a whole number of at least 1"),
+    ("decoders.GaussiansDecoder.forward", lambda _: HUMPS(T2), "z must have shape"),
+    ("decoders.GaussiansDecoder.log_density", lambda _: HUMPS.log_density(ones(1, 4), Z), "values must begin with"),
+    ("decoders.GaussiansDecoder.sample", lambda _: HUMPS.sample(Z, 0, RANDOM), "realisations must be a whole number"),
     ("decoders.SigmoidalFlow", lambda _: SigmoidalFlow(RNGS, 2, 0), "sigmoids must be"),
     ("decoders.SigmoidalFlow.forward", lambda _: MAP(ones(2), Z), r"x must begin with shape \(1, 3\)"),
     ("decoders.SigmoidalFlow.parameters_at", lambda _: MAP.parameters_at(ALPHA), r"x must have shape \(..., 2\), but"),
@@ -382,6 +402,9 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
         lambda _: rollout(POINT.law, STATES[:, :, :1].expand(2, -1, -1, -1), T2),
         "field must be given at a point",
     ),
+    ("law.Law", lambda _: Law(RNGS, Row(), steps="leap"), "steps must be one of 'euler', 'midpoint'"),
+    ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), rule="leap"), "rule must be one of"),
+    ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, force=ones(2, 2), rule="midpoint"), "force must have shap"),
     ("rollout.rollout", lambda _: rollout(LAW, STATES, T2, ones(2, 2, 1), ones(2, 2)), "field must not be given"),
     ("metrics.relative_error", lambda _: metrics.relative_error(BAD, T2), "prediction"),
     ("metrics.relative_error", lambda _: metrics.relative_error(T2[:, None], T2), r"prediction must have shape"),
@@ -393,19 +416,23 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("optimiser.SOAP.step", lambda _: soap().step([ones(1, 3, 2)], 0.1), r"gradients\[0\] must have shape \(1, 2, 3"),
     ("model.Architecture", lambda _: Architecture(spacing=-1.0), "spacing must be"),
     ("model.Architecture", lambda _: Architecture(internal=0), "internal must be a whole number of at least 1"),
-    ("model.Architecture", lambda _: Architecture(decoder="spline"), "decoder must be one of 'flow', 'gaussian', 'mix"),
+    ("model.Architecture", lambda _: Architecture(decoder="spline"), "decoder must be one of 'flow', 'gaussian', 'ga"),
     ("model.Architecture", lambda _: Architecture(law="spring"), "law must be one of .*'potentials'.*, but is 'spring"),
-    ("model.Architecture", lambda _: Architecture(layout=Point()), "decoder must be 'gaussian' or 'flow' at a point"),
-    ("model.Architecture", lambda _: Architecture(components=2), "decoder must be 'gaussian'"),
+    ("model.Architecture", lambda _: Architecture(layout=Point()), "decoder must not be 'mixture' but for a"),
+    ("model.Architecture", lambda _: Architecture(components=2), "decoder must not be 'mixture' but for a st"),
     ("model.Architecture", lambda _: Architecture(sigmoids=0), "sigmoids must be"),
     ("model.Architecture", lambda _: Architecture(Point(), internal=0, decoder="flow"), "internal must be a whole num"),
+    ("model.Architecture", lambda _: Architecture(steps="leap"), "steps must be one of 'euler', 'midpoint'"),
+    ("model.Architecture", lambda _: Architecture(controls=("length",)), "controls must name 0, but name 1"),
+    ("model.Architecture", lambda _: Architecture(temperature=0.0), "temperature must be a finite number above 0"),
+    ("model.Architecture.having", lambda _: Architecture().having(0), "internal must be a whole number of at least 1"),
     ("model.Architecture.of", lambda _: Architecture.of({}), "(architecture|layout|values) must"),
     ("model.Architecture.of", lambda _: Architecture.of({**Architecture().plain(), "x": 1}), "(architecture|values) m"),
     ("model.Model", lambda _: Model([], Architecture()), "seeds must name at least 1 seed"),
     ("model.Model.set_scales", lambda _: ROW.set_scales(replace(WATCHED, spacing=1.0)), "data must have the model's s"),
     ("model.Model.matched", lambda _: POINT.matched(replace(SEEN, spacing=2.0)), "data must have the model's spacing"),
     ("model.Model.set_scales", lambda _: POINT.set_scales(FLAT), "data.field must have shape"),
-    ("model.Model.set_scales", lambda _: POINT.set_scales(replace(SEEN, force=None)), "data must have a force"),
+    ("model.Model.set_scales", lambda _: ROW.set_scales(replace(WATCHED, force=None)), "data must have a force"),
     ("model.Model.set_scales", lambda _: ROW.set_scales(replace(WATCHED, velocity=None)), "data must have a velocity"),
     (
         "model.Model.set_scales",
@@ -418,6 +445,7 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("model.Model.predict", lambda _: ROW.predict(WATCHED, alpha=ones(1, 3)), "(alpha|start) must have shape"),
     ("model.Model.rolled", lambda _: ROW.rolled(STATES.expand(2, -1, -1, -1), T2, {}), "force and velocity must not"),
     ("model.Model.exported", lambda _: POINT.exported(2), "replica must be below 2, but is 2"),
+    ("model.Model.to_numpy", lambda _: frozen("ring").to_numpy(), "layout must be a Point or a Row without PyTorch"),
     ("model.Model.restored", lambda _: Model.restored({"kind": "Other"}), "law must be what `exported` gave"),
     ("model.Model.restored", lambda _: Model.restored(exported(without="encoder.offset")), "law must hold this archit"),
     ("model.Model.restored", lambda _: Model.restored({**exported(), "seeds": [0]}), "law's tensor .* must have shape"),
@@ -467,11 +495,22 @@ CASES: list[tuple[str, Call, str] | tuple[str, Call, str, type[Exception]]] = [
     ("likelihood.mixture_nll", lambda _: mixture_nll(*nll_parts(1)), "weights must not require a gradient"),
     ("likelihood.flow_nll", lambda _: flow_nll(*(part.float() for part in nll_parts())), "grid must be of", TypeError),
     ("training.train", lambda _: trained(recipe=TOO_LONG), "window must be below the number of times, 301, but is 400"),
-    ("learning.fit", lambda _: fit(FULL, Point(), seeds=[], controls="pulled_length"), "seeds must name"),
-    ("learning.fit", lambda _: fit(PAIR, Point(), "pulled_length"), "ensemble must hold the record"),
+    ("learning.fit", lambda _: fit(SEEN, Point(), seeds=[]), "seeds must name"),
+    ("learning.fit", lambda _: fit(few_of("point"), Point(), "width"), r"records\['width'\] must have"),
     ("learning.fit", lambda _: fit(SEEN, LAYOUTS["row"]), "data"),
-    ("learning.fit", lambda _: fit(SEEN, Point(), decoder="mixture"), "decoder must be"),
+    ("learning.fit", lambda _: fit(SEEN, Point(), decoder="mixture"), "decoder must not be"),
+    ("seeds.fitted", lambda _: fitted(architecture_of("point"), SEEN, []), "seeds must name at least 1"),
     ("seeds.scores", lambda _: scores(POINT, replace(SEEN, count=1)), "(count|ensemble|realisations) must"),
+    ("answers.predict", lambda _: asked({"width": T2}), "controls must be one of 'control 0', but is 'width'"),
+    ("answers.predict", lambda _: asked({}), "controls must hold control 0, but do not"),
+    ("answers.predict", lambda _: asked({}, ROW), "controls must hold length or force, but do not"),
+    ("answers.predict", lambda _: asked({"control 0": T2[:1]}), r"controls\['control 0'\] must have shape"),
+    ("answers.predict", lambda _: asked({"control 0": T2}, start=SEEN), "start must have 1 conditions, as the contro"),
+    ("answers.predict", lambda _: asked({"control 0": T2}, start="rest"), "start must be one of 'equilibrium'"),
+    ("answers.predict", lambda _: answers.predict(POINT, BACK, {"control 0": T2}), "times must increase strictly"),
+    ("answers.equilibrium", lambda _: answers.equilibrium(POINT, ones(1, 1) * NAN), "start must be finite"),
+    ("residuals.residuals", lambda _: residuals(POINT, SEEN.at(slice(0, 3))), "number of times must be a whole num"),
+    ("selection.missed", lambda _: selection.missed(POINT, FLAT), "data.field must have shape"),
     ("law.Law.operator", lambda _: LAW.operator(STATES, STATES[..., :1]), "(z|x|g) must have shape"),
     ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1), T2), "start must be above 0 and below 1"),
     ("rollout.relaxed", lambda _: relaxed(GAS, ones(1, 1, 5, 1) / 2, -T2), "times must increase strictly"),
@@ -514,6 +553,7 @@ INNER_LOOP = "inside the training loop: NaN must reach the loss, where TrainingE
 LAYER = "a layer: the networks that hold it check their inputs once"
 NOTHING = "takes nothing that could be wrong"
 TRUSTED = "takes what a checked object of this package holds, and nothing else"
+HANDED = "hands all that it takes to what is tabled"
 WRITES = "the file system complains, and the types of what is written are any; tests/test_files.py"
 FORMULA = "a formula, which is NaN out of its range, as torch's own functions are; what calls it checks"
 BASE = "what its subclasses refuse is tabled there"
@@ -521,31 +561,36 @@ EXEMPT = {
     FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
-    NOTHING: """encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean fit.Fit fit.Score inspection.Finding
+    NOTHING: """answers.Answer answers.Band encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
+        learning.Learned residuals.Residuals seeds.Fit seeds.Score
         inspection.Summary layouts.Layout
-        layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row layouts.Row.bonds layouts.named
+        layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row.bonds layouts.named
         systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
         protocols.PROTOCOLS protocols.KINDS selection.Choice selection.Sufficiency recipe.Recipe.of recipe.Stage.rate_at
         rollout.BACKENDS systems.chain.LENGTHS systems.chain.VELOCITY systems.trap.VELOCITIES
         systems.trap.paper_times systems.trap.Trap.equilibrium_entropy training.History training.TrainingError""",
-    TRUSTED: """encoder.Encoder.raw encoder.Encoder.forward encoder.Encoder.shift encoder.Encoder.standardised
+    TRUSTED: """encoder.Encoder.averaged encoder.Encoder.hermite observations.Observations.speed
+        encoder.Encoder.raw encoder.Encoder.forward encoder.Encoder.shift encoder.Encoder.standardised
         encoder.Encoder.freeze encoder.Encoder.ungauged ensemble.Density.average ensemble.Density.shifted
         ensemble.Density.at ensemble.Density.reaching ensemble.Samples.average ensemble.Samples.shifted
-        ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined fit.fitted fit.unsound fit.astray
-        fit.unseen
-        metrics.each_error fit.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
+        ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined seeds.unsound seeds.astray
+        seeds.unseen
+        metrics.each_error seeds.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
         losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
         networks.copy_replica law.Law.bound law.Law.bounded encoder.mixing protocols.Protocol.length
         protocols.Protocol.velocity protocols.Protocol.scaled
         systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
         fluctuations.Moves.missed systems.lattice.density""",
-    WRITES: "files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save",
+    HANDED: "learning.Learned.predict",
+    WRITES: """files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save
+        learning.Learned.save""",
     BASE: """law.Scales.step law.Scales.bounded decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
-        decoders.Decoder.compiled decoders.Decoder.nll decoders.FlowDecoder.compiled
+        decoders.Decoder.compiled decoders.Decoder.nll decoders.Decoder.sample
+        decoders.FlowDecoder.compiled decoders.GaussiansDecoder.compiled
         decoders.MixtureDecoder.compiled""",
 }
-# what is the compiled loop's, the cache's, the paper's and the show's own has tables beside its tests
-ELSEWHERE = ("adjoint", "cache", "compiled", "paper", "show")
+# what is the compiled loop's, the cache's, the paper's, the plain law's and the show's own has tables beside its tests
+ELSEWHERE = ("adjoint", "cache", "compiled", "paper", "plain", "show")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)])
