@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 from toys import LAYOUTS, frozen, seen_of
 
@@ -192,3 +193,81 @@ def test_answer_of_alpha_to_one_realisation_is_that_of_autograd(kind: str) -> No
         exact = torch.where(weights > 0, slope.square() / weights.clamp_min(1e-300), 0.0).sum(-1)
         found = encoder.response(seen, times)[replica].flatten()
         assert torch.allclose(found, exact / scale[replica].square(), rtol=1e-5)
+
+
+# --- polynomials and anchors -----------------------------------------------------------------
+
+
+def anchored_encoder(x: Tensor, internal: int = 3) -> Encoder:
+    """An anchored encoder that knows the scale of its positions, (rows, realisations, components)."""
+    encoder = Encoder(generators(SEEDS), internal, x.shape[-1], anchored=True).requires_grad_(False)
+    encoder.position.copy_(torch.stack([x.mean((0, 1)), x.flatten(0, 1).std(0)]))
+    return encoder
+
+
+def skewed(rows: int, count: int, components: int, seed: int = 0) -> Tensor:
+    """Ensembles of several means, widths and skewnesses: (rows, realisations, components)."""
+    x = torch.stack([clouds(rows, count, seed + n) for n in range(components)], -1)
+    return x + 0.3 * x.square().cumsum(-1)
+
+
+def positions_of(x: Tensor) -> Tensor:
+    """As an encoder takes them: with no axis of one component."""
+    return x[..., 0] if x.shape[-1] == 1 else x
+
+
+@pytest.mark.parametrize("components", [1, 2])
+@given(st.integers(0, 99))
+def test_an_anchored_encoder_knows_the_mean_itself_and_of_the_rest_the_shape_alone(components: int, seed: int) -> None:
+    x = skewed(5, 40, components, seed)
+    encoder, rng = anchored_encoder(x), torch.Generator().manual_seed(seed)
+
+    def raw(x: Tensor) -> Tensor:
+        return encoder.raw(Samples(x))
+
+    alpha, order = raw(x), torch.randperm(40, generator=rng)
+    assert (alpha - raw(x[:, order])).abs().max() <= 1e-12
+    centre, deviation = encoder.position
+    mean = (x.mean(1) - centre) / deviation
+    assert (alpha[..., :components] - mean).abs().max() <= 1e-12
+    shifted = raw(x + torch.randn(components, generator=rng, dtype=torch.float64))
+    assert (shifted[..., components:] - alpha[..., components:]).abs().max() <= 1e-9
+    assert (raw(1.5 * x)[..., components:] - alpha[..., components:]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("components", "anchored"), [(1, True), (2, True), (2, False)])
+def test_averages_that_are_kept_are_those_that_are_taken(components: int, anchored: bool) -> None:
+    x = skewed(6, 60, components)
+    encoder = Encoder(generators(SEEDS), 3, components, anchored=anchored).requires_grad_(False)
+    cloud: Samples | Density = Samples(x.unflatten(0, (2, 3)))
+    if components == 1:
+        times = torch.arange(3, dtype=torch.float64)
+        cloud = Ensemble(times, x[..., 0].unflatten(0, (2, 3))).density(
+            torch.linspace(-3, 12, 301, dtype=torch.float64)
+        )
+    kept = encoder.averaged(cloud)
+    assert kept.averages is not None and cloud.averages is None
+    assert torch.equal(encoder.raw(kept), encoder.raw(cloud))
+    wanted = torch.tensor([[2, 0]] * len(SEEDS))
+    assert torch.equal(encoder.raw(kept, wanted), encoder.raw(cloud, wanted))
+    some = encoder.raw(kept.at(torch.tensor([0, 2])))
+    assert torch.allclose(some, encoder.raw(cloud).unflatten(1, (2, 3))[:, :, [0, 2]].flatten(1, 2), atol=1e-12)
+    assert encoder.averaged(Samples(x)) is not None
+
+
+def test_hermite_polynomials_are_orthonormal() -> None:
+    encoder = Encoder(generators([0]), 1, 2)
+    nodes, weights = (torch.tensor(part) for part in hermegauss(12))
+    x = torch.cartesian_prod(nodes, nodes)
+    share = torch.cartesian_prod(weights, weights).prod(-1) / (2 * torch.pi)
+    found = encoder.hermite(x)
+    assert found.shape == (144, 14)
+    assert torch.allclose((share[:, None, None] * found[:, :, None] * found[:, None]).sum(0), torch.eye(14).double())
+
+
+def test_an_anchored_encoder_of_one_component_is_compressed_as_its_samples() -> None:
+    x = skewed(4, 2000, 1)
+    encoder = anchored_encoder(x, 2)
+    exact = encoder.raw(Samples(x))
+    assert (exact - encoder.raw(compress(x[..., 0], 4001)).reshape(exact.shape)).abs().max() <= 1e-4
+    assert torch.equal(encoder.encode(positions_of(x)[..., None]), encoder(Samples(x)))

@@ -46,16 +46,16 @@ def interrupted(patch: pytest.MonkeyPatch, at: int) -> None:
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
-    seen = seen_of(kind)
     names: dict[str, Any] = {"spacing": SPACING.get(kind, 1.0), "controls": CONTROLS.get(kind, ()), "steps": "euler"}
-    given: Any = seen if kind == "plane" else few_of(kind)  # its forces have names of their own
-    names["decoder"] = architecture_of(kind).decoder
-    found = fit(given, LAYOUTS[kind], seeds=[0, 1], recipe=TINY[kind], **names)
+    answers = ANSWERS.get(kind, ("external_force",))
+    names |= {"decoder": architecture_of(kind).decoder, "forces": answers}
+    found = fit(few_of(kind), LAYOUTS[kind], seeds=[0, 1], recipe=TINY[kind], **names)
     of = found.model.architecture
     assert replace(of, controls=(), forces=()) == architecture_of(kind)
     assert of.controls == CONTROLS.get(kind, ())
     assert found.model.seeds == [0, 1] and found.draws == [0, 0]
-    names_of_scores = {"force", "alpha"} if kind in CONTROLS else {"field"}
+    told = {"force"} if len(answers) == 1 else {f"force {name}" for name in answers}
+    names_of_scores = {*told, "alpha"} if kind in CONTROLS else {"field"}
     assert found.scores.keys() == names_of_scores
     assert all(len(score.errors) == 2 and score.noise > 0 for score in found.scores.values())
     lines = str(found).splitlines()

@@ -1,4 +1,4 @@
-"""The midpoint rule: both engines, the square of the step, what is conserved, what falls, and known numbers of sites."""
+"""The midpoint rule: both engines, the square of the step, what is conserved and what falls; known numbers of sites."""
 
 from typing import Any
 
