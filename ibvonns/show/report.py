@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from math import isfinite
 from typing import Any
 from zlib import crc32
 
@@ -44,9 +45,10 @@ main{max-width:62rem;margin:auto;padding:1rem;overflow-wrap:break-word}h1{line-h
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.2rem 1rem}dt{font-weight:600}dd{margin:0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.15rem .6rem;text-align:right;border-bottom:1px solid var(--rule)}
-th:first-child,td:first-child{text-align:left}caption{text-align:left;padding:.3rem .6rem}
+th:first-child,td:first-child{text-align:left;white-space:nowrap}caption{text-align:left;padding:.3rem .6rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%%,26rem),1fr));gap:1rem}
 figure{margin:0}svg{width:100%%;height:auto;color:var(--ink)}figcaption{font-size:.9rem}
+main{counter-reset:f}figcaption::before{counter-increment:f;content:"Figure " counter(f) ". "}
 @media print{figure{break-inside:avoid}}
 """
 
@@ -117,16 +119,22 @@ def _span(values: Tensor) -> str:
     return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
 
 
-def _ranges(model: Model, data: Observations) -> dict[str, str]:
-    """From where to where each field goes, by its name with its unit."""
-    own = list(model.architecture.controls)
-    names = own + ["strain" if isinstance(model.law.layout, Row) else "field"] * (data.field.shape[-1] - len(own))
-    return {_named(model, name): _span(part) for name, part in zip(names, data.field.unbind(-1), strict=True)}
+def _short(number: float) -> str:
+    return f"{number:.3g}" if isfinite(number) else "–"
+
+
+def _ranges(model: Model, data: Observations) -> list[tuple[str, str]]:
+    """From where to where each field goes, after its name with its unit."""
+    own, fields = list(model.architecture.controls), data.field.shape[-1]
+    if model.architecture.bonds:
+        own += ["strain" if isinstance(model.law.layout, Row) else "field"]
+    names = own if len(own) == fields else [f"control {n}" for n in range(fields)]
+    return [(_named(model, name), _span(part)) for name, part in zip(names, data.field.unbind(-1), strict=True)]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> str:
     def line(cells: Sequence[object], tag: str) -> str:
-        words = (f"{cell:.3g}" if isinstance(cell, float) else escape(str(cell)) for cell in cells)
+        words = (_short(cell) if isinstance(cell, float) else escape(str(cell)) for cell in cells)
         return "<tr>" + "".join(f"<{tag}>{word}</{tag}>" for word in words) + "</tr>"
 
     body = "".join(line(row, "td") for row in rows)
@@ -144,7 +152,7 @@ def _head(learned: Learned) -> str:
     forces = ", ".join(_named(model, name) for name in of.forces) or "measured, without a name"
     rows = {
         "Data": size,
-        "Controls" if not of.bonds else "Fields": "; ".join(f"{n}: {r}" for n, r in _ranges(model, data).items()),
+        "Controls" if not of.bonds else "Fields": "; ".join(f"{n}: {r}" for n, r in _ranges(model, data)),
         "Forces": "not measured" if data.force is None else forces,
         "kBT": "not given" if of.temperature is None else f"{of.temperature:.4g}",
         "Model": f"{layout}, internal variables of a site: {of.internal}; decoder: {of.decoder}; steps by {steps}",
@@ -197,7 +205,7 @@ def _open(model: Model, data: Observations) -> list[str]:
     if data.force is None:
         said = ["No force was measured: any function of the controls may be added to f, and its scale and that of phi "
                 "are free. How alpha moves is known; F_ex, work and dissipation are not."]  # fmt: skip
-    ranges = "; ".join(f"{name} from {span}" for name, span in _ranges(model, data).items())
+    ranges = "; ".join(f"{name} from {span}" for name, span in _ranges(model, data))
     said += [f"Outside of what was seen ({escape(ranges)}) and for changes faster than these, the law extrapolates."]
     if of.temperature is None:
         said += ["kBT was not given: dissipation has no heat beside it."]
@@ -225,12 +233,12 @@ def _compared(model: Model, data: Observations, alpha: Tensor) -> list[tuple[str
     """What was measured, (conditions, times), and the same as it was rolled out, (replicas, conditions, times)."""
     run, of = model.predict(data), model.architecture
     if isinstance(of.layout, Row):
-        return [("strain, mean of all sites", *(each[..., -1].mean(-1) for each in (data.field, run.field)))]
+        return [("strain, mean of all sites", data.field[..., -1].mean(-1), run.field[..., -1].mean(-1))]
     if of.bonds:
         return [("field of the first site", data.field[..., 0, -1], run.field[..., 0, -1])]
     if data.force is None or run.force is None:
         return [("alpha of the first seed", alpha[0, :, :, 0, 0], run.alpha[:1, :, :, 0, 0])]
-    names = [_named(model, name) for name in of.forces] or ["force"] * data.force.shape[-1]
+    names = [_named(model, name) for name in of.forces] or [f"force {n}" for n in range(data.force.shape[-1])]
     return [*zip(names, data.force.unbind(-1), run.force.unbind(-1), strict=True)]
 
 
@@ -239,11 +247,16 @@ def _drawn(draw: Callable[[Any], None], alt: str, caption: str, panels: int = 1)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    inked = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    plain = {"svg.fonttype": "none", "svg.hashsalt": alt, "text.parse_math": False, "font.size": 9.5, "grid.alpha": 0.3}
-    bare = {f"axes.spines.{side}": False for side in ("right", "top")} | {"axes.grid": True, "legend.frameon": False}
-    clear = {"axes.facecolor": "none", "figure.facecolor": "none", "axes.unicode_minus": True}
-    with rc_context({**inked, **plain, **bare, **clear}):
+    style: dict[Any, Any] = {"axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "font.size": 9.5}
+    style |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    style |= {
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+    }
+    style |= {"svg.fonttype": "none", "svg.hashsalt": alt, "text.parse_math": False}  # names are no formulas
+    with rc_context(style):
         figure, file = Figure((4.6, 3.1), layout="constrained"), io.StringIO()
         draw(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -301,7 +314,7 @@ def _clouds(model: Model, data: Observations, alpha: Tensor) -> str:
                 axes.plot(moment[some], variable[some], MARKERS[place], color=COLOURS[place], markersize=2.5,
                           fillstyle="none", label=f"alpha {place + 1}" if axes is panels[0] else None)  # fmt: skip
             axes.set(xlabel=label + of)
-            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="x", nbins=3)
         panels[0].set(ylabel="internal variable")
         if rows.shape[-1] > 1:
             panels[0].figure.legend(loc="outside upper center", ncols=4)
@@ -315,7 +328,7 @@ def _energy(model: Model, data: Observations) -> str:
     law, layout, of = model.law, model.law.layout, model.architecture
     still, lines = data.field.flatten(0, 2).median(0).values, list[tuple[str, Tensor, Tensor]]()
     rows = isinstance(layout, Row)
-    for n, name in list(enumerate(_ranges(model, data)))[layout.given * rows :][:3]:
+    for n, (name, _) in list(enumerate(_ranges(model, data)))[layout.given * rows :][:3]:
         x = torch.linspace(float(data.field[..., n].min()), float(data.field[..., n].max()), 33, dtype=still.dtype)
         first = still.repeat(len(x), 1)
         first[:, n] = x
@@ -332,6 +345,7 @@ def _energy(model: Model, data: Observations) -> str:
         for axes, (name, x, values) in zip(panels, lines, strict=True):
             _band(axes, x, values)
             axes.set(xlabel=name)
+            axes.locator_params(axis="x", nbins=max(3, 6 // len(lines)))
         panels[0].set(ylabel="f of a site")
 
     where = "at its mean" if of.bonds and not rows else "at rest"
@@ -351,7 +365,7 @@ def _potential(model: Model, data: Observations, alpha: Tensor) -> str:
     g[..., place] = torch.linspace(-most, most, 41, dtype=g.dtype)[:, None]
     middle = states.flatten(1, 2).median(1).values[:, None, None].expand(-1, *g.shape[1:3], -1)
     value = law.dual_dissipation(middle, g).mean(-1)
-    name = "g of alpha 1" if law.internal else "g of a bond"
+    name = "force g of alpha 1" if law.internal else "force g of a bond"
 
     def draw(panels: Any) -> None:
         (axes,) = panels
