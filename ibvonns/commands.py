@@ -42,6 +42,8 @@ from ibvonns.validation import choice, require
 __all__ = ["app", "merged", "told", "watched"]
 
 #: Commands for data of one's own; those of `ibvonns.paper.cli` stand beside them.
+#:
+#: :meta hide-value:
 app = typer.Typer()
 LARGE = 2 * 10**9  # bytes from which a file is read in parts
 WAIT, SAY = 0.5, 10.0  # seconds between two looks at a training, and between two lines

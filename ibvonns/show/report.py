@@ -22,7 +22,7 @@ from ibvonns.files import write
 from ibvonns.law import Law
 from ibvonns.layouts import Row, named
 from ibvonns.learning import Learned
-from ibvonns.model import Model
+from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
 from ibvonns.residuals import residuals
 from ibvonns.seeds import scores
@@ -37,6 +37,8 @@ COLOURS = (*LIGHT, INK)
 DASHES, MARKERS = ("-", "--", "-.", ":"), "osD^"
 CLEAR = 0.01  # chance below which something else than the state is called needed
 SPOTS = 400  # points of a cloud
+STEPS = """What the law misses in single steps: memory, the correlation of one step with the next, 0 of noise; distance
+from a normal distribution, whose kurtosis is 3; size, and the size that the noise of the particles predicts"""
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1b1b;--paper:#fff;--rule:#bbb;%s}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#15181b;--rule:#555;%s}}
@@ -85,7 +87,7 @@ def report(learned: Learned, path: str | os.PathLike[str] | None = None, unseen:
     model, data = learned.model, learned.data
     which = "observations that training has not seen" if unseen else "the data it was trained on, which flatter it"
     which = which if learned.history or unseen else "the data of this report"
-    head = f"A law learned from {data.count} realisations"
+    head = f"A {'law learned from' if learned.history else 'saved law beside'} {data.count} realisations"
     parts = [f"<h1>{head}</h1>", _head(learned), "<h2>Errors beside their noise</h2>", _errors(learned, unseen)]
     if learned.choice:
         parts += ["<h2>How many internal variables</h2>", f'<pre class="wide">{escape(str(learned.choice))}</pre>']
@@ -113,6 +115,13 @@ def _named(model: Model, name: str, what: str = "") -> str:
     """A name with its unit, if that is known."""
     unit = model.architecture.units.get(name)
     return f"{what or name} [{unit}]" if unit else what or name
+
+
+def _energies(of: Architecture, rate: bool = False) -> str:
+    """The unit of an energy, or of its rate: force times control, if both are known."""
+    units = [of.units.get(name) for name in (*of.forces[:1], *of.controls[:1], *rate * ["times"])]
+    known = len(units) == 2 + rate and all(units) and not of.bonds
+    return f" [{units[0]} {units[1]}{f'/{units[2]}' if rate else ''}]" if known else ""
 
 
 def _span(values: Tensor) -> str:
@@ -147,7 +156,9 @@ def _head(learned: Learned) -> str:
     conditions, times, sites, _ = data.field.shape
     layout = "a point" if not of.bonds else f"a {named(of.layout)['kind'].lower()} of {sites} sites"
     steps = "the midpoint rule" if of.steps == "midpoint" else "Euler's rule"
-    size = f"{conditions} conditions, {times} times ({_named(model, 'times', _span(data.times))}), "
+    size = (
+        f"{conditions} conditions, {times} times from {_span(data.times)} {of.units.get('times', '')}".rstrip() + ", "
+    )
     size += f"{data.count} realisations"
     forces = ", ".join(_named(model, name) for name in of.forces) or "measured, without a name"
     rows = {
@@ -188,7 +199,7 @@ def _tests(model: Model, data: Observations) -> str:
         left = residuals(model, data)
     except ValueError as error:
         return f"<p>{escape(said)}</p><p>Steps were not tested: {escape(str(error))}.</p>"
-    told = {"lag": "memory", "white": "p", "distance": "from normal", "normal": "p", "skewness": "skewness",
+    told = {"lag": "memory", "white": "p", "distance": "distance", "normal": "p", "skewness": "skewness",
             "kurtosis": "kurtosis", "realised": "size", "predicted": "by noise"}  # fmt: skip
     kept = {name: head for name, head in told.items() if getattr(left, name) is not None}
     values = torch.stack([getattr(left, name) for name in kept], -1).tolist()
@@ -196,7 +207,7 @@ def _tests(model: Model, data: Observations) -> str:
         [f"seed {seed}, {name}", *row]
         for seed, each in zip(model.seeds, values, strict=True) for name, row in zip(left.names, each, strict=True)
     )  # fmt: skip
-    return f"<p>{escape(said)}</p>" + _table(["", *kept.values()], rows, "What the law misses in single steps")
+    return f"<p>{escape(said)}</p>" + _table(["", *kept.values()], rows, STEPS)
 
 
 def _open(model: Model, data: Observations) -> list[str]:
@@ -275,7 +286,7 @@ def _band(axes: Any, x: Tensor, values: Tensor, place: int = 0, **how: Any) -> N
     whole = values.nan_to_num(torch.inf).amin(0), values.nan_to_num(-torch.inf).amax(0)
     low, high = (each.where(each.isfinite(), torch.nan) for each in whole)  # a seed may have run away
     axes.fill_between(x, low, high, color=COLOURS[place], alpha=0.25, linewidth=0)
-    axes.plot(x, values.nanmedian(0).values, DASHES[place], color=COLOURS[place], **how)
+    axes.plot(x, values.nanquantile(0.5, 0), DASHES[place], color=COLOURS[place], **how)
 
 
 def _histories(model: Model, data: Observations, name: str, seen: Tensor, rolled: Tensor) -> str:
@@ -346,7 +357,7 @@ def _energy(model: Model, data: Observations) -> str:
             _band(axes, x, values)
             axes.set(xlabel=name)
             axes.locator_params(axis="x", nbins=max(3, 6 // len(lines)))
-        panels[0].set(ylabel="f of a site")
+        panels[0].set(ylabel=f"f of a site{_energies(of)}")
 
     where = "at its mean" if of.bonds and not rows else "at rest"
     alt = f"Free energy f along {', '.join(name for name, *_ in lines)}, as lines with a band of the seeds"
@@ -366,11 +377,12 @@ def _potential(model: Model, data: Observations, alpha: Tensor) -> str:
     middle = states.flatten(1, 2).median(1).values[:, None, None].expand(-1, *g.shape[1:3], -1)
     value = law.dual_dissipation(middle, g).mean(-1)
     name = "force g of alpha 1" if law.internal else "force g of a bond"
+    name += _energies(model.architecture) if law.internal else ""
 
     def draw(panels: Any) -> None:
         (axes,) = panels
         _band(axes, g[0, :, 0, place], value)
-        axes.set(xlabel=name, ylabel="phi of a site")
+        axes.set(xlabel=name, ylabel=f"phi of a site{_energies(model.architecture, True)}")
 
-    alt = f"Dual dissipation potential phi over {name}, as a line with a band of the seeds"
+    alt = f"Dissipation potential phi over {name}, as a line with a band of the seeds"
     return _drawn(draw, alt, f"Dissipation potential phi along {name}, other forces 0, at the median state.")
