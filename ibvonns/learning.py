@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import chain
 from typing import Any
 
@@ -51,6 +52,10 @@ class Learned(Fit):
     def save(self, path: str | os.PathLike[str]) -> None:
         """`Model.save` to `path`."""
         self.model.save(path)
+
+    def report(self, path: str | os.PathLike[str] | None = None, unseen: Observations | None = None) -> str:
+        """`show.report.report` of it: a page, written to `path`, with its tests on `unseen` observations if given."""
+        return import_module("ibvonns.show.report").report(self, path, unseen)  # by name: no training depends on it
 
 
 def fit(

@@ -1,4 +1,44 @@
-"""The command line: `ibvonns reproduce`, `scoreboard` and `export`.
+"""The command line: a law for data of one's own, and the published numbers.
+
+`ibvonns inspect FILE` tells what a file of particles holds and what looks wrong in it; it exits with 1 if a law
+learned from it would be wrong. FILE is of any format that `ibvonns.read` knows.
+
+- `--control NAME`, `--force NAME`: records that are controls of a point, and the forces conjugate to them in the same
+  order; or the force at the end of a row. Again for each.
+- `--layout point|row`: of the sites; a point if not given.
+- `--spacing X`: natural length of a site of a row.
+- `--positions KEY`, `--times KEY`, `--axes "condition time realisation"`: what the positions and times are called in
+  FILE, and the order of the axes, as for `ibvonns.read`. Columns of a table are given as `x,y`.
+
+`ibvonns fit FILE --out DIR` learns a law; writes law.safetensors, law.json, scores.json, log.jsonl and, where
+matplotlib is there, report.html to DIR. Called again after an interruption it goes on from its last checkpoint there.
+
+- `--control`, `--force`, `--layout`, `--spacing`, `--positions`, `--times`, `--axes`: as for `inspect`. A file of more
+  than 2 GB is read in parts.
+- `--out DIR`: the folder; it is made if there is none.
+- `--internal N|auto`: internal variables of a site; 1 if not given.
+- `--seeds N`, `--seed-offset N`: how many seeds, 2 if not given, and the first of them, 0 if not given.
+- `--decoder NAME`: auto, gaussian, gaussians, mixture or flow.
+- `--temperature X`: kBT; with it heat is known, too.
+- `--steps midpoint|euler`: how time goes on between two records.
+- `--unit NAME=UNIT`: of positions, times or a record; again for each.
+
+With a terminal a bar shows the time left, else a line on standard error does, every ten seconds; log.jsonl has an
+object in each line: start, end, and at each checkpoint step, steps in all and terms of the loss.
+
+`ibvonns predict MODEL FILE` prints what a saved law says under the controls of FILE, `.npz` or `.csv`, by their names
+beside "time" (and "condition"), as CSV: forces, work, free energy, dissipation, and heat if kBT is known.
+
+- `--out CSV`: the file to write instead.
+- `--sites N`: of a row.
+
+`ibvonns report MODEL FILE` writes a page on a saved law and how it meets the data of FILE.
+
+- `--out PAGE`: report.html if not given.
+- `--positions`, `--times`, `--axes`: as for `inspect`.
+
+`ibvonns merge OUT MODEL...` joins the seeds of several saved laws, which other jobs have trained on the same data with
+another `--seed-offset`, in a new file.
 
 `ibvonns reproduce STUDY` simulates, trains from scratch and scores a study.
 
@@ -28,8 +68,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,14 +77,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from ibvonns import __version__
+from ibvonns import __version__, commands
+from ibvonns.commands import told
 from ibvonns.files import save_json
 from ibvonns.paper import beyond, claims, gases
 from ibvonns.paper import scoreboard as boards
 from ibvonns.paper.results import load_metrics, plain, result, study_folder
 from ibvonns.paper.results import reproduce as run_study
 from ibvonns.paper.studies import STUDIES
-from ibvonns.training import TrainingError
 from ibvonns.validation import choice
 
 __all__ = ["app"]
@@ -54,7 +93,7 @@ __all__ = ["app"]
 #:
 #: :meta hide-value:
 app = typer.Typer(
-    help="Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
+    help="Learn laws from particles; re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,15 +103,6 @@ Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
 Seeds = Annotated[
     int | None, typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given.")
 ]
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What is wrong is said in one sentence."""
-    try:
-        yield
-    except (ValueError, OSError, TrainingError) as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _show(text: Table | Markdown | str) -> None:
@@ -95,7 +125,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
+    """Learn laws from particles; re-train and check the published numbers of IB-VONNs (Qiu, Huang, Reina)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of few characters
@@ -104,7 +134,7 @@ def main(
 
 
 @app.command()
-@_told()
+@told()
 def reproduce(
     study: Name,
     seeds: Seeds = None,
@@ -140,7 +170,7 @@ def _learn_gases(study: str, seeds: int | None, out: Path | None, data_seed: int
 
 
 @app.command()
-@_told()
+@told()
 def scoreboard(
     study: Annotated[str | None, typer.Option(help="One study; all that can be trained if not given.")] = None,
     seeds: Seeds = None,
@@ -182,7 +212,7 @@ def scoreboard(
 
 
 @app.command()
-@_told()
+@told()
 def export(
     study: Name,
     out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
@@ -192,6 +222,8 @@ def export(
     save_json(out, result(study)[0].exported(replica))
     print(f"wrote {out}")
 
+
+app.add_typer(commands.app)
 
 if __name__ == "__main__":
     app()
