@@ -24,7 +24,7 @@ from ibvonns.validation import choice, count, require
 __all__ = ["Learned", "fit"]
 
 _log = logging.getLogger(__name__)
-OWN = "layout spacing internal decoder components steps controls forces units temperature law anchored".split()
+OWN = "layout spacing internal decoder components steps controls forces units temperature law".split()
 USUAL = 110  # sites of all conditions of the book's chain
 LOSS = 0.02  # nats that a Gaussian may lose
 
@@ -101,7 +101,8 @@ def fit(
         steps: "midpoint" for what goes on between two records, as all that is measured does; "euler" for what was
             simulated with one step from each record to the next.
         check: whether to inspect the data.
-        options: further attributes of `Architecture`, such as neighbours, wells, reference or gas.
+        options: further attributes of `Architecture`, such as neighbours, wells, reference or gas; or anchored, of
+            several variables at a point: both ways are tried if it is not given, and the better one stays.
 
     Raises:
         ValueError: data that are wrong, an unknown option, or as `observe` and `Architecture`.
@@ -143,6 +144,8 @@ def fit(
     recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
     drawn = range(count("seeds", seeds)) if isinstance(seeds, int) else [*map(int, seeds)]
     chosen, kinds = None, [of] if internal == "auto" else of.having(int(internal))
+    if "anchored" in options:  # as it is asked for, and no other tried
+        kinds = [replace(each, anchored=of.anchored) for each in kinds[:1]]
     if internal == "auto" or (len(kinds) > 1 and len(data.field) >= 8):
         numbers = (1, 2, 3) if internal == "auto" else (int(internal),)
         held = torch.arange(len(data.field)) % 4 == 2
