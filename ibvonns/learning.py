@@ -101,8 +101,9 @@ def fit(
         steps: "midpoint" for what goes on between two records, as all that is measured does; "euler" for what was
             simulated with one step from each record to the next.
         check: whether to inspect the data.
-        options: further attributes of `Architecture`, such as neighbours, wells, reference or gas; or anchored, of
-            several variables at a point: both ways are tried if it is not given, and the better one stays.
+        options: further attributes of `Architecture`, such as wells, reference or gas; neighbours, which is true on a
+            row if not given; or anchored, of several variables at a point: both ways are tried if it is not given, and
+            the better one stays.
 
     Raises:
         ValueError: data that are wrong, an unknown option, or as `observe` and `Architecture`.
@@ -135,11 +136,12 @@ def fit(
     components = data.mean.shape[-1]
     if decoder == "auto":
         decoder = _dense(data, layout)
+    usual = {"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2}
+    usual["neighbours"] = layout.driven and internal != 0
     of = Architecture(
         layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
         forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
-        temperature=temperature,
-        **{"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2, **options},
+        temperature=temperature, **{**usual, **options},
     )  # fmt: skip
     recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
     drawn = range(count("seeds", seeds)) if isinstance(seeds, int) else [*map(int, seeds)]
@@ -213,7 +215,7 @@ def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
     for stage in recipe.stages:
         weights = dict(stage.weights)
         if layout.driven and data.velocity is not None and "end" in weights:
-            bent = data.velocity[:, 1:].diff(n=2, dim=1).square().mean() / 6
+            bent = data.velocity[:, 1:].diff(n=2, dim=1).abs().median().square() * 1.4826**2 / 6  # kinks are few
             weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))
         phases = tuple(
             replace(each, window=_fitting(each, last), starts=max(1, round(share * each.starts)))
