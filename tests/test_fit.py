@@ -390,7 +390,7 @@ def test_front_door_is_the_function() -> None:
 def test_an_anchor_that_is_asked_for_is_taken_and_no_other_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     learning: Any = import_module("ibvonns.learning")
     monkeypatch.setattr(learning, "choose", lambda *_: pytest.fail("tried both"))
-    few = Trap().simulate_paper(velocities=[0.1 * n for n in range(1, 9)], realisations=20)
+    few = Trap().simulate_paper(velocities=tuple(0.1 * n for n in range(1, 9)), realisations=20)
     for anchored in (True, False):
         found = fit(few, controls="pulled_length", internal=2, anchored=anchored, seeds=1, recipe=TINY["point"])
         assert found.model.architecture.anchored == anchored
