@@ -1,6 +1,5 @@
 """Encoder: order cannot matter, compression is exact to its square, the gauge is fixed."""
 
-
 import pytest
 import torch
 from hypothesis import given
