@@ -134,6 +134,8 @@ def predict(
         first = known["field"][:, 0]
     if isinstance(start, str):
         choice("start", start, ["equilibrium"])
+        lacking = [name for name in of.controls if layout.driven and name not in (parameters or {})]
+        require(not lacking, f"parameters must hold {' and '.join(lacking)}, but do not")
         own = [
             tensor(f"parameters[{name!r}]", (parameters or {})[name]).double() for name in of.controls if layout.driven
         ]
@@ -196,7 +198,8 @@ def equilibrium(
 ) -> Tensor:
     """States at rest: what a law relaxes to when nothing changes outside, where f has come down as far as it can.
 
-    From the mean state of the training data the law is left to itself, in steps that grow as long as f falls.
+    From the mean state of the training data the law is left to itself, in steps that grow as long as f falls; under a
+    force, as long as f less its work does.
 
     Args:
         model: trained, with its gauge frozen.
@@ -219,14 +222,19 @@ def equilibrium(
     else:
         z[..., : layout.fields] = first[:, None]
         known = {"field": first[:, None]}
+
+    def potential(z: Tensor) -> Tensor:  # what can only fall
+        work = first[:, 0] * law.spacing * z[..., layout.given].sum(-1) if layout.driven and not held else 0.0
+        return law.free_energy(z).sum(-1) - work
+
     lapse, fastest = 0.02 / law.clock, torch.inf
     for _ in range(200):
         steps = lapse.repeat(BLOCK)
         each = {n: part.expand(-1, BLOCK, -1) if n == "field" else part.expand(-1, BLOCK) for n, part in known.items()}
         path, _ = rollout(law, z, steps, rule="euler", **each)  # type: ignore[arg-type]
         fastest = float(((path[:, :, -1] - path[:, :, -2])[..., layout.given :] / lapse / law.clock).abs().max())
-        fell = law.free_energy(path[:, :, -1]).sum(-1) <= law.free_energy(z).sum(-1) + 1e-9 * law.energy
-        if (bool(fell.all()) or (layout.driven and not held)) and fastest < torch.inf:
+        fell = potential(path[:, :, -1]) <= potential(z) + 1e-9 * law.energy
+        if bool(fell.all()) and fastest < torch.inf:
             z, lapse = path[:, :, -1], 1.5 * lapse
             if fastest < REST:
                 break

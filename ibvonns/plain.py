@@ -82,6 +82,7 @@ class PlainLaw:
             _require(part.ndim < 3 or len(part) == len(self.seeds), whole)
         self._tensors, field, energy, rate = t, t["law.field"], float(t["law.energy"]), float(t["law.rate"])
         self.fields, self._components, self._energy = field.shape[1], t["encoder.position"].shape[1], energy
+        self._anchored = self._components if a.get("anchored") else 0
         force, clock = energy / field[1] / self.spacing, rate / self.spacing / field[1, -1] if self.row else rate
         # units of z and of df/dz; of g and of dphi/dg, and gains: of a bond, then of alpha
         self._scale = np.concatenate([field, np.array([[0.0], [1.0]]).repeat(self.internal, 1)], 1)
@@ -226,10 +227,14 @@ class PlainLaw:
         wanted = f"(..., realisations{f', {self._components}' * several})"
         fits = x.ndim > 1 and x.size and x.shape[-1] == self._components
         _require(fits, f"positions must have shape {wanted}, but have shape {np.shape(positions)}")
+        rows = (x.reshape(-1, *x.shape[-2:]) - mean) / deviation
+        middle = rows.mean(1)[:, None, : self._anchored]  # what an anchored encoder knows by itself
         # row by row, for all features at once would fill the memory
-        rows = ((row - mean) / deviation for row in x.reshape(-1, *x.shape[-2:]))
-        features = [self._tanh("h", self._seen(row)).mean(1) for row in rows]
-        raw = self._tanh("rho", np.stack(features, 1))
+        parts = zip(rows, middle if self._anchored else np.zeros(len(rows)), strict=True)
+        raw = self._tanh("rho", np.stack([self._tanh("h", self._seen(row - at)).mean(1) for row, at in parts], 1))
+        if self._anchored:
+            known = np.broadcast_to(middle[:, 0], (len(raw), *middle[:, 0].shape))
+            raw = np.concatenate([known, raw], -1)[..., : self.internal]
         if self._origin is not None:
             raw = raw - self._tanh("rho", self._tanh("h", self._seen((self._origin - mean[None]) / deviation)))
         raw = raw @ self._tensors.get("encoder.mix", np.eye(raw.shape[-1]))
@@ -237,14 +242,16 @@ class PlainLaw:
         return alpha[..., : self.internal].reshape(len(alpha), *x.shape[:-2], self.internal)
 
     def _seen(self, x: NDArray[Any]) -> NDArray[Any]:
-        """What h sees of standardised positions: of several components Hermite polynomials (`Encoder.hermite`)."""
-        if self._components == 1:
+        """What h sees of standardised positions: Hermite polynomials (`Encoder.hermite`), or one component itself."""
+        if self._components == 1 and not self._anchored:
             return x
         one = [np.ones_like(x), x]
         for n in range(1, DEGREE):
             one.append(x * one[n] - n * one[n - 1])
         each, axes = [part / factorial(n) ** 0.5 for n, part in enumerate(one)], range(self._components)
-        ways = (way for n in range(1, DEGREE + 1) for way in combinations_with_replacement(axes, n))
+        ways = (
+            way for n in range(1 + bool(self._anchored), DEGREE + 1) for way in combinations_with_replacement(axes, n)
+        )
         return np.stack([np.prod([each[way.count(axis)][..., axis] for axis in axes], 0) for way in ways], -1)
 
     def predict(self, times: ArrayLike, controls: ArrayLike, alpha: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -298,7 +298,7 @@ def test_entropy_in_a_plane_is_that_of_the_samples(name: str) -> None:
     drawn = decoder.sample(z, 4000, torch.Generator().manual_seed(3))
     assert drawn.shape == (2, 3, 4000, 2)
     own, entropy = decoder.log_density(drawn, z), decoder.entropy(z)
-    assert (own.mean(-1) + entropy).abs().max() < 0.15
+    assert ((own.mean(-1) + entropy).abs() < 5 * own.std(-1) / 512**0.5).all()  # so many samples it takes
     far = decoder.log_density(drawn + 0.3 * drawn.std(2, keepdim=True), z).mean(-1)
     assert (far < own.mean(-1)).all()
     # a density is the share of samples in a small box over its area

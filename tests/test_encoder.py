@@ -252,7 +252,6 @@ def test_averages_that_are_kept_are_those_that_are_taken(components: int, anchor
     assert torch.equal(encoder.raw(kept, wanted), encoder.raw(cloud, wanted))
     some = encoder.raw(kept.at(torch.tensor([0, 2])))
     assert torch.allclose(some, encoder.raw(cloud).unflatten(1, (2, 3))[:, :, [0, 2]].flatten(1, 2), atol=1e-12)
-    assert encoder.averaged(Samples(x)) is not None
 
 
 def test_hermite_polynomials_are_orthonormal() -> None:

@@ -127,6 +127,16 @@ def test_alpha_is_the_encoders(case: Any) -> None:
         assert differs(found, model.encode(seen)[..., 0, :]) <= 1e-12
 
 
+@pytest.mark.parametrize(("kind", "internal"), [("point", 1), ("point", 3), ("plane", 2), ("plane", 3)])
+def test_an_anchored_encoder_is_known_by_numpy_too(kind: str, internal: int) -> None:
+    model = Model([0, 1], replace(architecture_of(kind, internal=internal), anchored=True)).requires_grad_(False)
+    model.set_scales(seen_of(kind))
+    model.freeze(seen_of(kind))
+    law, rng = model.to_numpy(), torch.Generator().manual_seed(0)
+    x = 0.3 + torch.randn(3, 40, seen_of(kind).mean.shape[-1], generator=rng, dtype=torch.float64)
+    assert differs(law.encode(x if kind == "plane" else x[..., 0]), model.encoder.encode(x)) <= 1e-12
+
+
 def test_a_reference_position_is_the_zero_of_alpha() -> None:
     model = Model([0, 1], replace(architecture_of("point"), reference=0.7)).requires_grad_(False)
     law, x = model.to_numpy(), torch.rand(4, 9, dtype=torch.float64)
