@@ -84,7 +84,8 @@ def residuals(model: Model, data: Observations) -> Residuals:
     chance of `normal` is that of the worst site, times their number.
 
     The prediction takes what the means of `Observations.blocks` scatter in a step. Of alpha it is that times
-    `Encoder.response`, as if every realisation had the same noise; of positions with components, or anchored, it is NaN.
+    `Encoder.response`, as if every realisation had the same noise; of positions with components, or where alpha is
+    anchored, it is NaN.
 
     Args:
         model: trained, with its gauge frozen.
