@@ -19,13 +19,13 @@ def record(times: int, noise: float = 0.0) -> Any:
     rng = torch.Generator().manual_seed(0)
     velocity = torch.sin(torch.linspace(0, 3, times, dtype=torch.float64)).expand(2, -1)
     velocity = velocity + noise * torch.randn(2, times, generator=rng, dtype=torch.float64)
-    return SimpleNamespace(times=torch.arange(times), velocity=velocity)
+    return SimpleNamespace(times=torch.arange(times), velocity=velocity, field=torch.zeros(2, times, 5, 1))
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_the_books_recipes_are_left_alone_at_their_301_times(kind: str) -> None:
     recipe = Recipe.of(LAYOUTS[kind], None)
-    assert _suited(recipe, record(301), LAYOUTS[kind]) == recipe
+    assert _suited(recipe, record(301), LAYOUTS[kind]) == replace(recipe, attempts=2)
 
 
 @given(st.integers(20, 2000), st.sampled_from(sorted(LAYOUTS)))
@@ -48,4 +48,4 @@ def test_what_is_but_noise_has_its_weight() -> None:
         for noise in (0.0, 0.3, 3.0)
     ]
     assert weights[0] == 30 and weights[0] > weights[1] > weights[2] > 0.5
-    assert _suited(POINT, record(301, 3.0), LAYOUTS["point"]) == POINT
+    assert _suited(POINT, record(301, 3.0), LAYOUTS["point"]) == replace(POINT, attempts=2)

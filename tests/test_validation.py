@@ -583,6 +583,7 @@ EXEMPT = {
         fluctuations.Moves.missed systems.lattice.density""",
     HANDED: "learning.Learned.predict",
     WRITES: """files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save
+        learning.Learned.report
         learning.Learned.save""",
     BASE: """law.Scales.step law.Scales.bounded decoders.Decoder decoders.Decoder.scaled decoders.Decoder.log_density
         decoders.Decoder.compiled decoders.Decoder.nll decoders.Decoder.sample
