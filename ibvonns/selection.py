@@ -202,11 +202,11 @@ def choose(
         architecture: of the models, but for the number of variables.
         numbers: to be tried, the smallest first; 0 needs sites with bonds.
         seeds: one for each replica.
-        recipe: as for `fit.fitted`; unsound fits are taken as they come.
-        folder: as for `fit.fitted`.
+        recipe: as for `seeds.fitted`; unsound fits are taken as they come.
+        folder: as for `seeds.fitted`.
 
     Raises:
-        ValueError: no number, or as `fit.fitted`.
+        ValueError: no number, or as `seeds.fitted`.
     """
     require(len(numbers) > 0, "numbers must name at least 1, but name 0")
     fits, tests, noise = dict[int, Fit](), dict[int, Sufficiency](), 0.0
