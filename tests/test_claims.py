@@ -17,7 +17,7 @@ FREE = {
     "A likelihood has a limit instead of a floor": "a definition",
     "if the rollouts of a seed miss": "how the recipe works; tests/test_fit.py",
     "Appendix A.2 of the paper argues that there is": "what the paper says; the section goes on to test it",
-    "All are asked about pulls that none has seen": "what `fit.astray` does; tests/test_fit.py",
+    "All are asked about pulls that none has seen": "what `seeds.astray` does; tests/test_fit.py",
 }
 
 

@@ -111,7 +111,7 @@ def reproduce(
 
     Raises:
         ValueError: unknown study or no seeds.
-        TrainingError: as `fit.fitted`.
+        TrainingError: as `seeds.fitted`.
     """
     one = study_of(study)
     numbers = range(count("seeds", one.seeds if seeds is None else seeds))
