@@ -222,4 +222,4 @@ def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
             for each in stage.phases
         )
         stages.append(replace(stage, phases=phases, weights=weights))
-    return replace(recipe, stages=tuple(stages))
+    return replace(recipe, stages=tuple(stages), attempts=min(recipe.attempts, 2))

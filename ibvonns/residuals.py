@@ -84,7 +84,8 @@ def residuals(model: Model, data: Observations) -> Residuals:
     chance of `normal` is that of the worst site, times their number.
 
     The prediction takes what the means of `Observations.blocks` scatter in a step. Of alpha it is that times
-    `Encoder.response`, as if every realisation had the same noise; of positions with components it is NaN.
+    `Encoder.response`, as if every realisation had the same noise; of positions with components, or where alpha is
+    anchored, it is NaN.
 
     Args:
         model: trained, with its gauge frozen.
@@ -115,7 +116,7 @@ def residuals(model: Model, data: Observations) -> Residuals:
         steps = data.blocks["mean"].diff(dim=2)
         noise = (steps.var(0) / len(steps)).mean(-1, keepdim=True)  # of the mean of all, (conditions, times, sites, 1)
         scale = noise.new_full((*wrong.shape[:4], model.law.internal), torch.nan)
-        if model.law.internal and model.architecture.components == 1:
+        if model.law.internal and not model.encoder.powers:
             times = torch.arange(1, len(data.times), device=noise.device)
             scale = model.encoder.response(data, times, stored=True)[..., : model.law.internal]
         parts = [noise.expand(*wrong.shape[:4], 1)] * moving + [scale * noise]

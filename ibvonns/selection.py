@@ -8,7 +8,7 @@ whether what is left of the one still goes with what is left of the other.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from statistics import median
 from typing import Any
@@ -202,18 +202,19 @@ def choose(
         architecture: of the models, but for the number of variables.
         numbers: to be tried, the smallest first; 0 needs sites with bonds.
         seeds: one for each replica.
-        recipe: as for `fit.fitted`; unsound fits are taken as they come.
-        folder: as for `fit.fitted`.
+        recipe: as for `seeds.fitted`; no seed is drawn anew.
+        folder: as for `seeds.fitted`.
 
     Raises:
-        ValueError: no number, or as `fit.fitted`.
+        ValueError: no number, or as `seeds.fitted`.
     """
     require(len(numbers) > 0, "numbers must name at least 1, but name 0")
+    plan = replace(recipe or Recipe.of(architecture.layout, architecture.gas), attempts=0)
     fits, tests, noise = dict[int, Fit](), dict[int, Sufficiency](), 0.0
     errors, nll = dict[int, tuple[float, ...]](), dict[int, tuple[float, ...]]()
     for number in sorted(count("number", each, 0) for each in numbers):
         for each in architecture.having(number):
-            fit = fitted(each, data, seeds, recipe, folder, strict=False)
+            fit = fitted(each, data, seeds, plan, folder)
             found = scores(fit.model, unseen)
             told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
             missed = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))

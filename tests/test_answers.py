@@ -31,7 +31,7 @@ def model_of(kind: str, internal: int = 1, **more: Any) -> Model:
     )  # fmt: skip
     model = Model([0, 1], of).requires_grad_(False)
     law = made(layout, internal)
-    convex = law.energy_network  # then f has a minimum, and equilibrium is somewhere
+    convex: Any = law.energy_network  # then f has a minimum, and equilibrium is somewhere
     for part in (convex.layers[1].weight, convex.last.weight):
         part.data.abs_()
     model.law.load_state_dict(law.state_dict())

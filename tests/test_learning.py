@@ -1,4 +1,4 @@
-"""The front door: windows as shares of a record, and a number of variables that is enough."""
+"""The front door: windows as shares of a record, and terms of the loss without weight on what is but noise."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,13 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import LAYOUTS, architecture_of, frozen, seen_of
+from toys import LAYOUTS
 
-from ibvonns import selection
 from ibvonns.learning import _suited
 from ibvonns.recipe import POINT, Recipe
-from ibvonns.seeds import Fit, Score
-from ibvonns.selection import choose
 
 
 def record(times: int, noise: float = 0.0) -> Any:
@@ -52,36 +49,3 @@ def test_what_is_but_noise_has_its_weight() -> None:
     ]
     assert weights[0] == 30 and weights[0] > weights[1] > weights[2] > 0.5
     assert _suited(POINT, record(301, 3.0), LAYOUTS["point"]) == POINT
-
-
-@pytest.mark.parametrize(("errors", "tried"), [((5.0, 1.0, 0.99), [1, 2, 3]), ((1.0, 0.99, 0.1), [1, 2])])
-def test_larger_numbers_are_not_tried_where_more_did_not_help(
-    errors: tuple[float, ...], tried: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left, kinds = iter(errors), list[tuple[int, bool]]()
-
-    def fitted(architecture: Any, data: Any, *_: Any, **__: Any) -> Fit:
-        kinds.append((architecture.internal, architecture.anchored))
-        return Fit(frozen("row", internal=architecture.internal), data, {}, [0, 0], {})
-
-    monkeypatch.setattr(selection, "fitted", fitted)
-    monkeypatch.setattr(selection, "scores", lambda *_: {"field": Score((next(left),) * 2, 0.01)})
-    monkeypatch.setattr(selection, "_nats", lambda *_: (0.0, 0.0))
-    found = choose(seen_of("row"), seen_of("row"), architecture_of("row"), numbers=(3, 1, 2))
-    assert list(found.fits) == tried and kinds == [(number, False) for number in tried]
-    assert found.number == (2 if errors[0] == 5.0 else 1)
-
-
-def test_at_a_point_several_variables_are_tried_anchored_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds, left = list[tuple[int, bool]](), iter((5.0, 3.0, 1.0))
-
-    def fitted(architecture: Any, data: Any, *_: Any, **__: Any) -> Fit:
-        kinds.append((architecture.internal, architecture.anchored))
-        return Fit(frozen("point", internal=architecture.internal), data, {}, [0, 0], {})
-
-    monkeypatch.setattr(selection, "fitted", fitted)
-    monkeypatch.setattr(selection, "scores", lambda *_: {"force": Score((next(left),) * 2, 0.01)})
-    monkeypatch.setattr(selection, "_nats", lambda *_: (0.0, 0.0))
-    found = choose(seen_of("point"), seen_of("point"), architecture_of("point"), numbers=(1, 2))
-    assert kinds == [(1, False), (2, False), (2, True)]
-    assert found.errors == {1: (5.0, 5.0), 2: (1.0, 1.0)} and found.number == 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import frozen, seen_of
+from toys import architecture_of, frozen, seen_of
 
 from ibvonns.law import Law, Scales
 from ibvonns.layouts import Point
@@ -206,3 +206,13 @@ def test_response_in_the_stored_gauge_is_that_of_the_training_data_there() -> No
     other = seen_of("point").select(slice(0, 1))
     own, again = (model.encoder.response(other, times, stored=each) for each in (False, True))
     assert torch.allclose(again, stored[:, :1], rtol=1e-9) and not torch.allclose(own, again, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("kind", "internal"), [("point", 2), ("plane", 2)])
+def test_an_anchored_models_residuals_are_told_but_for_what_is_not_known(kind: str, internal: int) -> None:
+    model, data = Model([0, 1], replace(architecture_of(kind, internal=internal), anchored=True)), seen_of(kind)
+    model.set_scales(data)
+    model.freeze(data)
+    found = residuals(model, data)
+    assert found.realised.shape == (2, internal) and found.realised.isfinite().all()
+    assert found.predicted is None or found.predicted.isnan().all()

@@ -1,16 +1,18 @@
 """How many internal variables: false alarms as often as is said, real ones found, and the smallest number taken."""
 
+from typing import Any
+
 import pytest
 import torch
-from toys import frozen, seen_of
+from toys import architecture_of, frozen, seen_of
 
 from ibvonns import selection
 from ibvonns.ensemble import Ensemble
 from ibvonns.layouts import Point
 from ibvonns.model import Architecture
-from ibvonns.observations import observe
+from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Phase, Recipe, Stage
-from ibvonns.seeds import Score
+from ibvonns.seeds import Fit, Score
 from ibvonns.selection import Choice, _tested, choose, shape_of, sufficiency
 from ibvonns.systems.trap import Trap
 
@@ -76,14 +78,43 @@ def test_every_number_is_fitted_and_tested_on_what_it_has_not_seen() -> None:
     assert len(lines) == 2 and lines[found.number - 1].endswith("<- enough") and "enough" not in lines[2 - found.number]
 
 
+def told(
+    kind: str, errors: tuple[float, ...], noise: float, numbers: tuple[int, ...], patch: pytest.MonkeyPatch
+) -> tuple[Choice, list[tuple[int, bool]]]:
+    """What is chosen where the fits, one after another, have these errors; and which were asked for."""
+    left, asked = iter(errors), list[tuple[int, bool]]()
+
+    def fitted(architecture: Architecture, data: Observations, *_: Any, **__: Any) -> Fit:
+        asked.append((architecture.internal, architecture.anchored))
+        return Fit(frozen(kind, internal=architecture.internal), data, {}, [0, 0], {})
+
+    patch.setattr(selection, "fitted", fitted)
+    patch.setattr(selection, "scores", lambda *_: {"force": Score((next(left),) * 2, noise)})
+    patch.setattr(selection, "_nats", lambda *_: (0.0, 0.0))
+    return choose(seen_of(kind), seen_of(kind), architecture_of(kind), numbers), asked
+
+
 @pytest.mark.parametrize(
-    ("errors", "noise", "number"),
-    [((5.0, 1.1, 1.0), 0.1, 2), ((1.2, 1.0, 1.0), 0.1, 1), ((5.0, 2.0, 1.0), 0.1, 3), ((5.0, 2.0, 1.0), 6.0, 1)],
+    ("errors", "noise", "number", "tried"),
+    [
+        ((5.0, 1.1, 1.0), 0.1, 2, 3),
+        ((1.2, 1.0), 0.1, 1, 2),  # once more does not help, larger ones are not tried
+        ((5.0, 2.0, 1.0), 0.1, 3, 3),
+        ((5.0, 2.0, 1.0), 6.0, 1, 3),
+    ],
 )
 def test_the_smallest_number_that_does_as_well_is_taken(
-    errors: tuple[float, ...], noise: float, number: int, monkeypatch: pytest.MonkeyPatch
+    errors: tuple[float, ...], noise: float, number: int, tried: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each = iter(errors)
-    monkeypatch.setattr(selection, "scores", lambda *_: {"force": Score((next(each),) * 2, noise)})
-    monkeypatch.setattr(selection, "_nats", lambda *_: (0.0, 0.0))
-    assert chosen((1, 2, 3)).number == number
+    found, asked = told("row", errors, noise, (3, 1, 2), monkeypatch)
+    assert found.number == number and list(found.fits) == [1, 2, 3][:tried]
+    assert asked == [(n, False) for n in (1, 2, 3)[:tried]]
+
+
+@pytest.mark.parametrize("errors", [(5.0, 3.0, 1.0), (5.0, 1.0, 3.0)])
+def test_at_a_point_several_variables_are_tried_anchored_too(
+    errors: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, asked = told("point", errors, 0.01, (1, 2), monkeypatch)
+    assert asked == [(1, False), (2, False), (2, True)]
+    assert found.errors == {1: (5.0, 5.0), 2: (1.0, 1.0)} and found.number == 2
