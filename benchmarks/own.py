@@ -105,7 +105,7 @@ def measured(name: str) -> None:
             nll = law.model.nll(seen, law.model.encode(seen)).tolist()
             told += [f"{sorted(nll)[len(nll) // 2]:.3f} nats, entropy {np.mean(test.exact['entropy']):.3f}"]
         if law.model.architecture.internal > 1:
-            alpha = law.model.encode(law.data).flatten(1, -2)
+            alpha = law.model.encode(law.data).detach().flatten(1, -2)
             told += [f"correlation {max(float(torch.corrcoef(each.T).triu(1).abs().max()) for each in alpha):.3f}"]
     print(f"{name}: {'; '.join(told)}", flush=True)
     for sentence in law.unsound:
