@@ -207,19 +207,7 @@ class GaussianDecoder(Decoder):
         return gaussian_nll(*self(z), *moments).sum(-1)  # type: ignore[call-arg]
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
-        """Positions drawn from q(x | z), shape (replicas, points, realisations).
-
-        Args:
-            z: states, shape (replicas, points, fields + internal).
-            realisations: how many draws for each replica and point.
-            generator: source of every random number.
-
-        Returns:
-            With a last axis for the components, if there are several.
-
-        Raises:
-            ValueError: wrong shape, or no realisation.
-        """
+        """As `Decoder.sample`, so many `realisations` at `z` by the `generator`."""
         mean, deviation = (part[:, :, None] for part in self(z))
         drawn = mean + deviation * _random(torch.randn, mean, realisations, generator, mean.shape[-1])
         return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
@@ -356,16 +344,7 @@ class MixtureDecoder(Decoder):
         return mixture_nll(grid, weights, *self(z))
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
-        """Positions drawn from q(x | z), shape (replicas, points, realisations).
-
-        Args:
-            z: states, shape (replicas, points, 1 + internal).
-            realisations: how many draws for each replica and point.
-            generator: source of every random number.
-
-        Raises:
-            ValueError: wrong shape, or no realisation.
-        """
+        """As `Decoder.sample`, so many `realisations` at `z` by the `generator`."""
         logs, centres, deviations = self(z)
         well = (_random(torch.rand, logs, realisations, generator) >= logs[..., :1].exp()).long()
         noise = _random(torch.randn, logs, realisations, generator)
@@ -508,16 +487,7 @@ class FlowDecoder(Decoder):
         return nll + weights.sum(-1) * scale.log()
 
     def sample(self, z: Tensor, realisations: int, generator: Generator) -> Tensor:
-        """Positions drawn from q(x | z), shape (replicas, points, realisations).
-
-        Args:
-            z: states, shape (replicas, points, fields + internal).
-            realisations: how many draws for each replica and point.
-            generator: source of every random number.
-
-        Raises:
-            ValueError: wrong shape, or no realisation.
-        """
+        """As `Decoder.sample`, so many `realisations` at `z` by the `generator`."""
         state, (centre, scale) = self.scaled(z), self.position
         y = _random(torch.randn, state, realisations, generator, len(scale))
         x = self.flow.inverse(y[..., 0], state)[..., None]
