@@ -4,6 +4,7 @@
     python benchmarks/beyond.py recipe "half of the steps" ...   changes of the recipe, two seeds, for chapter 11
     python benchmarks/beyond.py wander --seeds 24    random protocols, with so many seeds more (ten minutes)
     python benchmarks/beyond.py choose         how many variables the trap needs (minutes)
+    python benchmarks/beyond.py rows           the chain's published rows with two variables (ten minutes)
     python benchmarks/beyond.py sufficiency    false alarms on traps, power on the chain with one variable
 
 The first two write what they find into ibvonns_book/beyond.json. The last reads the trained seeds of chapters 3 and 5.
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ from ibvonns.observations import Observations
 from ibvonns.paper import beyond
 from ibvonns.paper.beyond import DESIGNS, DURATION, HIGH, LOW, NEW, TRAINING, UNSEEN, observed, recipe
 from ibvonns.paper.results import plain, result
+from ibvonns.paper.scoreboard import published
+from ibvonns.paper.studies import STUDIES, errors
 from ibvonns.protocols import wandering
 from ibvonns.recipe import Phase, Recipe
 from ibvonns.seeds import fitted
@@ -135,6 +139,18 @@ def tested(traps: int = 100, chains: int = 8) -> None:
         print(f"{name}: insufficient in {shares} % of {number} data sets; largest p {float(p.max()):.2g}")
 
 
+def rows() -> None:
+    """The chain's published rows with two variables, eight seeds: median and worst beside the published value."""
+    gmm, cnf = STUDIES["chain-gmm"], STUDIES["chain-cnf"]
+    two = replace(gmm.architecture, internal=2)
+    mixture = fitted(two, gmm.observed("train"), range(8), gmm.recipe, strict=False).model
+    for study, model in ((gmm, mixture), (cnf, beyond.trained("paper, two"))):
+        found = errors(study, model, study.data())[0]
+        for row in published(study.name):
+            each, told = found[row["id"]], f"{row['id']}: published {row['published']}"
+            print(f"{told}, median {median(each):.3g}, worst {max(each):.3g}", flush=True)
+
+
 def _trap(seed: int) -> Observations:
     return observe(
         Trap().simulate_paper("oscillating", VELOCITIES[1::2], 1000, 5000 + seed), "pulled_length", points=1025
@@ -148,12 +164,12 @@ def _chain(seed: int) -> Observations:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Trials beyond the paper's pulls.")
-    parser.add_argument("what", choices=("table", "recipe", "wander", "choose", "sufficiency"))
+    parser.add_argument("what", choices=("table", "recipe", "wander", "choose", "sufficiency", "rows"))
     parser.add_argument("names", nargs="*", help="changes of the recipe; all if none is named")
     parser.add_argument("--seeds", type=int, default=0, help="how many seeds more than the book's wander")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    doing: dict[str, Any] = {"table": table, "choose": chosen, "sufficiency": tested}
+    doing: dict[str, Any] = {"table": table, "choose": chosen, "sufficiency": tested, "rows": rows}
     if given.what == "recipe":
         changed(given.names)
     elif given.what == "wander":

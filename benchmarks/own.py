@@ -108,9 +108,8 @@ def measured(name: str) -> None:
             alpha = law.model.encode(law.data).detach().flatten(1, -2)
             told += [f"correlation {max(float(torch.corrcoef(each.T).triu(1).abs().max()) for each in alpha):.3f}"]
     print(f"{name}: {'; '.join(told)}", flush=True)
-    for sentence in law.unsound:
+    for sentence in (*([] if law.choice is None else str(law.choice).splitlines()), *law.unsound):
         print("   ", sentence)
-    law.save(Path("/tmp") / f"own-{name}.safetensors")
 
 
 def norm(data: foreign.Set, record: str) -> float:

@@ -9,12 +9,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from itertools import chain
-from math import isfinite
 from pathlib import Path
 from threading import Event, Thread
 from typing import Annotated, Any
@@ -35,6 +34,7 @@ from ibvonns.learning import Learned
 from ibvonns.learning import fit as fitted
 from ibvonns.model import DECODERS, KIND, Model, load
 from ibvonns.observations import observe
+from ibvonns.paper.results import plain
 from ibvonns.seeds import scores
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice, require
@@ -131,15 +131,6 @@ def inspect(
 # --- fitting -------------------------------------------------------------------------------------
 
 
-def _plain(values: Any) -> Any:
-    """Ready for JSON, which knows no infinite number."""
-    if isinstance(values, Mapping):
-        return {str(name): _plain(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
-    return None if isinstance(values, float) and not isfinite(values) else values
-
-
 def _seen(path: Path) -> tuple[int, int, dict[str, Any]] | None:
     """Step, steps in all and the last terms of the loss, as a checkpoint tells them; None if it has just gone."""
     try:
@@ -176,7 +167,7 @@ def watched(folder: Path, wait: float = WAIT, say: float = SAY) -> Iterator[Call
     quiet = sys.stderr.isatty() or os.environ.get("IBVONNS_PROGRESS") == "off"
 
     def log(**what: Any) -> None:
-        line = {"time": datetime.now().astimezone().isoformat(timespec="milliseconds"), **_plain(what)}
+        line = {"time": datetime.now().astimezone().isoformat(timespec="milliseconds"), **plain(what)}
         with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -261,7 +252,7 @@ def fit(
 def _told(learned: Learned) -> Any:
     """What came out, for JSON."""
     choice = learned.choice
-    return _plain({
+    return plain({
         "version": __version__, "seeds": learned.model.seeds, "draws": learned.draws, "unsound": learned.unsound,
         "scores": {name: {"errors": score.errors, "noise": score.noise} for name, score in learned.scores.items()},
         "choice": choice and {"number": choice.number, "errors": choice.errors, "nll": choice.nll},

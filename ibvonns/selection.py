@@ -217,9 +217,9 @@ def choose(
             fit = fitted(each, data, seeds, plan, folder)
             found = scores(fit.model, unseen)
             told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
-            missed = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
-            if number not in fits or median(missed) < median(errors[number]):
-                fits[number], errors[number], model = fit, missed, fit.model
+            wrong = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
+            if number not in fits or median(wrong) < median(errors[number]):
+                fits[number], errors[number], model = fit, wrong, fit.model
                 noise, nll[number] = _together([score.noise for score in told]), _nats(fit.model, unseen)
         if unseen.mean.shape[-1] == 1:
             tests[number] = sufficiency(model, unseen)
