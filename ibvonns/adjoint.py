@@ -7,7 +7,7 @@ rollout is one compiled loop, and its gradient another.
 **Scaled variables.** With s the standardised field, every g in units of its scale, v in units of
 v* and time in those of `Scales.clock`, one step of length h from the state (s, alpha) is::
 
-    G = grad_(s, alpha) of the INN                    tension and -g_alpha
+    G = grad_(s, alpha) of the INN                    tension and -g_alpha; with cubes W (W^T (s, alpha) + b)^2 more
     g_d = G_s at head_d - G_s,  F_ex - G_s at a driven end,  g_alpha = -G_alpha
     r = R(s, alpha, g) - R(s, alpha, 0) + m o g       R: slope of the PICINN in g, m: mobilities
     s <- s + h sum_d (r_d - r_d at tail_d)            r_d being the recorded velocity, if given
@@ -373,14 +373,18 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
 
     force: F_ex at driven ends, where head is -1; or first guess, if it is found from v_n (`search`).
     """
-    net, (b1, b2), power, linear, mobility, _ = weights
+    net, (b1, b2), power, linear, mobility, _, (cube, shift), (along, factor, start) = weights
     rows, layers, slopes, path, _, _, mem, driven, resting, _, _ = room
     none, one, slope, g, rate, rest, marks = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     (c, lanes), (bonds, _), zero = mobility.shape, head.shape, state.dtype.type(0)
     d, known, plain = state.shape[0], linear[0].shape[0], c - power[0].shape[0]
     strain = d - c + max(bonds - 1, 0)  # of a bonded site
-    seen, local = rows[10], known - (1 if plain > 0 else 0)
+    seen, local, sums, squares = rows[10], known - (1 if plain > 0 else 0), rows[12], rows[13]
+    steep, bend, way, push = rows[15], rows[16], rows[17], rows[18]
     _slope(net, (one, b1, one, one, b2, one), state, none, mem, slope)
+    _affine(cube, state, shift, sums)
+    _times(sums[: len(shift)], sums, squares)
+    _forward(cube.T, squares, slope)
     for k in range(c):
         for j in range(lanes):
             if k >= bonds:
@@ -398,8 +402,13 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
                 seen[local, j] += g[k, j] - (g[k, tail[k, j]] if tail[k, j] >= 0 else zero)
     _free(linear, seen[:known], layers, slopes)
     _slope(power, path, none, none, resting, rest[plain:])
+    _affine(factor, seen, start, steep)
+    _activate(steep[: len(start)], bend)
     for turn in range(100):
         _slope(power, path, g[plain:], none, driven, rate[plain:])
+        _affine(along, g[plain:], none, way)
+        _times(way[: len(start)], steep, push)
+        _forward(along.T, push, rate[plain:])
         for k in range(c):
             for j in range(lanes):
                 rate[k, j] = mobility[k, j] * g[k, j] + (rate[k, j] - rest[k, j] if k >= plain else zero)
@@ -465,11 +474,22 @@ def _roll_back(
     views: of the weights and of their bars.
     """
     (head, tail), (weights, bars) = bonds, views
-    net, _, power, linear, mobility, (low, high) = weights
-    net_bar, (b1_bar, b2_bar), power_bar, linear_bar, mobility_bar, _ = bars
+    net, _, power, linear, mobility, (low, high), (cube, _), (along, factor, _) = weights
+    (
+        net_bar,
+        (b1_bar, b2_bar),
+        power_bar,
+        linear_bar,
+        mobility_bar,
+        _,
+        (cube_bar, shift_bar),
+        (along_bar, factor_bar, start_bar),
+    ) = bars
     rows, layers, slopes, gated, layers_bar, gated_bar, mem, driven, resting, tmp, spare = room
     none, one, slope, g, rate, rest = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
     g_bar, waste, other, seen, seen_bar = rows[7], rows[8], rows[9], rows[10], rows[11]
+    sums, squares, swell, steep, bend = rows[12], rows[13], rows[14], rows[15], rows[16]
+    way, push, pull, turned = rows[17], rows[18], rows[19], rows[20]
     cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
     (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
     plain = c - power[0].shape[0]
@@ -497,11 +517,22 @@ def _roll_back(
             part[:] = zero
         _slope_adjoint(power, power_bar, gated, gated_bar, g[plain:], none, driven, spare, rate[plain:], g_bar[plain:])
         _slope_adjoint(power, power_bar, gated, gated_bar, none, none, resting, spare, rest[plain:], waste)
+        _affine(along, rate[plain:], none, pull)
+        for k in range(len(start_bar)):
+            for j in range(lanes):
+                turned[k, j] = way[k, j] * pull[k, j] * bend[k, j]
+                pull[k, j] *= steep[k, j]
+                start_bar[k, j] += turned[k, j]
+        _forward(along.T, pull, g_bar[plain:])
+        _outer(g[plain:], pull, along_bar)
+        _outer(rate[plain:], push, along_bar)
+        _outer(seen, turned, factor_bar)
         for k in range(d):  # from here on its bar
             for j in range(lanes):
                 slope[k, j] = ends_bar[n, k, j] if k < d - c and len(head) == 0 else zero
                 base[k, j] += new[k, j]
         seen_bar[:known] = zero
+        _forward(factor.T, turned, seen_bar)
         _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known])
         for k in range(local):
             for j in range(lanes):
@@ -512,10 +543,18 @@ def _roll_back(
                 g_bar[k, j] += seen_bar[local, j] - (seen_bar[local, to] if to >= 0 else zero)
         _gather(g_bar, tail, -one[0, 0], c, d, slope)
         _slope_adjoint(net, net_bar, cond, cond_bar, state, none, mem, tmp, slope, old)
+        _affine(cube, slope, none, swell)
+        for k in range(len(shift_bar)):
+            for j in range(lanes):
+                swell[k, j] *= 2 * sums[k, j]
+                shift_bar[k, j] += swell[k, j]
+        _outer(state, swell, cube_bar)
+        _outer(slope, squares, cube_bar)
+        _forward(cube.T, swell, old)
 
 
 Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
-MATRICES = 8  # of the weights, before the vectors
+MATRICES = 11  # of the weights, before the vectors
 
 
 def views(weights: Sequence[Any]) -> Arrays:
@@ -524,21 +563,23 @@ def views(weights: Sequence[Any]) -> Arrays:
     INN: W1, W2, nothing, w3 and its biases b1, b2. PICINN: drive D1, mix M1 (positive), D2, m2; and of
     its free path W and b of what z feeds (free, scale and shift of layer 1, one after another), of what
     x1 feeds (gate of layer 1; free, scale and shift of layer 2) and of what x2 feeds (its gate). Then the
-    mobilities. A network is thus as `_slope` takes it. Last the bounds of alpha, behind those of bonds,
-    which do not count.
+    mobilities. A network is thus as `_slope` takes it. Then the bounds of alpha, behind those of bonds,
+    which do not count; and last the cubes of f and the squares of phi.
 
     Args:
         weights: of one replica, vectors for example with one column for each lane.
     """
-    w1, w2, d1, mix, d2, s1, s2, s3, b1, b2, w3, m, c1, c2, c3, mobility, low, high = weights
-    return (w1, w2, w2[:0], w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3), mobility, (low, high)
+    w1, w2, d1, mix, d2, s1, s2, s3, cube, along, factor, *vectors = weights
+    b1, b2, w3, m, c1, c2, c3, shift, start, mobility, low, high = vectors
+    networks = (w1, w2, w2[:0], w3), (b1, b2), (d1, mix, d2, m), (s1, c1, s2, c2, s3, c3)
+    return *networks, mobility, (low, high), (cube, shift), (along, factor, start)
 
 
 def _room(weights: Arrays) -> Arrays:
     """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call."""
-    (w1, w2, *_), _, (d1, mix, *_), (s1, c1, _, c2, _, c3), mobility, _ = weights
+    (w1, w2, *_), _, (d1, mix, *_), (s1, c1, _, c2, _, c3), mobility, _, (_, shift), (*_, start) = weights
     (forces, lanes), c, (m1, m2) = mobility.shape, len(d1), mix.shape
-    top = max(4, len(w1), len(s1), forces, *w2.shape, m1, m2)
+    top = max(4, len(w1), len(s1), forces, *w2.shape, m1, m2, len(shift), len(start))
 
     def make(*heights: int) -> Arrays:
         return tuple(np.zeros((height, lanes), w1.dtype) for height in heights)
@@ -547,7 +588,7 @@ def _room(weights: Arrays) -> Arrays:
         """Scale, shift and gate of both layers in the free path, or in its bars."""
         return one[m1 : m1 + c], one[m1 + c :], two[:m1], two[m1 + m2 : m1 + m2 + c], two[m1 + m2 + c :], gate
 
-    rows, *tmp = (np.zeros((number, top, lanes), w1.dtype) for number in (12, 12, 12, 12, 11, 11))
+    rows, *tmp = (np.zeros((number, top, lanes), w1.dtype) for number in (21, 12, 12, 12, 11, 11))
     rows[1].fill(1)
     layers, bars = (make(len(c1), len(c2), len(c3)) for _ in range(2))
     return rows, layers, make(m1, m1 + m2, m2), path(*layers), bars, path(*bars), *tmp
@@ -653,13 +694,30 @@ def fused_weights(law: Law) -> list[Tensor]:
     first, second = (power.gain[:, None] * drive.weight for drive in power.drive)
     matrices = [layer.weight for layer in energy.layers] + [first, power.mix[0].weight, second]
     matrices += [torch.cat([part.weight for part in stack], 2) for stack in stacks]
+    cube, shift, along, factor, start = _polynomials(energy, power)
+    matrices += [cube, along, factor]
     vectors = [layer.bias for layer in energy.layers] + [energy.last.weight, power.mix[1].weight]
     vectors += [torch.cat([part.bias for part in stack], 2) for stack in stacks]
+    vectors += [shift, start]
     reach = pad(law.reach, (law.layout.directions, 0))
     vectors += [torch.zeros_like(reach[:, 0]) if law.mobility is None else softplus(law.mobility), *reach.unbind(1)]
     # cut from one row for each replica: where a softplus is rounded depends on how its gradient lies in memory
     rows = torch.cat([part.flatten(1) for part in vectors], 1)
     return [*matrices, *rows.split([part[0].numel() for part in vectors], 1)]
+
+
+def _polynomials(energy: Any, power: Any) -> list[Tensor]:
+    """Weight and bias of the cubes of f; directions, weight and bias of the squares of phi; without columns if none."""
+    cube, factor = energy.cubes or energy.layers[0], power.factor or power.free[0]
+    some, others = ((None, 0)[beside is None] for beside in (energy.cubes, power.factor))
+    along = power.drive[0].weight[..., :others] if power.along is None else power.along.weight
+    return [
+        cube.weight[..., :some],
+        cube.bias[..., :some],
+        along,
+        factor.weight[..., :others],
+        factor.bias[..., :others],
+    ]
 
 
 def fuses(law: Any, z: Tensor) -> bool:

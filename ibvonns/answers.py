@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.ensemble import Ensemble
+from ibvonns.law import Law
 from ibvonns.model import Model
 from ibvonns.observations import Observations, observe
 from ibvonns.rollout import rollout
@@ -17,6 +18,8 @@ from ibvonns.validation import choice, increasing, require, shaped, tensor
 __all__ = ["Answer", "Band", "equilibrium", "predict"]
 
 Array = numpy.ndarray[Any, Any]
+WAY, SETTLED = 50, 100  # Newton steps in which the controls of a point go where they are wanted, and in all
+STEP = 0.2  # largest one, in deviations of alpha
 BLOCK = 100  # steps of a relaxation between two looks at it
 REST = 1e-8  # of its usual rate, at which a state is at rest
 
@@ -198,8 +201,9 @@ def equilibrium(
 ) -> Tensor:
     """States at rest: what a law relaxes to when nothing changes outside, where f has come down as far as it can.
 
-    From the mean state of the training data the law is left to itself, in steps that grow as long as f falls; under a
-    force, as long as f less its work does.
+    A row is left to itself from the mean state of the training data, in steps that grow as long as f falls; under a
+    force, as long as f less its work does. At a point f is minimised by Newton's method, from the mean first state of
+    the training data, while the controls go from there to the wanted ones: beyond the data f may have other minima.
 
     Args:
         model: trained, with its gauge frozen.
@@ -213,25 +217,22 @@ def equilibrium(
     """
     law, layout = model.law, model.law.layout
     number, replicas, width = len(first), len(model.seeds), layout.fields + law.internal
-    z, known = first.new_zeros(replicas, number, sites, width), dict[str, Tensor]()
-    if layout.driven:
-        z[..., layout.given] = first / sites / law.spacing if held else law.field[0, -1]
-        if parameters is not None:
-            z[..., : layout.given] = parameters
-        known = {"velocity": 0 * first} if held else {"force": first}
-    else:
-        z[..., : layout.fields] = first[:, None]
-        known = {"field": first[:, None]}
+    if not layout.driven:
+        return _minimum(law, first)
+    z = first.new_zeros(replicas, number, sites, width)
+    z[..., layout.given] = first / sites / law.spacing if held else law.field[0, -1]
+    if parameters is not None:
+        z[..., : layout.given] = parameters
+    known = {"velocity": 0 * first} if held else {"force": first}
 
     def potential(z: Tensor) -> Tensor:  # what can only fall
-        work = first[:, 0] * law.spacing * z[..., layout.given].sum(-1) if layout.driven and not held else 0.0
+        work = 0.0 if held else first[:, 0] * law.spacing * z[..., layout.given].sum(-1)
         return law.free_energy(z).sum(-1) - work
 
     lapse, fastest = 0.02 / law.clock, torch.inf
     for _ in range(200):
         steps = lapse.repeat(BLOCK)
-        each = {n: part.expand(-1, BLOCK, -1) if n == "field" else part.expand(-1, BLOCK) for n, part in known.items()}
-        path, _ = rollout(law, z, steps, rule="euler", **each)  # type: ignore[arg-type]
+        path, _ = rollout(law, z, steps, rule="euler", **{n: p.expand(-1, BLOCK) for n, p in known.items()})  # type: ignore[arg-type]
         fastest = float(((path[:, :, -1] - path[:, :, -2])[..., layout.given :] / lapse / law.clock).abs().max())
         fell = potential(path[:, :, -1]) <= potential(z) + 1e-9 * law.energy
         if bool(fell.all()) and fastest < torch.inf:
@@ -241,3 +242,21 @@ def equilibrium(
         else:
             lapse = lapse / 3
     return z
+
+
+def _minimum(law: Law, first: Tensor) -> Tensor:
+    """States of a point at rest, (replicas, conditions, 1, fields + internal); where f bends down it goes downhill."""
+    (mean, deviation), fields = law.field, law.layout.fields
+    begun = mean + deviation * law.reference[..., :fields]
+    alpha = law.reference[:, :, None, fields:].expand(-1, len(first), -1, -1)
+    for share in [*torch.linspace(0, 1, WAY).tolist(), *(SETTLED - WAY) * [1.0]]:
+        field = torch.lerp(begun, first.expand(len(begun), -1, -1), share)[:, :, None]
+        with torch.enable_grad():
+            at = alpha.detach().requires_grad_()
+            g = law.slopes(torch.cat([field, at], -1))[1]
+            bent = [-torch.autograd.grad(part.sum(), at, retain_graph=True)[0] for part in g.unbind(-1)]
+        steep, axes = torch.linalg.eigh(torch.stack(bent, -1))
+        way = (axes.mT @ g.detach()[..., None])[..., 0] / steep.abs().clamp_min(1e-9 * law.energy)
+        way = way * (STEP / way.norm(dim=-1, keepdim=True).clamp_min(1e-300)).clamp_max(1.0)
+        alpha = law.bounded(torch.cat([field, alpha + (axes @ way[..., None])[..., 0]], -1))[..., fields:]
+    return torch.cat([first.expand(len(alpha), -1, -1)[:, :, None], alpha], -1)

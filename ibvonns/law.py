@@ -166,6 +166,8 @@ class Law(Scales):
             shares count; if empty, the law is local.
         neighbours: whether phi of alpha knows the net force on a site.
         steps: "euler" or "midpoint", the rule by which a rollout takes a step (`rollout.rollout`).
+        cubes: of f, beside its network (`networks.INN`); a gas has none.
+        squares: of phi, likewise (`networks.PICINN`).
 
     Raises:
         ValueError: no generator, no hidden layer, a width below 1, an unknown rule, a gas on sites with ends or with
@@ -211,6 +213,8 @@ class Law(Scales):
         kernel: Sequence[float] = (),
         neighbours: bool = False,
         steps: str = "euler",
+        cubes: int = 0,
+        squares: int = 0,
     ):
         super().__init__(layout, spacing, internal)
         self.steps = choice("steps", steps, STEPS)
@@ -242,15 +246,17 @@ class Law(Scales):
             for network in (self.energy_network, self.mobility_network):  # at first nearly an ideal gas
                 network.last.weight.data.mul_(SLIGHT)
             return
-        self.energy_network = INN(rngs, width, energy_hidden)
+        self.energy_network = INN(rngs, width, energy_hidden, cubes)
         gain = (0 if neighbours else bonds) * [FAINT] + internal * [1.0]
-        self.dissipation_network = PICINN(rngs, self.known + neighbours, len(gain), dissipation_hidden, gain)
+        self.dissipation_network = PICINN(rngs, self.known + neighbours, len(gain), dissipation_hidden, gain, squares)
+        if squares:  # which come first
+            cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
         if bonds:
             # Softplus of it. That of a bond starts above any that is likely, and the network's own
             # part ten times smaller than usual, with g of the bond faint in it: a sum of both can
             # only come down to plain friction through the mobility, which goes on beyond the forces
             # of the data, where the network's part does not.
-            if not neighbours:
+            if not (neighbours or squares):
                 cast(PositiveLinear, self.dissipation_network.mix[-1]).free.data.sub_(math.log(10))
             first = torch.tensor(bonds * [PLAIN] + internal * [1.0], dtype=torch.float64)
             self.mobility = nn.Parameter(first.expm1().log().repeat(len(rngs), 1, 1))

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 OWN = "layout spacing internal decoder components steps controls forces units temperature law".split()
 USUAL = 110  # sites of all conditions of the book's chain
 LOSS = 0.02  # nats that a Gaussian may lose
+CUBES, SQUARES = 8, 4  # what f and phi of a point have beside their networks
+BEGIN = 4  # first steps that tell whether a record begins at rest
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def fit(
     temperature: float | None = None,
     steps: str = "midpoint",
     check: bool = True,
+    rested: bool | None = None,
     **options: Any,
 ) -> Learned:
     """Learn encoder, decoder and law from an ensemble, whatever the system.
@@ -101,6 +104,8 @@ def fit(
         steps: "midpoint" for what goes on between two records, as all that is measured does; "euler" for what was
             simulated with one step from each record to the next.
         check: whether to inspect the data.
+        rested: whether all conditions are in equilibrium at the first time of their records, which then tell where f
+            is lowest; if not given, whether mean and variance begin at rest at a point, as far as their noise tells.
         options: further attributes of `Architecture`, such as wells, reference or gas; neighbours, which is true on a
             row if not given; or anchored, of several variables at a point: both ways are tried if it is not given, and
             the better one stays.
@@ -134,10 +139,16 @@ def fit(
         grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
         data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
     components = data.mean.shape[-1]
+    if rested is None:
+        rested = _begins_at_rest(data, layout)
+        if rested:
+            _log.info("all conditions begin at rest: their equilibrium there is taken as known, unless rested=False")
+    data = replace(data, rested=rested)
     if decoder == "auto":
         decoder = _dense(data, layout)
     usual = {"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2}
     usual["neighbours"] = layout.driven and internal != 0
+    usual |= {"cubes": 0 if layout.directions else CUBES, "squares": 0 if layout.directions else SQUARES}
     of = Architecture(
         layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
         forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
@@ -181,6 +192,16 @@ def _inspected(
     for finding in inspect(part, names, known, layout, internal, spacing).findings:
         require(finding.kind != "error", finding.what)
         _log.warning("%s", finding.what)
+
+
+def _begins_at_rest(data: Observations, layout: Layout) -> bool:
+    """Whether mean and variance of no condition move in the first steps by more than they jitter anyway."""
+    if layout.directions or len(data.times) < 10 * BEGIN:
+        return False
+    moved = torch.cat([data.mean, data.variance], -1)[:, :, 0]
+    jitter = moved.diff(n=2, dim=1).square().mean((0, 1)) / 2 * BEGIN  # of independent steps, their drift taken out
+    away = (moved[:, BEGIN] - moved[:, 0]).square() / jitter.clamp_min(1e-300)
+    return float(away.mean()) < 1 + 3 * (2 / away.numel()) ** 0.5
 
 
 def _dense(data: Observations, layout: Layout) -> str:

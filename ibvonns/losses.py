@@ -16,8 +16,10 @@ from ibvonns.validation import count, positive
 __all__ = ["TERMS", "Sampling", "loss_terms"]
 
 #: Names of the terms, in the order of the paper's sum, then those that fluctuations add.
-TERMS = ("density", "shift", "field", "internal", "end", "drift", "fluctuation")
+TERMS = ("density", "shift", "field", "internal", "end", "rest", "drift", "fluctuation")
 
+RELATIONS = ("shift", "field", "internal", "end", "rest")  # between a state and what comes of it
+NEVER = 1e-30  # a mean square that is none
 BETWEEN = (0.0, 0.5, 1.0)  # where the curvature of phi is compared, in shares of a state's forces
 
 
@@ -36,6 +38,10 @@ class Sampling:
         along: share of the rolled-out states in the end term, beside the recorded ones.
         power: the squared error after j steps is divided by j to this power: 1 for the noise of a
             sum of j steps, 2 for a relative error of a rate.
+        profiled: whether a relation has no weight by hand: its term is then half the logarithm of its mean square, of
+            several internal variables of the determinant of their mean product. That is the likelihood of Gaussian
+            residuals whose noise is what they scatter by: each is divided by its own noise, where it has one, and else
+            by what the model leaves of it. No unit and no linear gauge of alpha enters.
         by: how far whole clouds are shifted in the shift term, in deviations of all positions.
 
     Raises:
@@ -51,6 +57,7 @@ class Sampling:
     along: float = 0.06
     power: int = 1
     by: float = 0.04
+    profiled: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"turns": 1, "compared": 1, "free": 1, "power": 1, "fixed": 0, "asked": 0}.items():
@@ -101,6 +108,8 @@ def loss_terms(
       of its own: in a row it makes F_ex follow from v_n later, and keeps the end from drifting
       where F_ex pulls it. Where a long window moves the end as recorded, `Sampling.along` times the
       same at the rolled-out states is added, which is the error of the F_ex that they predict.
+    - rest: mean square of g_alpha in equilibrium, at the first time of data that begin there (`Observations.rested`),
+      in units of the energy. Slow variables hardly move near it: their rates alone would not tell where it is.
     - drift: of a gas, the mean rates of its coarse variables over a short time (`Observations.moves`), in
       units of their errors.
     - fluctuation: d^2 phi/dg^2 against what fluctuations tell of it: of a gas by its K, in units of the
@@ -170,6 +179,10 @@ def loss_terms(
     else:
         alpha, replicas = held[:, :, rows], torch.arange(seeds, device=device)[:, None]
         inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
+    if data.rested and "rest" in names and int(rows[0]) == 0:
+        begun = alpha[:, :, 0, :, : law.internal]
+        g = law.slopes(torch.cat([data.field[:, 0].expand(*begun.shape[:-1], -1), begun], -1))[1]
+        out["rest"] = (g / law.energy).square().mean((1, 2, 3))
     if told is not None:
         some = data.at(rows)
         z = model.states(some, alpha[..., : law.internal].detach()).flatten(1, 2)
@@ -210,6 +223,9 @@ def loss_terms(
         astray = path[:, :, seen[1:] - 1, :, fields:] - inner[:, :, 1:]
         scaled = astray / noise[..., seen[1:] - 1, None, None].sqrt() / law.clock
         out["internal"] = scaled.square().sum((1, 2, 3, 4)) / max(1, scaled[0].numel())
+        if look.profiled and law.internal > 1:
+            flat = scaled.flatten(1, -2)
+            out["internal"] = torch.linalg.det(flat.mT @ flat / max(1, flat.shape[1]))
     if layout.ends and "end" in names and data.force is not None:  # the end answers for its site, at recorded states
         here = state[:, :, look.asked :, -1:].flatten(1, 2)
         truth = windows(data.force, visited)[:, :, look.asked :].flatten(1, 2)
@@ -222,4 +238,6 @@ def loss_terms(
         if layout.driven and long and not free:
             gone = (ends[..., 0] - windows(speed, times)[:, :, :-1]) / law.rate
             out["end"] = out["end"] + look.along * gone.square().mean((1, 2))
+    if look.profiled:
+        out |= {name: out[name].clamp_min(NEVER).log() / 2 for name in RELATIONS if name in out}
     return {name: out[name] for name in TERMS if name in out}

@@ -62,6 +62,8 @@ class Architecture:
         neighbours: whether phi of alpha knows how hard the sites around pull (`law.Law`).
         anchored: whether the first internal variables are the mean position (`encoder.Encoder`).
         steps: "euler" or "midpoint", the rule by which a rollout takes a step.
+        cubes: of f, beside its network (`networks.INN`): what is nearly a polynomial is so beyond the data, too.
+        squares: of phi, likewise (`networks.PICINN`).
         controls: names of a point's controls, or of the parameters of a row's sites.
         forces: names of what a point's controls answer, in the same order.
         units: of "times", "positions" and what is named here, by these names; they are kept, not used.
@@ -89,6 +91,8 @@ class Architecture:
     neighbours: bool = False
     anchored: bool = False
     steps: str = "euler"
+    cubes: int = 0
+    squares: int = 0
     controls: tuple[str, ...] = ()
     forces: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
@@ -102,7 +106,13 @@ class Architecture:
         named = len(self.controls) in (0, self.layout.given)
         require(named, f"controls must name {self.layout.given}, but name {len(self.controls)}")
         choice("decoder", self.decoder, DECODERS)
-        least = {"sigmoids": 1, "components": 1, "internal": 0 if self.decoder == "flow" and self.bonds else 1}
+        least = {
+            "sigmoids": 1,
+            "components": 1,
+            "cubes": 0,
+            "squares": 0,
+            "internal": 0 if self.decoder == "flow" and self.bonds else 1,
+        }
         plain: dict[str, float] = {name: count(name, getattr(self, name), value) for name, value in least.items()}
         plain |= {name: positive(name, getattr(self, name)) for name in ("spacing", "wells")}
         if self.reference is not None:
@@ -196,7 +206,9 @@ class Model(nn.Module):
         self.seeds, self.architecture = [rng.initial_seed() for rng in rngs], architecture
         self.encoder = Encoder(rngs, max(1, a.internal), a.components, a.reference, a.anchored)
         self.decoder: Decoder = DECODERS[a.decoder](rngs, a)
-        extra = {name: getattr(a, name) for name in ("gas", "kernel", "neighbours") if getattr(a, name)}
+        extra = {
+            name: getattr(a, name) for name in ("gas", "kernel", "neighbours", "cubes", "squares") if getattr(a, name)
+        }
         self.law: Law = _law(a.law)(rngs, a.layout, a.spacing, a.internal, **extra)
         self.law.steps = a.steps
 

@@ -18,6 +18,7 @@ from ibvonns.validation import count, require, seeded, shaped
 
 __all__ = ["INN", "MLP", "PICINN", "Affine", "PositiveLinear", "copy_replica", "generators", "softplus"]
 
+SLIGHT = 0.1  # first weights of cubes, in units of the usual ones
 Generators = Sequence[Generator]
 
 
@@ -175,13 +176,17 @@ class INN(nn.Module):
     With p_l = x_{l-1} W_l + b_l and x_l = softplus(p_l) the gradient is the product
     W_1 diag(sigmoid(p_1)) W_2 diag(sigmoid(p_2)) ... W_out, evaluated from the right.
 
+    **Cubes.** Sums of cubes of affine functions, sum (z w + b)^3 / 3, are all polynomials of the third degree, if they
+    are enough. A network comes near these where it has data, and leaves them at once beyond.
+
     Args:
         rngs: one generator for each replica.
         inputs: width of z.
         hidden: widths of the layers.
+        cubes: how many are added.
 
     Raises:
-        ValueError: no generator, no hidden layer, or a width below 1.
+        ValueError: no generator, no hidden layer, a width below 1, or a number of cubes below 0.
 
     Reference: Teichert et al. 2019; the paper's Sec. 2.3 and Eq. (11).
 
@@ -190,31 +195,36 @@ class INN(nn.Module):
     (torch.Size([1, 3, 1]), torch.Size([1, 3, 2]))
     """
 
-    def __init__(self, rngs: Generators, inputs: int, hidden: Sequence[int]):
+    def __init__(self, rngs: Generators, inputs: int, hidden: Sequence[int], cubes: int = 0):
         super().__init__()
         count("number of hidden layers", len(hidden))
         self.inputs, widths = inputs, (inputs, *hidden)
         self.layers = nn.ModuleList(Affine(rngs, a, b) for a, b in pairwise(widths))
         self.last = Affine(rngs, widths[-1], 1, bias=None)  # a constant would vanish in Eq. (11)
+        self.cubes = Affine(rngs, inputs, cubes) if count("cubes", cubes, 0) else None
+        if self.cubes is not None:
+            self.cubes.weight.data.mul_(SLIGHT)
 
     def forward(self, z: Tensor) -> Tensor:
         """Value at z, shape (replicas, points, inputs): (replicas, points, 1)."""
         shaped("z", z, ("...", self.inputs))
+        beside = 0.0 if self.cubes is None else self.cubes(z).pow(3).sum(-1, keepdim=True) / 3
         for layer in self.layers:
             z = softplus(layer(z))
-        return self.last(z)
+        return self.last(z) + beside
 
     def gradient(self, z: Tensor) -> Tensor:
         """d value / d z, of the shape of z, (replicas, points, inputs), in closed form."""
         shaped("z", z, ("...", self.inputs))
         kept, adjoint = list[tuple[Tensor, Any]](), self.last.weight.mT
+        beside = 0.0 if self.cubes is None else self.cubes(z).square() @ self.cubes.weight.mT
         for layer in self.layers:
             before = layer(z)
             z = softplus(before)
             kept.append((torch.sigmoid(before), layer.weight.mT))
         for slope, weight in reversed(kept):
             adjoint = (adjoint * slope) @ weight
-        return adjoint
+        return adjoint + beside
 
 
 class PICINN(nn.Module):
@@ -226,6 +236,9 @@ class PICINN(nn.Module):
         x_l = s(x_{l-1} W + b),    y_l = s((y_{l-1} o s(x_{l-1} W + b)) W+
                                            + (g o (x_{l-1} W + b)) W + x_{l-1} W + b),
         y   = (y_L o s(x_L W + b)) W+.
+
+    **Squares.** Of fluctuations that are Gaussian y is a quadratic form in g. So sum s(z u + b) (g w)^2 / 2 may be
+    added, whose factors go on as straight lines beyond the data.
 
     **Why it is convex in g.** At fixed z the argument of y_1 is affine in g, and s is convex, so
     y_1 is convex. If y_{l-1} is convex, then so is (y_{l-1} o s(.)) W+, a sum with positive
@@ -243,9 +256,10 @@ class PICINN(nn.Module):
         hidden: widths of the layers.
         gain: factors by which each part of g is seen, 1 if not given. A small one leaves the same
             functions within reach but makes the network slow to use that part.
+        squares: how many are added.
 
     Raises:
-        ValueError: no generator, no hidden layer, a width below 1, or a wrong number of gains.
+        ValueError: no generator, no hidden layer, a width below 1, a wrong number of gains, or of squares below 0.
 
     Reference: Amos, Xu, Kolter 2017; Huang et al. 2022; the paper's Eq. (12).
 
@@ -256,7 +270,13 @@ class PICINN(nn.Module):
     """
 
     def __init__(
-        self, rngs: Generators, free: int, convex: int, hidden: Sequence[int], gain: Sequence[float] | None = None
+        self,
+        rngs: Generators,
+        free: int,
+        convex: int,
+        hidden: Sequence[int],
+        gain: Sequence[float] | None = None,
+        squares: int = 0,
     ):
         super().__init__()
         count("number of hidden layers", len(hidden))
@@ -271,6 +291,9 @@ class PICINN(nn.Module):
         gated = list(pairwise((*hidden, 1)))
         self.gate = nn.ModuleList(Affine(rngs, a, a) for a, _ in gated)
         self.mix = nn.ModuleList(PositiveLinear(rngs, a, b) for a, b in gated)
+        some = count("squares", squares, 0) > 0
+        self.along = Affine(rngs, convex, squares, bias=None) if some else None
+        self.factor = Affine(rngs, free, squares) if some else None
 
     def evaluated(self, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The network before Eq. (12): value (..., 1) and slope in g (..., convex).
@@ -284,7 +307,11 @@ class PICINN(nn.Module):
         """
         for name, values, width in zip("zg", (z, g), self.inputs, strict=True):
             shaped(name, values, ("...", width))
-        value, kept, slope = g.new_zeros(1), [], torch.zeros_like(g)
+        value, kept, slope, beside = g.new_zeros(1), [], torch.zeros_like(g), 0.0
+        if self.along is not None and self.factor is not None:
+            way, steep = self.along(g), softplus(self.factor(z))
+            beside = (steep * way.square()).sum(-1, keepdim=True) / 2
+            slope = (steep * way) @ self.along.weight.mT
         parts: Any = zip(self.free, self.scale, self.shift, self.drive, self.gate, self.mix, strict=True)
         for free, scale, shift, drive, gate, mix in parts:
             seen = self.gain * scale(z)
@@ -297,7 +324,7 @@ class PICINN(nn.Module):
         for seen, steep, drive, mix in reversed(kept):
             adjoint = (adjoint @ mix) * steep
             slope = slope + (adjoint @ drive) * seen
-        return value, slope
+        return value + beside, slope
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
         """Value less its tangent at g = 0, Eq. (12), shape (replicas, points, 1).

@@ -39,6 +39,7 @@ class Observations:
         mobility: of the positions, d^2 phi/dg^2 as their fluctuations tell it (`fluctuations.covariation`), shape
             (sites,): of each bond, or of a point. None if it was not measured.
         moves: what a gas did in short times; None if that was not measured.
+        rested: whether all ensembles are known to be in equilibrium at the first time.
 
     Raises:
         ValueError: NaN, wrong shape, unsorted times, or a variance that is not above 0.
@@ -57,6 +58,7 @@ class Observations:
     blocks: Mapping[str, Tensor] = field(default_factory=dict)  # type: ignore[operator]
     mobility: Tensor | None = None
     moves: Moves | None = None
+    rested: bool = False
 
     def __post_init__(self) -> None:
         increasing("times", self.times)
@@ -148,6 +150,7 @@ def observe(
     points: int = 641,
     grid: Tensor | None = None,
     parameters: Mapping[str, Any] | None = None,
+    rested: bool = False,
 ) -> Observations:
     """Compress an ensemble to what a model may see of it, once and for all.
 
@@ -166,6 +169,7 @@ def observe(
             positions with several components so many realisations are kept instead.
         grid: the positions themselves, if given: such as several ensembles share.
         parameters: by name, known numbers that tell one site from another, each of shape (sites,).
+        rested: whether all conditions are in equilibrium at the first time.
 
     Raises:
         ValueError: no ensemble, a record that is missing, positions of several components as a
@@ -195,7 +199,7 @@ def observe(
             beside = [each[:, None].expand(*one.field.shape[:3], 1) for each in own]
             yield replace(one, field=torch.cat([*beside, one.field], -1)) if own else one
 
-    return joined(seen())
+    return replace(joined(seen()), rested=rested)
 
 
 def _seen(

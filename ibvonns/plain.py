@@ -327,7 +327,11 @@ class PlainLaw:
 
     def _network(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """`networks.INN` of f at (replicas, points, width), and its gradient."""
-        kept, last = [], self._tensors["law.energy_network.last.weight"]
+        kept, last, value, beside = [], self._tensors["law.energy_network.last.weight"], ZERO, ZERO
+        if "law.energy_network.cubes.weight" in self._tensors:
+            weight, bias = (self._tensors[f"law.energy_network.cubes.{part}"] for part in ("weight", "bias"))
+            sums = _affine(z, (weight, bias))
+            value, beside = (sums**3).sum(-1) / 3, sums**2 @ weight.swapaxes(1, 2)
         for layer in self._layers("law.energy_network.layers"):
             before = _affine(z, layer)
             kept.append((_sigmoid(before), layer[0].swapaxes(1, 2)))
@@ -335,11 +339,15 @@ class PlainLaw:
         slope = last.swapaxes(1, 2)
         for steep, weight in reversed(kept):
             slope = (slope * steep) @ weight
-        return (z @ last)[..., 0], slope
+        return (z @ last)[..., 0] + value, slope + beside
 
     def _dissipation(self, z: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
         """Slope in g of `networks.PICINN`, less that at g = 0, Eq. (12)."""
-        value, g, kept = ZERO, np.stack([g, np.zeros_like(g)]), []
+        value, g, kept, beside = ZERO, np.stack([g, np.zeros_like(g)]), [], ZERO
+        if (along := self._tensors.get("law.dissipation_network.along.weight")) is not None:
+            stem = "law.dissipation_network.factor"
+            steep = _softplus(_affine(z, (self._tensors[f"{stem}.weight"], self._tensors[f"{stem}.bias"])))
+            beside = (steep * (g[0] @ along)) @ along.swapaxes(1, 2)
         parts = (self._layers(f"law.dissipation_network.{part}") for part in PARTS)
         for free, scale, shift, drive, gate, mix in zip(*parts, strict=True):
             seen, mixed = self._gain * _affine(z, scale), _softplus(mix[0])
@@ -352,7 +360,7 @@ class PlainLaw:
         for seen, steep, back, mixed in reversed(kept):
             adjoint = (adjoint @ mixed) * steep
             slope = slope + (adjoint @ back) * seen
-        return slope[0] - slope[1]
+        return slope[0] - slope[1] + beside
 
 
 def _require(holds: object, sentence: str) -> None:

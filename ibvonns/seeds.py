@@ -1,6 +1,5 @@
 """Trained seeds of a model: draws of first weights, stages, soundness, restarts."""
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from ibvonns.training import History, TrainingError, run_of, train
 
 __all__ = ["Fit", "Score", "astray", "disagreement", "fitted", "scores", "unseen", "unsound"]
 
-_log = logging.getLogger(__name__)
 SWELL = 0.5  # share by which an unseen pull swells and fades
 WIDER = 1.25  # range and speed of a random one, in units of the data's
 RESTART = 1000  # from one draw of a seed to the next
@@ -232,12 +230,13 @@ def _scatter(data: Observations) -> Tensor:
         pairs = torch.combinations(torch.arange(x.shape[-1]), with_replacement=True)
         return x[:, pairs].prod(-1)
 
-    still = torch.linalg.lstsq(basis(known), data.force.flatten(0, 1), driver="gelsd").solution  # type: ignore[union-attr]
+    here = basis(known)
+    still = torch.linalg.lstsq(here, data.force.flatten(0, 1), driver="gelsd").solution  # type: ignore[union-attr]
     total, fields = torch.zeros_like(data.force).flatten(0, 1), data.field.shape[-1]  # type: ignore[arg-type]
     for n in range(2 * number):
         away = known.clone()
         away[:, fields + n] += noise[:, n]
-        total += ((basis(away) - basis(known)) @ still).square()
+        total += ((basis(away) - here) @ still).square()
     return total.sqrt()
 
 

@@ -29,6 +29,7 @@ __all__ = ["Choice", "Sufficiency", "choose", "missed", "shape_of", "sufficiency
 
 DEGREE = 3  # of the polynomials of state and forces that are no news
 ALIKE = 1.25  # errors of so many times the least are as good
+REFUSED = 0.01  # chance below which a state is not enough
 DENSE = 0.02  # nats by which a likelihood may fall behind
 
 
@@ -153,7 +154,7 @@ class Choice:
     """Fits with several numbers of internal variables, and which of these is enough.
 
     Attributes:
-        number: the smallest that predicts unseen conditions as well as any.
+        number: the smallest that predicts unseen conditions as well as any, and whose state is enough.
         fits: by number.
         errors: of the unseen conditions by number, percent, one for each seed; of several forces the root mean square.
         noise: of these, percent: a smaller error tells nothing.
@@ -190,7 +191,10 @@ def choose(
     recipe: Recipe | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Choice:
-    """Fit with several numbers of internal variables; the smallest that predicts what it has not seen as well as any.
+    """Fit with several numbers of internal variables; the smallest that is enough.
+
+    Of those that predict what they have not seen as well as any it is the smallest whose state `sufficiency` does not
+    refuse, or the smallest of all if it refuses each.
 
     At a point several variables are tried as they come and anchored (`encoder.Encoder`); the better of the two stays.
     Errors within a quarter of the smallest, or below the noise, are as good, and so are likelihoods within a
@@ -228,8 +232,9 @@ def choose(
         if before and last > before[-1] / ALIKE and dense > denser[-1] - DENSE:
             break
     enough, likely = max(noise, ALIKE * min(map(median, errors.values()))), min(map(median, nll.values())) + DENSE
-    good = (n for n, each in errors.items() if median(each) <= enough and median(nll[n]) <= likely)
-    return Choice(next(good, max(errors)), fits, errors, noise, nll, tests)
+    good = [n for n, each in errors.items() if median(each) <= enough and median(nll[n]) <= likely]
+    enough_of = [n for n in good if n not in tests or float(tests[n].p.median()) > REFUSED]
+    return Choice(next(iter([*enough_of, *good]), max(errors)), fits, errors, noise, nll, tests)
 
 
 def _nats(model: Model, data: Observations) -> tuple[float, ...]:

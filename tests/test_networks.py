@@ -43,20 +43,22 @@ def magnitude(net: PICINN, z: Tensor, g: Tensor) -> float:
     return max(float(part.detach().abs().max()) for part in parts)
 
 
-@given(DIMENSION, WIDTHS, SEEDS, FACTOR)
-def test_gradient_of_inn_is_that_of_autograd(inputs: int, hidden: list[int], seeds: list[int], factor: float) -> None:
-    net = INN(generators(seeds), inputs, hidden)
+@given(DIMENSION, WIDTHS, SEEDS, FACTOR, st.integers(0, 4))
+def test_gradient_of_inn_is_that_of_autograd(
+    inputs: int, hidden: list[int], seeds: list[int], factor: float, cubes: int
+) -> None:
+    net = INN(generators(seeds), inputs, hidden, cubes)
     enlarge(net, factor)
     z = points(0, len(seeds), 5, inputs).requires_grad_()
     expected = slope_of(net(z), z)
     assert (net.gradient(z) - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
-@given(DIMENSION, DIMENSION, WIDTHS, SEEDS, FACTOR, st.sampled_from([0.1, 1.0, 3.0]))
+@given(DIMENSION, DIMENSION, WIDTHS, SEEDS, FACTOR, st.sampled_from([0.1, 1.0, 3.0]), st.integers(0, 3))
 def test_gradient_of_picinn_is_that_of_autograd(
-    free: int, convex: int, hidden: list[int], seeds: list[int], factor: float, gain: float
+    free: int, convex: int, hidden: list[int], seeds: list[int], factor: float, gain: float, squares: int
 ) -> None:
-    net = PICINN(generators(seeds), free, convex, hidden, [gain] * convex)
+    net = PICINN(generators(seeds), free, convex, hidden, [gain] * convex, squares)
     enlarge(net, factor)
     z = points(0, len(seeds), 5, free)
     g = points(1, len(seeds), 5, convex).requires_grad_()

@@ -258,6 +258,7 @@ width = st.integers(1, 9)
     power=st.tuples(width, width),
     window=st.sampled_from((1, 2, 7, 30)),
     shape=st.integers(1, 3),
+    polynomials=st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )
 def test_gradients_are_those_of_the_reference_whatever_the_sizes(
     layout: Layout,
@@ -266,11 +267,14 @@ def test_gradients_are_those_of_the_reference_whatever_the_sizes(
     power: tuple[int, int],
     window: int,
     shape: int,
+    polynomials: tuple[int, int],
 ) -> None:
     replicas, trajectories, sites, internal = sizes
     internal = internal if layout.directions else max(1, internal)
     sites = layout.rows * layout.columns if isinstance(layout, Grid) else sites if layout.directions else 1
-    law = made(layout, internal, seeds=range(replicas), energy_hidden=energy, dissipation_hidden=power)
+    cubes, squares = polynomials
+    widths: Any = {"energy_hidden": energy, "dissipation_hidden": power, "cubes": cubes, "squares": squares}
+    law = made(layout, internal, seeds=range(replicas), **widths)
     start = states(law, trajectories, sites=sites)[:1].repeat(replicas, 1, 1, 1)
     steps = lengths(*(replicas, trajectories, window)[-shape:])
     for known in ends(law, trajectories, window):
