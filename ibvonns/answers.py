@@ -13,7 +13,7 @@ from ibvonns.law import Law
 from ibvonns.model import Model
 from ibvonns.observations import Observations, observe
 from ibvonns.rollout import rollout
-from ibvonns.validation import choice, increasing, require, shaped, tensor
+from ibvonns.validation import choice, finite, increasing, require, shaped, tensor
 
 __all__ = ["Answer", "Band", "equilibrium", "predict"]
 
@@ -214,9 +214,13 @@ def equilibrium(
 
     Returns:
         Shape (replicas, conditions, sites, fields + internal).
+
+    Raises:
+        ValueError: NaN.
     """
     law, layout = model.law, model.law.layout
     number, replicas, width = len(first), len(model.seeds), layout.fields + law.internal
+    finite("first", first)
     if not layout.driven:
         return _minimum(law, first)
     z = first.new_zeros(replicas, number, sites, width)

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ibvonns.answers import equilibrium
 from ibvonns.ensemble import Density
 from ibvonns.layouts import moved
+from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
 from ibvonns.recipe import Recipe
@@ -198,7 +200,9 @@ def choose(
 
     At a point several variables are tried as they come and anchored (`encoder.Encoder`); the better of the two stays.
     Errors within a quarter of the smallest, or below the noise, are as good, and so are likelihoods within a
-    fiftieth of a nat. Once a number is no better than the one before it, larger ones are not tried.
+    fiftieth of a nat. Where a point is known to begin at rest (`Observations.rested`) the error is the larger of two,
+    from the particles and from the law's own equilibrium. Once a number is no better than the one before it, larger
+    ones are not tried.
 
     Args:
         data: for training.
@@ -222,6 +226,8 @@ def choose(
             found = scores(fit.model, unseen)
             told = [score for name, score in found.items() if name != "alpha" or len(found) == 1]
             wrong = tuple(_together(each) for each in zip(*(score.errors for score in told), strict=True))
+            if unseen.rested and unseen.force is not None and not architecture.bonds:
+                wrong = tuple(map(max, wrong, _from_rest(fit.model, unseen)))
             if number not in fits or median(wrong) < median(errors[number]):
                 fits[number], errors[number], model = fit, wrong, fit.model
                 noise, nll[number] = _together([score.noise for score in told]), _nats(fit.model, unseen)
@@ -235,6 +241,14 @@ def choose(
     good = [n for n, each in errors.items() if median(each) <= enough and median(nll[n]) <= likely]
     enough_of = [n for n in good if n not in tests or float(tests[n].p.median()) > REFUSED]
     return Choice(next(iter([*enough_of, *good]), max(errors)), fits, errors, noise, nll, tests)
+
+
+def _from_rest(model: Model, data: Observations) -> tuple[float, ...]:
+    """Errors of F_ex of each replica, percent, if a point starts from its own equilibrium."""
+    begun = equilibrium(model, data.field[:, 0, 0])[..., data.field.shape[-1] :]
+    force = cast(Tensor, model.predict(data, alpha=begun).force)
+    each = zip(force.unbind(-1), cast(Tensor, data.force).unbind(-1), strict=True)
+    return tuple(_together(errors) for errors in zip(*(each_error(*both) for both in each), strict=True))
 
 
 def _nats(model: Model, data: Observations) -> tuple[float, ...]:

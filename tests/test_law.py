@@ -49,6 +49,26 @@ def test_second_law_holds_whatever_the_weights_and_however_far_the_states(
 
 
 @every
+@pytest.mark.parametrize("reach", [1.0, 100.0])
+def test_cubes_and_squares_keep_the_second_law_and_the_closed_forms(kind: str, internal: int, reach: float) -> None:
+    law = made(LAYOUTS[kind], internal, wild=True, cubes=3, squares=2)
+    broken = second_law(law, 600 // SITES[type(LAYOUTS[kind])], reach)
+    assert max(broken.values()) <= 1e-14, broken
+    z = states(law, 20, reach).requires_grad_()
+    g = thermodynamic(law, z.detach(), reach).requires_grad_()
+    (df,) = torch.autograd.grad(law.free_energy(z).sum(), z)
+    (dphi,) = torch.autograd.grad(law.dual_dissipation(z.detach(), g).sum(), g)
+    forces, g_alpha = law.slopes(z.detach())
+    given = law.layout.given if law.layout.directions else 0
+    for found, truth in (
+        (law.spacing * forces, df[..., given : law.layout.fields]),
+        (-g_alpha, df[..., law.layout.fields :]),
+        (law.rates(z.detach(), g), dphi),
+    ):
+        assert found.numel() == 0 or float((found - truth).detach().abs().max()) <= 1e-11 * float(truth.abs().max())
+
+
+@every
 def test_second_law_fails_with_a_network_that_is_not_convex(kind: str, internal: int, concave: Spoil) -> None:
     broken = second_law(concave(made(LAYOUTS[kind], internal, wild=True)), 200, 1.0)
     for name in ("phi is convex", "rates rise with forces", "phi >= 0", "dissipation >= phi", "dissipation >= 0"):

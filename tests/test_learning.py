@@ -4,13 +4,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import foreign
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import LAYOUTS
 
-from ibvonns.learning import _suited
+import ibvonns
+from ibvonns.layouts import Point
+from ibvonns.learning import _begins_at_rest, _suited
 from ibvonns.recipe import POINT, Recipe
 
 
@@ -49,3 +52,15 @@ def test_what_is_but_noise_has_its_weight() -> None:
     ]
     assert weights[0] == 30 and weights[0] > weights[1] > weights[2] > 0.5
     assert _suited(POINT, record(301, 3.0), LAYOUTS["point"]) == replace(POINT, attempts=2)
+
+
+@pytest.mark.parametrize("make", [foreign.bead, foreign.breathing])
+def test_data_begin_at_rest_until_something_moves(make: Any) -> None:
+    data = make(0, realisations=300, conditions=6)
+    names = [name for name in data.records if not name.startswith("F")]
+    forces = [name for name in data.records if name.startswith("F")]
+    seen = ibvonns.observe(ibvonns.from_arrays(data.positions, data.times, data.records, axes=data.axes), names, forces)
+    layout = Point(len(names))
+    assert _begins_at_rest(seen, layout)
+    assert not _begins_at_rest(seen.at(slice(40, None)), layout)
+    assert not _begins_at_rest(seen.at(slice(0, 20)), layout)  # too few times to tell

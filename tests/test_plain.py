@@ -41,7 +41,8 @@ points = pytest.mark.parametrize("case", CASES[:4], ids=lambda case: "-".join(ma
 @cache
 def pair(kind: str, internal: int, neighbours: bool, seeds: tuple[int, ...]) -> tuple[Model, PlainLaw]:
     """A model with random weights, larger than at the start of training, and its plain law."""
-    model = Model(seeds, replace(architecture_of(kind, internal=internal), neighbours=neighbours))
+    polynomials = {"cubes": 3, "squares": 2} if internal > 1 else {}
+    model = Model(seeds, replace(architecture_of(kind, internal=internal), neighbours=neighbours, **polynomials))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.mul_(1.0 if "mix" in name or "mobility" in name else 1.5)
@@ -207,8 +208,10 @@ def test_a_given_field_in_front_of_the_strain_stands_still(case: Any) -> None:
     model, law = pair(*case)
     exported, extra = model.exported(), 0.7
     wide = {name: np.asarray(part) for name, part in exported["tensors"].items()}
-    for part in ("energy_network.layers", *(f"dissipation_network.{one}" for one in ("free", "scale", "shift"))):
-        name = f"law.{part}.0.weight"
+    first = ("energy_network.layers.0", *(f"dissipation_network.{one}.0" for one in ("free", "scale", "shift")))
+    for part in (*first, "energy_network.cubes", "dissipation_network.factor"):
+        if (name := f"law.{part}.weight") not in wide:
+            continue
         wide[name] = np.concatenate([0 * wide[name][:, :1], wide[name]], 1)
     wide["law.field"] = np.concatenate([[[0.5], [2.0]], wide["law.field"]], 1)
     wide["law.reference"] = np.concatenate([0 * wide["law.reference"][..., :1], wide["law.reference"]], -1)

@@ -79,7 +79,7 @@ def rows(part: Tensor, times: Tensor) -> Tensor:
 def test_terms_are_those_that_there_are(kind: str) -> None:
     model, data, starts = scaled(kind), seen_of(kind), torch.tensor([0, 5])
     whole = loss_terms(model, data, 3, starts, Sampling())
-    absent = {"row": set(), "ring": {"end"}, "grid": {"end"}}.get(kind, {"field"}) | {"drift", "fluctuation"}
+    absent = {"row": set(), "ring": {"end"}, "grid": {"end"}}.get(kind, {"field"}) | {"rest", "drift", "fluctuation"}
     assert whole.keys() == set(TERMS) - absent
     assert list(whole) == [name for name in TERMS if name in whole]  # in the order of the paper
     assert all(term.shape == (2,) for term in whole.values())
@@ -702,3 +702,23 @@ def test_fluctuation_term_is_small_where_the_operator_is_what_was_measured(kind:
     learns = {name.split(".")[0] for (name, _), part in zip(model.named_parameters(), gradient, strict=True)
               if part is not None and part.abs().sum() > 0}  # fmt: skip
     assert learns == {"law"}
+
+
+def test_rest_asks_for_no_force_where_data_begin_in_equilibrium() -> None:
+    data, look = seen_of("point"), Sampling(fixed=10, power=2)
+    model = frozen("point", (0, 1))
+    assert "rest" not in loss_terms(model, data, 0, torch.tensor([0]), look)
+    found = loss_terms(model, replace(data, rested=True), 0, torch.tensor([0]), look)["rest"]
+    z = model.states(data, model.encode(data))[:, :, 0]
+    g = model.law.driving(z) / model.law.energy
+    assert torch.allclose(found, g.square().mean((1, 2, 3)), rtol=1e-9)
+
+
+def test_profiled_terms_are_half_the_logarithms_of_mean_squares_and_know_no_mixing_of_alpha() -> None:
+    data, starts = seen_of("point"), torch.tensor([0, 7])
+    one, two = frozen("point", (0, 1)), frozen("point", (0, 1), internal=2)
+    plain, bare = (loss_terms(one, data, 1, starts, Sampling(fixed=10, profiled=each)) for each in (False, True))
+    for name in plain:
+        assert torch.allclose(bare[name], plain[name] if name == "density" else plain[name].log() / 2, rtol=1e-9)
+    profiled, summed = (loss_terms(two, data, 1, starts, Sampling(fixed=10, profiled=each)) for each in (True, False))
+    assert (profiled["internal"] <= (summed["internal"] / 2).log() + 1e-9).all()  # a determinant, by its trace
