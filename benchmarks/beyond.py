@@ -22,14 +22,14 @@ import torch
 
 import ibvonns_book
 from ibvonns import choose, observe, sufficiency
-from ibvonns.files import load_json, save_json
+from ibvonns.files import load_json, plain, save_json
 from ibvonns.layouts import Point, Row
 from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations
 from ibvonns.paper import beyond
 from ibvonns.paper.beyond import DESIGNS, DURATION, HIGH, LOW, NEW, TRAINING, UNSEEN, observed, recipe
-from ibvonns.paper.results import plain, result
+from ibvonns.paper.results import result
 from ibvonns.paper.scoreboard import published
 from ibvonns.paper.studies import STUDIES, errors
 from ibvonns.protocols import wandering

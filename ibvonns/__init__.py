@@ -19,13 +19,13 @@ PLACES = {
     "law": ("Law",), "learning": ("Learned", "fit"), "model": ("Architecture", "Model", "Prediction", "load"),
     "observations": ("Observations", "observe"), "plain": ("PlainLaw",),
     "reading": ("from_arrays", "from_conditions", "read", "read_parts"), "recipe": ("Phase", "Recipe", "Stage"),
-    "selection": ("choose", "sufficiency"), "training": ("TrainingError", "train"),
+    "selection": ("choose", "sufficiency"), "sweeps": ("sweep",), "training": ("TrainingError", "train"),
 }
 __all__ = [
     "Answer", "Architecture", "Density", "Ensemble", "Law", "Learned", "Model", "Observations", "Phase", "PlainLaw",
     "Prediction", "Recipe", "Samples", "Stage", "TrainingError", "choose", "fit", "fluctuations", "from_arrays",
     "from_conditions", "inspect", "layouts", "load", "observe", "predict", "protocols", "read", "read_parts",
-    "rollout", "sufficiency", "train",
+    "rollout", "sufficiency", "sweep", "train",
 ]
 # fmt: on
 _HOME = {name: place for place, names in PLACES.items() for name in names}

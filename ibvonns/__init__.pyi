@@ -27,6 +27,7 @@ from ibvonns.recipe import Stage as Stage
 from ibvonns.rollout import rollout as rollout
 from ibvonns.selection import choose as choose
 from ibvonns.selection import sufficiency as sufficiency
+from ibvonns.sweeps import sweep as sweep
 from ibvonns.training import TrainingError as TrainingError
 from ibvonns.training import train as train
 

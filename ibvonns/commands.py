@@ -1,4 +1,4 @@
-"""The commands for data of one's own: `ibvonns inspect`, `fit`, `predict`, `report` and `merge`.
+"""The commands for data of one's own: `ibvonns inspect`, `fit`, `predict`, `report`, `merge` and `sweep`.
 
 What each takes is told by `ibvonns.paper.cli`, to which they belong.
 """
@@ -9,8 +9,9 @@ import json
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from itertools import chain
@@ -27,15 +28,16 @@ from ibvonns import __version__, reading
 from ibvonns.answers import Answer
 from ibvonns.answers import predict as predicted
 from ibvonns.ensemble import Ensemble
-from ibvonns.files import save_json, write
+from ibvonns.files import plain, save_json, write
 from ibvonns.inspection import inspect as inspected
 from ibvonns.layouts import Layout, Point, Row
 from ibvonns.learning import Learned
 from ibvonns.learning import fit as fitted
 from ibvonns.model import DECODERS, KIND, Model, load
 from ibvonns.observations import observe
-from ibvonns.paper.results import plain
 from ibvonns.seeds import scores
+from ibvonns.sweeps import fitted_task, tasks_of
+from ibvonns.sweeps import sweep as swept
 from ibvonns.training import TrainingError
 from ibvonns.validation import choice, require
 
@@ -393,3 +395,32 @@ def merge(
     whole = merged([load(path) for path in models])
     whole.save(out)
     print(f"wrote {out}, seeds {', '.join(map(str, whole.seeds))}")
+
+
+@app.command()
+@told()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A plan: train, test, fit and vary, in TOML.", show_default=False)],
+    table: Annotated[Path | None, typer.Option(help="JSON lines, FILE.jsonl if not given.", show_default=False)] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://...", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option(help="Leave what the table holds.")] = True,
+) -> None:
+    """Fit a law for every combination of what a plan varies; a row of a table for each."""
+    require(find_spec("joblib"), 'a sweep needs joblib, which is missing: pip install "ibvonns[cluster]"')
+    from joblib import parallel_config
+
+    try:
+        tasks = tasks_of(tomllib.loads(file.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"FILE must be TOML, but {str(file)!r} is not: {error}") from None
+    out = table or file.with_suffix(".jsonl")
+    with ExitStack() as stack:
+        if scheduler:
+            require(find_spec("distributed"), 'Dask is missing: pip install "ibvonns[cluster]"')
+            from distributed import Client
+
+            stack.enter_context(Client(scheduler))
+        stack.enter_context(parallel_config(backend="dask") if scheduler else parallel_config(n_jobs=jobs))
+        rows = swept(fitted_task, tasks, out, resume, lambda line: print(line, flush=True))
+    print(f"wrote {out}: {len(rows)} fits, of which {sum('failed' in row for row in rows)} failed")

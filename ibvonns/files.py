@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["load_json", "load_tensors", "save_json", "save_tensors", "write"]
+__all__ = ["load_json", "load_tensors", "plain", "save_json", "save_tensors", "write"]
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
@@ -78,6 +79,19 @@ def save_json(path: str | os.PathLike[str], content: Any) -> None:
         OSError: as `write`.
     """
     write(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def plain(values: Any) -> Any:
+    """`values` for JSON, which knows no infinity: the error of a rollout that ran away becomes None.
+
+    >>> plain({"a": [1.0, math.inf]})
+    {'a': [1.0, None]}
+    """
+    if isinstance(values, Mapping):
+        return {name: plain(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def load_json(path: str | os.PathLike[str]) -> Any:

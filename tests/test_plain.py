@@ -41,7 +41,7 @@ points = pytest.mark.parametrize("case", CASES[:4], ids=lambda case: "-".join(ma
 @cache
 def pair(kind: str, internal: int, neighbours: bool, seeds: tuple[int, ...]) -> tuple[Model, PlainLaw]:
     """A model with random weights, larger than at the start of training, and its plain law."""
-    polynomials = {"cubes": 3, "squares": 2} if internal > 1 else {}
+    polynomials: Any = {"cubes": 3, "squares": 2} if internal > 1 else {}
     model = Model(seeds, replace(architecture_of(kind, internal=internal), neighbours=neighbours, **polynomials))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

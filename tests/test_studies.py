@@ -10,11 +10,11 @@ from experiments import SMALL, identifiers, in_small, untrained
 from toys import same, weights_of
 
 from ibvonns.ensemble import Density, Ensemble
-from ibvonns.files import load_tensors, save_json
+from ibvonns.files import load_tensors, plain, save_json
 from ibvonns.model import load
 from ibvonns.observations import Observations
 from ibvonns.paper import results
-from ibvonns.paper.results import load_metrics, plain, reproduce, result, run_key, study_folder
+from ibvonns.paper.results import load_metrics, reproduce, result, run_key, study_folder
 from ibvonns.paper.studies import BLOCKS, GRID_SEED, STUDIES, Study, errors, study_of
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap

@@ -8,11 +8,12 @@ from typing import Any, cast
 from torch import Tensor
 
 from ibvonns.cache import cached
+from ibvonns.files import plain
 from ibvonns.layouts import Row
 from ibvonns.metrics import each_error
 from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations, observe
-from ibvonns.paper.results import plain, restored_errors, result
+from ibvonns.paper.results import restored_errors, result
 from ibvonns.paper.scoreboard import piped, rounded, summary
 from ibvonns.protocols import Protocol, lengths, rich
 from ibvonns.recipe import Recipe

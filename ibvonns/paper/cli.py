@@ -79,10 +79,10 @@ from rich.table import Table
 
 from ibvonns import __version__, commands
 from ibvonns.commands import told
-from ibvonns.files import save_json
+from ibvonns.files import plain, save_json
 from ibvonns.paper import beyond, claims, gases
 from ibvonns.paper import scoreboard as boards
-from ibvonns.paper.results import load_metrics, plain, result, study_folder
+from ibvonns.paper.results import load_metrics, result, study_folder
 from ibvonns.paper.results import reproduce as run_study
 from ibvonns.paper.studies import STUDIES
 from ibvonns.validation import choice

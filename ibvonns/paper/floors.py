@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ibvonns.cache import cached
 from ibvonns.ensemble import Density
+from ibvonns.files import plain
 from ibvonns.model import Model
 from ibvonns.observations import Observations, joined
 from ibvonns.paper.limits import Restarted, comparable, exact_limits, restart_floors
-from ibvonns.paper.results import plain, restored_errors, result
+from ibvonns.paper.results import restored_errors, result
 from ibvonns.paper.studies import STUDIES, Study, errors, study_of
 from ibvonns.systems.chain import Chain
 from ibvonns.validation import count, finite, shaped

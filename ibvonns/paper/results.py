@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from ibvonns.cache import cache_folder, key_of, stored
-from ibvonns.files import load_json, load_tensors, save_json, save_tensors
+from ibvonns.files import load_json, load_tensors, plain, save_json, save_tensors
 from ibvonns.model import Model, load
 from ibvonns.observations import Observations
 from ibvonns.paper import studies
@@ -20,22 +20,9 @@ from ibvonns.seeds import fitted
 from ibvonns.training import History
 from ibvonns.validation import count, require
 
-__all__ = ["load_metrics", "plain", "reproduce", "result", "run_key", "study_folder"]
+__all__ = ["load_metrics", "reproduce", "result", "run_key", "study_folder"]
 
 METRICS = {"study", "errors", "gauge_free", "floor", "limit"}  # what a scoreboard asks of a file
-
-
-def plain(values: Any) -> Any:
-    """`values` for JSON, which knows no infinity: the error of a rollout that ran away becomes None.
-
-    >>> plain({"a": [1.0, inf]})
-    {'a': [1.0, None]}
-    """
-    if isinstance(values, Mapping):
-        return {name: plain(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [plain(value) for value in values]
-    return None if isinstance(values, float) and not isfinite(values) else values
 
 
 def restored_errors(stored: Mapping[str, list[float | None]]) -> dict[str, list[float]]:
