@@ -15,17 +15,18 @@ from ibvonns.rollout import rollout  # a function and a module: whoever is impor
 #: What users need, by the module in which it stands. They are imported when they are first asked for, so that
 #: what a study has trained does not depend on how files are read, or on what is asked of a law later.
 PLACES = {
-    "answers": ("Answer", "predict"), "ensemble": ("Density", "Ensemble", "Samples"), "inspection": ("inspect",),
-    "law": ("Law",), "learning": ("Learned", "fit"), "model": ("Architecture", "Model", "Prediction", "load"),
-    "observations": ("Observations", "observe"), "plain": ("PlainLaw",),
-    "reading": ("from_arrays", "from_conditions", "read", "read_parts"), "recipe": ("Phase", "Recipe", "Stage"),
-    "selection": ("choose", "sufficiency"), "sweeps": ("sweep",), "training": ("TrainingError", "train"),
+    "answers": ("Answer", "predict"), "bands": ("banded",), "ensemble": ("Density", "Ensemble", "Samples"),
+    "inspection": ("inspect",), "law": ("Law",), "learning": ("Learned", "fit"),
+    "model": ("Architecture", "Model", "Prediction", "load"), "observations": ("Observations", "observe"),
+    "plain": ("PlainLaw",), "reading": ("from_arrays", "from_conditions", "read", "read_parts"),
+    "recipe": ("Phase", "Recipe", "Stage"), "selection": ("choose", "sufficiency"), "sweeps": ("sweep",),
+    "training": ("TrainingError", "train"),
 }
 __all__ = [
     "Answer", "Architecture", "Density", "Ensemble", "Law", "Learned", "Model", "Observations", "Phase", "PlainLaw",
-    "Prediction", "Recipe", "Samples", "Stage", "TrainingError", "choose", "fit", "fluctuations", "from_arrays",
-    "from_conditions", "inspect", "layouts", "load", "observe", "predict", "protocols", "read", "read_parts",
-    "rollout", "sufficiency", "sweep", "train",
+    "Prediction", "Recipe", "Samples", "Stage", "TrainingError", "banded", "choose", "fit", "fluctuations",
+    "from_arrays", "from_conditions", "inspect", "layouts", "load", "observe", "predict", "protocols", "read",
+    "read_parts", "rollout", "sufficiency", "sweep", "train",
 ]
 # fmt: on
 _HOME = {name: place for place, names in PLACES.items() for name in names}

@@ -3,6 +3,7 @@ from ibvonns import layouts as layouts
 from ibvonns import protocols as protocols
 from ibvonns.answers import Answer as Answer
 from ibvonns.answers import predict as predict
+from ibvonns.bands import banded as banded
 from ibvonns.ensemble import Density as Density
 from ibvonns.ensemble import Ensemble as Ensemble
 from ibvonns.ensemble import Samples as Samples

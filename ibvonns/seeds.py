@@ -23,7 +23,7 @@ from ibvonns.protocols import Protocol
 from ibvonns.recipe import Recipe
 from ibvonns.training import History, TrainingError, run_of, train
 
-__all__ = ["Fit", "Score", "astray", "disagreement", "fitted", "scores", "unseen", "unsound"]
+__all__ = ["Fit", "Score", "astray", "disagreement", "fitted", "force_noise", "scores", "unseen", "unsound"]
 
 SWELL = 0.5  # share by which an unseen pull swells and fades
 WIDER = 1.25  # range and speed of a random one, in units of the data's
@@ -204,7 +204,7 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
     alpha = Score(tuple(each_error(run.alpha[..., told], model.encode(data)[..., told], gauge_free_error)), noise)
     if data.force is None or run.force is None:
         return {"alpha": alpha}
-    floor = 100 * _scatter(data).norm(dim=0) / data.force.flatten(0, 1).norm(dim=0)
+    floor = 100 * force_noise(data).norm(dim=0) / data.force.flatten(0, 1).norm(dim=0)
     names = (
         ["force"] if len(floor) == 1 else [f"force {name}" for name in model.architecture.forces or range(len(floor))]
     )
@@ -215,10 +215,13 @@ def scores(model: Model, data: Observations) -> dict[str, Score]:
     return {**found, "alpha": alpha}
 
 
-def _scatter(data: Observations) -> Tensor:
+def force_noise(data: Observations) -> Tensor:
     """Sampling noise of F_ex of a point, (rows, ends): by what it answers to mean and variance, from the data alone.
 
     The answer is a regression, by polynomials of the second degree, on controls, mean and variance.
+
+    Args:
+        data: of a point whose forces were measured.
     """
     parts = data.field[:, :, 0].flatten(0, 1), data.mean.flatten(0, 2), data.variance.flatten(0, 2)
     known, number = torch.cat(parts, -1), data.mean.shape[-1]

@@ -40,6 +40,17 @@ beside "time" (and "condition"), as CSV: forces, work, free energy, dissipation,
 `ibvonns merge OUT MODEL...` joins the seeds of several saved laws, which other jobs have trained on the same data with
 another `--seed-offset`, in a new file.
 
+`ibvonns sweep FILE` fits a law for every combination of what a plan in TOML varies, and adds a row for each to a table
+of JSON lines. The plan names files under `train` and `test`, what `read` and `fit` take under these names, and under
+`vary` lists of `seed`, `draw` (a bootstrap), `conditions`, or of what `fit` takes.
+
+- `--table FILE`: the table; FILE.jsonl if not given.
+- `--jobs N`: processes of this machine, 1 if not given.
+- `--scheduler ADDRESS`: of a Dask cluster, tcp://... instead.
+- `--resume` or `--no-resume`: whether rows that are there are left as they are, as they are if not given.
+
+A fit that failed is told in a line with its reason, and is tried again by the next sweep.
+
 `ibvonns reproduce STUDY` simulates, trains from scratch and scores a study.
 
 - `--seeds N`: how many seeds, from 0; as many as the book trains if not given.
