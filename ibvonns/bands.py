@@ -3,8 +3,8 @@
 Seeds alone share their data, and with them what these do not tell: their scatter is too small. So each law here has a
 seed of its own and learns from a bootstrap, as many conditions and parts as there are, drawn with replacement. Every
 condition is then unknown to about a third of the laws. What these miss of it beside their scatter says by which
-factor the scatter is too small, and the bands are made wider by it: a conformal step over protocols, which needs no
-model of the error.
+factor the scatter is too small, and the bands are made wider by it, never narrower: a conformal step over protocols,
+which needs no model of the error.
 
 Reference: Efron, Tibshirani, An Introduction to the Bootstrap, 1993; Diquigiovanni, Fontana, Vantini, Statistica
 Sinica 35 (2025) 853: calibrate over whole curves; Giampiccolo et al., npj Syst. Biol. Appl. 2026: seeds alone are
@@ -177,7 +177,7 @@ def _factors(
     noise = force_noise(data).unflatten(0, data.force.shape[:2])[enough]
     out = {}
     for n, name in enumerate(names):
-        low, high = 0.0, WIDEST
+        low, high = 1.0, WIDEST  # less than their scatter nobody knows
         for _ in range(40):  # the share that is held rises with the factor
             factor = (low + high) / 2
             held = missed[..., n] <= reach * ((factor * scatter[enough][..., n]) ** 2 + noise[..., n] ** 2).sqrt()

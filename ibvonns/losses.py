@@ -18,7 +18,7 @@ __all__ = ["TERMS", "Sampling", "loss_terms"]
 #: Names of the terms, in the order of the paper's sum, then those that fluctuations add.
 TERMS = ("density", "shift", "field", "internal", "end", "rest", "drift", "fluctuation")
 
-RELATIONS = ("shift", "field", "internal", "end", "rest")  # between a state and what comes of it
+RELATIONS = ("field", "internal", "end")  # between a state and what comes of it; those at rest an f of 0 would meet
 NEVER = 1e-30  # a mean square that is none
 BETWEEN = (0.0, 0.5, 1.0)  # where the curvature of phi is compared, in shares of a state's forces
 
