@@ -118,7 +118,7 @@ def sweep(
         ValueError: a table that is damaged, or an entry of a task that is not plain.
     """
     try:
-        from joblib import Parallel, delayed
+        import joblib
     except ImportError:
         raise ImportError('a sweep needs joblib, which is missing: pip install "ibvonns[cluster]"') from None
     code = key_of(Path(inspect.getfile(work)), work.__name__)
@@ -128,9 +128,9 @@ def sweep(
     path.parent.mkdir(parents=True, exist_ok=True)
     started, number = time.perf_counter(), len(left)
     for run in range(RUNS):
-        jobs = (delayed(_keyed)(work, key, task) for key, task in [*left.items()])
+        jobs = [joblib.delayed(_keyed)(work, key, task) for key, task in left.items()]
         try:
-            for key, found in Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(jobs):
+            for key, found in _given_out(joblib, jobs):
                 row = {"key": key, "task": dict(left.pop(key)), **found}
                 _added(path, row)
                 done[key] = row
@@ -144,6 +144,19 @@ def sweep(
                 raise
             say(f"{type(error).__name__}: {len(left)} tasks are given out again")
     return [done[key] for key in keys]
+
+
+def _given_out(joblib: Any, jobs: Sequence[Any]) -> Iterator[tuple[str, Row]]:
+    """What comes of jobs, each as soon as it is there; or in portions, of a backend that gives lists alone (Ray's)."""
+    how = {"batch_size": 1, "pre_dispatch": "all"}
+    try:
+        pool = joblib.Parallel(return_as="generator_unordered", **how)
+    except ValueError:
+        pool, size = joblib.Parallel(**how), 4 * joblib.effective_n_jobs()
+        for first in range(0, len(jobs), size):
+            yield from pool(jobs[first : first + size])
+    else:
+        yield from pool(jobs)
 
 
 def _keyed(work: Callable[[Task], Any], key: str, task: Task) -> tuple[str, Row]:
