@@ -17,7 +17,7 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 # extras of users', with lower bounds; the other extras serve the book
-USERS = {"plots", "hdf5", "zarr", "trajectories", "tables"}
+USERS = {"plots", "hdf5", "zarr", "trajectories", "tables", "cluster"}
 GROUPS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in USERS}
 BOUNDS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["plots"]]
 

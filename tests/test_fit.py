@@ -51,7 +51,8 @@ def test_every_layout_is_fitted_from_its_ensemble(kind: str) -> None:
     names |= {"decoder": architecture_of(kind).decoder, "forces": answers}
     found = fit(few_of(kind), LAYOUTS[kind], seeds=[0, 1], recipe=TINY[kind], **names)
     of = found.model.architecture
-    assert replace(of, controls=(), forces=(), neighbours=False) == architecture_of(kind)
+    assert (of.cubes, of.squares) == ((8, 4) if kind in CONTROLS else (0, 0))
+    assert replace(of, controls=(), forces=(), neighbours=False, cubes=0, squares=0) == architecture_of(kind)
     assert of.controls == CONTROLS.get(kind, ())
     assert found.model.seeds == [0, 1] and found.draws == [0, 0]
     told = {"force"} if len(answers) == 1 else {f"force {name}" for name in answers}

@@ -563,7 +563,7 @@ EXEMPT = {
     FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
-    NOTHING: """answers.Answer answers.Band encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
+    NOTHING: """answers.Answer answers.Band files.plain encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
         learning.Learned residuals.Residuals seeds.Fit seeds.Score
         inspection.Summary layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row.bonds layouts.named
@@ -576,7 +576,7 @@ EXEMPT = {
         encoder.Encoder.freeze encoder.Encoder.ungauged ensemble.Density.average ensemble.Density.shifted
         ensemble.Density.at ensemble.Density.reaching ensemble.Samples.average ensemble.Samples.shifted
         ensemble.Samples.at ensemble.Samples.coarser ensemble.Samples.joined seeds.unsound seeds.astray
-        seeds.unseen
+        seeds.unseen seeds.force_noise
         metrics.each_error seeds.disagreement law.Scales.scaled law.Scales.changed layouts.forces layouts.moved
         losses.Sampling.times training.run_of model.Model.states model.Model.freeze model.Model.encode
         networks.copy_replica law.Law.bound law.Law.bounded encoder.mixing protocols.Protocol.length
@@ -593,7 +593,7 @@ EXEMPT = {
         decoders.MixtureDecoder.compiled""",
 }
 # what is the compiled loop's, the cache's, the paper's, the plain law's and the show's own has tables beside its tests
-ELSEWHERE = ("adjoint", "cache", "commands", "compiled", "paper", "plain", "show")
+ELSEWHERE = ("adjoint", "bands", "cache", "commands", "compiled", "paper", "plain", "show", "sweeps")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)])

@@ -41,13 +41,13 @@ beside "time" (and "condition"), as CSV: forces, work, free energy, dissipation,
 another `--seed-offset`, in a new file.
 
 `ibvonns sweep FILE` fits a law for every combination of what a plan in TOML varies, and adds a row for each to a table
-of JSON lines. The plan names files under `train` and `test`, what `read` and `fit` take under these names, and under
-`vary` lists of `seed`, `draw` (a bootstrap), `conditions`, or of what `fit` takes.
+of JSON lines. The plan names files under `train` and `test`, what `read` and `fit` take under these names, and lists
+under `vary`: of `seed`, `draw` (a bootstrap), `conditions`, or of what `fit` takes.
 
 - `--table FILE`: the table; FILE.jsonl if not given.
 - `--jobs N`: processes of this machine, 1 if not given.
-- `--scheduler ADDRESS`: of a Dask cluster, tcp://... instead.
-- `--resume` or `--no-resume`: whether rows that are there are left as they are, as they are if not given.
+- `--scheduler ADDRESS`: of a Dask cluster instead, as in `tcp://host:8786`.
+- `--resume` or `--no-resume`: whether rows that are there are left as they are, which they are if not given.
 
 A fit that failed is told in a line with its reason, and is tried again by the next sweep.
 
