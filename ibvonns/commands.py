@@ -403,7 +403,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="A plan: train, test, fit and vary, in TOML.", show_default=False)],
     table: Annotated[Path | None, typer.Option(help="JSON lines, FILE.jsonl if not given.", show_default=False)] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://...", show_default=False)] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Of a Dask cluster, its address.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option(help="Leave what the table holds.")] = True,
 ) -> None:
     """Fit a law for every combination of what a plan varies; a row of a table for each."""

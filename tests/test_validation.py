@@ -563,7 +563,8 @@ EXEMPT = {
     FORMULA: "systems.lattice.box systems.lattice.nearest",
     INNER_LOOP: "decoders.gaussian_nll decoders.GaussianDecoder.nll losses.loss_terms model.Model.nll",
     LAYER: "networks.Affine.forward networks.softplus",
-    NOTHING: """answers.Answer answers.Band files.plain encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
+    NOTHING: """answers.Answer answers.Band files.plain
+        encoder.GAUGE_EVERY ensemble.Cloud ensemble.Ensemble.mean inspection.Finding
         learning.Learned residuals.Residuals seeds.Fit seeds.Score
         inspection.Summary layouts.Layout
         layouts.Point.bonds layouts.bonds_of layouts.Ring layouts.Ring.bonds layouts.Row.bonds layouts.named
