@@ -100,6 +100,8 @@ def measured(name: str) -> None:
             exact = np.asarray(test.exact["dissipation"])[:, 2:-2]
             gone = [100 * float(np.linalg.norm(each - exact) / np.linalg.norm(exact)) for each in rate]
             told += [show("dissipation", gone, 0.0)]
+            free = np.asarray(test.exact["free_energy"])
+            told += [show("f", relative(torch.as_tensor(answer.free_energy.values), free - free[:, :1]), 0.0)]
         told += [f"balance {100 * answer.balance:.2f} %"]
         if "entropy" in test.exact:
             nll = law.model.nll(seen, law.model.encode(seen)).tolist()
