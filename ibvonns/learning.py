@@ -28,6 +28,7 @@ OWN = "layout spacing internal decoder components steps controls forces units te
 USUAL = 110  # sites of all conditions of the book's chain
 LOSS = 0.02  # nats that a Gaussian may lose
 CUBES, SQUARES = 8, 4  # what f and phi of a point have beside their networks
+RESTED = 10.0  # weight of the term "rest" where data begin in equilibrium
 BEGIN = 4  # first steps that tell whether a record begins at rest
 
 
@@ -228,13 +229,15 @@ def _fitting(phase: Phase, last: int) -> int:
 def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
     """A recipe with windows as shares of the record, as much work in a step as the book's, and no weight on mere noise.
 
+    Data that begin in equilibrium have a term of their own, where the recipe looks at their first time.
+
     The v_n of an end that a force drives is a mean of few realisations over a short time. Its term then has the
     weight of its noise, as neighbouring steps tell it.
     """
     last, stages = len(data.times) - 1, list[Stage]()
     share = min(1.0, USUAL / (len(data.field) * data.field.shape[2])) if layout.directions else 1.0
     for stage in recipe.stages:
-        weights = dict(stage.weights)
+        weights = {**stage.weights, **({"rest": RESTED} if data.rested else {})}
         if layout.driven and data.velocity is not None and "end" in weights:
             bent = data.velocity[:, 1:].diff(n=2, dim=1).abs().median().square() * 1.4826**2 / 6  # kinks are few
             weights["end"] = min(weights["end"], float(data.velocity.square().mean() / bent.clamp_min(1e-300)))

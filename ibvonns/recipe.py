@@ -216,7 +216,7 @@ class Recipe:
 # fmt: off
 POINT = Recipe(
     (Stage((Phase(0, 150), Phase(1, 1000), Phase(30, 40, 4), Phase(100, 20, 2), Phase(300, 10, 1)),
-           {"density": 0.01, "internal": 1.0, "end": 100.0, "rest": 10.0}),),
+           {"density": 0.01, "internal": 1.0, "end": 100.0}),),
     # all states of a window count; the gauge is measured on the density's times anyway
     Sampling(fixed=10, compared=1_000_000, asked=1, free=1_000_000, power=2),
     attempts=3, sound=1.75, coarse=8,

@@ -22,7 +22,9 @@ def record(times: int, noise: float = 0.0) -> Any:
     rng = torch.Generator().manual_seed(0)
     velocity = torch.sin(torch.linspace(0, 3, times, dtype=torch.float64)).expand(2, -1)
     velocity = velocity + noise * torch.randn(2, times, generator=rng, dtype=torch.float64)
-    return SimpleNamespace(times=torch.arange(times), velocity=velocity, field=torch.zeros(2, times, 5, 1))
+    return SimpleNamespace(
+        times=torch.arange(times), velocity=velocity, field=torch.zeros(2, times, 5, 1), rested=False
+    )
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
