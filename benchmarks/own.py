@@ -22,6 +22,7 @@ from ibvonns.learning import Learned
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import foreign  # noqa: E402
 
+__all__ = ["CONTROLS", "foreign", "read"]  # for other benchmarks
 SEEDS = 3
 ANGLE = 0.7
 CONTROLS = {

@@ -1,6 +1,7 @@
 """Weights from noise beside those set by hand: errors of the same studies, seeds and steps.
 
     python benchmarks/weights.py trap chain-gmm
+    python benchmarks/weights.py --units      by how much another unit changes what is learned of a bead
 
 With noise weights every relation is divided by its own residual (`Sampling.profiled`), the likelihood of positions
 counts a nat as a nat, and what is at rest, and the shift of clouds, have the weights that they had.
@@ -10,9 +11,15 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import torch
+from own import foreign
+from torch import Tensor
 
+from ibvonns import fit, from_arrays, observe
+from ibvonns.layouts import Point
+from ibvonns.learning import _suited
 from ibvonns.losses import RELATIONS
 from ibvonns.paper.results import result
 from ibvonns.paper.studies import STUDIES, errors
@@ -35,19 +42,44 @@ def compared(name: str, seeds: int) -> None:
     """Print every number of a study, by hand and by noise: median, least and largest over the seeds."""
     study = STUDIES[name]
     data = study.data(0)
-    fit = fitted(study.architecture, data["train"], range(seeds), by_noise(study.recipe))
-    ours = errors(study, fit.model, data)[0]
+    found = fitted(study.architecture, data["train"], range(seeds), by_noise(study.recipe))
+    ours = errors(study, found.model, data)[0]
     for row, values in result(name)[2]["errors"].items():
         hand, noise = ([each for each in some[:seeds] if each is not None] for some in (values, ours[row]))
         told = (f"{median(each):.3g} [{min(each):.3g}, {max(each):.3g}]" for each in (hand, noise))
         print(f"{row:<34} by hand {next(told):<28} by noise {next(told)}", flush=True)
 
 
+def units(by_noise_too: bool) -> None:
+    """Print how far the force of a bead's law moves, relative to its largest, if its data come in other units."""
+    train, test = (foreign.bead(seed) for seed in (0, 1))
+
+    def force(length: float, time: float, energy: float) -> Tensor:
+        records = {"lambda": train.records["lambda"] * length, "F": train.records["F"] * energy / length}
+        data = from_arrays(train.positions * length, train.times * time, records, axes=train.axes)
+        plan = _suited(Recipe.of(Point()), observe(data, "lambda", "F"), Point())
+        how: dict[str, Any] = {"recipe": by_noise(plan) if by_noise_too else replace(plan, attempts=0)}
+        law = fit(data, controls="lambda", forces="F", decoder="gaussian", seeds=1, check=False, **how)
+        run = law.predict(test.times * time, {"lambda": test.records["lambda"] * length})
+        return torch.as_tensor(run.force["F"].values) * length / energy
+
+    first = force(1.0, 1.0, 1.0)
+    for other in ((1e6, 1e3, 1e18), (2.0**20, 2.0**10, 2.0**60)):
+        moved = float((force(*other) - first).abs().max() / first.abs().max())
+        kind = "by noise" if by_noise_too else "by hand"
+        print(f"weights {kind}, units of length, time, energy times {other}: moved by {moved:.2g}", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Weights from noise.")
     parser.add_argument("studies", nargs="*", default=["trap"], choices=[*STUDIES])
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--units", action="store_true", help="of a bead's data instead")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    for each in asked.studies:
-        compared(each, asked.seeds)
+    if asked.units:
+        units(False)
+        units(True)
+    else:
+        for each in asked.studies:
+            compared(each, asked.seeds)

@@ -106,7 +106,8 @@ def fit(
             simulated with one step from each record to the next.
         check: whether to inspect the data.
         rested: whether all conditions are in equilibrium at the first time of their records, which then tell where f
-            is lowest; if not given, whether mean and variance begin at rest at a point, as far as their noise tells.
+            is lowest; if not given, what `observe` was told, or else whether mean and variance begin at rest at a
+            point, as far as their noise tells.
         options: further attributes of `Architecture`, such as wells, reference or gas; neighbours, which is true on a
             row if not given; or anchored, of several variables at a point: both ways are tried if it is not given, and
             the better one stays.
@@ -141,7 +142,7 @@ def fit(
         data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
     components = data.mean.shape[-1]
     if rested is None:
-        rested = _begins_at_rest(data, layout)
+        rested = data.rested or _begins_at_rest(data, layout)
         if rested:
             _log.info("all conditions begin at rest: their equilibrium there is taken as known, unless rested=False")
     data = replace(data, rested=rested)

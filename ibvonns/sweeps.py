@@ -20,6 +20,7 @@ import torch
 from ibvonns.cache import key_of
 from ibvonns.ensemble import Ensemble
 from ibvonns.files import plain
+from ibvonns.layouts import layout_of
 from ibvonns.learning import fit
 from ibvonns.observations import observe
 from ibvonns.reading import read
@@ -199,10 +200,10 @@ def fitted_task(task: Task) -> dict[str, Any]:
 
     Args:
         task: "train", a file or several, which are independent parts of one ensemble; "read", what `reading.read`
-            takes by name besides; "fit", what `learning.fit` takes, "controls" and "forces" for example; "seed", 0 if
-            not given; "conditions", how many of the first are taken, all if not given; "draw", which bootstrap is
-            taken, none if not given: as many conditions, and as many parts, drawn with replacement; "test", a file of
-            other data, or several.
+            takes by name besides; "fit", what `learning.fit` takes, "controls" and "forces" for example, with its
+            layout as in `{"kind": "Row"}` (`layouts.named`); "seed", 0 if not given; "conditions", how many of the
+            first are taken, all if not given; "draw", which bootstrap is taken, none if not given: as many conditions,
+            and as many parts, drawn with replacement; "test", a file of other data, or several.
 
     Returns:
         Errors and noise of training and test data in percent by the name of what is compared, the likelihood of the
@@ -212,6 +213,8 @@ def fitted_task(task: Task) -> dict[str, Any]:
         ValueError: as `reading.read`, `Ensemble` and `learning.fit`.
     """
     how = dict(task.get("fit", {}))
+    if "layout" in how:
+        how["layout"] = layout_of(how["layout"])
     parts = [*_read(task, "train")]
     there = len(parts[0].realisations)
     number = count("conditions", task.get("conditions", there))

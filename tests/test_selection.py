@@ -7,13 +7,14 @@ import torch
 from toys import architecture_of, frozen, seen_of
 
 from ibvonns import selection
+from ibvonns.answers import equilibrium
 from ibvonns.ensemble import Ensemble
 from ibvonns.layouts import Point
 from ibvonns.model import Architecture
 from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.seeds import Fit, Score
-from ibvonns.selection import Choice, _tested, choose, shape_of, sufficiency
+from ibvonns.selection import Choice, Sufficiency, _from_rest, _tested, choose, shape_of, sufficiency
 from ibvonns.systems.trap import Trap
 
 TIMES, SITES = 400, 3
@@ -118,3 +119,21 @@ def test_at_a_point_several_variables_are_tried_anchored_too(
     found, asked = told("point", errors, 0.01, (1, 2), monkeypatch)
     assert asked == [(1, False), (2, False), (2, True)]
     assert found.errors == {1: (5.0, 5.0), 2: (1.0, 1.0)} and found.number == 2
+
+
+def test_a_state_that_the_test_refuses_is_not_enough_if_the_next_does_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    for p, number in (((0.2, 0.2), 1), ((1e-4, 0.2), 2), ((1e-4, 1e-4), 1)):
+        chances = iter(p)
+        monkeypatch.setattr(
+            selection, "sufficiency", lambda *_, left=chances: Sufficiency(*torch.full((2, 2), next(left)).double())
+        )
+        assert told("row", (1.0, 1.0), 0.1, (1, 2), monkeypatch)[0].number == number
+
+
+def test_where_data_begin_at_rest_a_laws_own_equilibrium_counts() -> None:
+    model, data = frozen("point", (0, 1)), seen_of("point")
+    found = _from_rest(model, data)
+    begun = equilibrium(model, data.field[:, 0, 0])[..., 1:]
+    force = model.predict(data, alpha=begun).force
+    assert force is not None and data.force is not None
+    assert found == pytest.approx([100 * float((each - data.force).norm() / data.force.norm()) for each in force])

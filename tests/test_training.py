@@ -714,7 +714,7 @@ def test_rest_asks_for_no_force_where_data_begin_in_equilibrium() -> None:
     assert torch.allclose(found, g.square().mean((1, 2, 3)), rtol=1e-9)
 
 
-def test_profiled_terms_are_half_the_logarithms_of_mean_squares_and_know_no_mixing_of_alpha() -> None:
+def test_profiled_terms_are_half_the_logarithms_of_mean_squares_or_of_a_determinant() -> None:
     data, starts = seen_of("point"), torch.tensor([0, 7])
     one, two = frozen("point", (0, 1)), frozen("point", (0, 1), internal=2)
     plain, bare = (loss_terms(one, data, 1, starts, Sampling(fixed=10, profiled=each)) for each in (False, True))
