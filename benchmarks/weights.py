@@ -72,7 +72,7 @@ def units(by_noise_too: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Weights from noise.")
-    parser.add_argument("studies", nargs="*", default=["trap"], choices=[*STUDIES])
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="the trap if none is named")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--units", action="store_true", help="of a bead's data instead")
     asked = parser.parse_args()
@@ -81,5 +81,5 @@ if __name__ == "__main__":
         units(False)
         units(True)
     else:
-        for each in asked.studies:
+        for each in asked.studies or ["trap"]:
             compared(each, asked.seeds)
