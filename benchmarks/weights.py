@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ibvonns import fit, from_arrays, observe
 from ibvonns.layouts import Point
-from ibvonns.learning import _suited
+from ibvonns.learning import suited
 from ibvonns.losses import RELATIONS
 from ibvonns.paper.results import result
 from ibvonns.paper.studies import STUDIES, errors
@@ -57,7 +57,7 @@ def units(by_noise_too: bool) -> None:
     def force(length: float, time: float, energy: float) -> Tensor:
         records = {"lambda": train.records["lambda"] * length, "F": train.records["F"] * energy / length}
         data = from_arrays(train.positions * length, train.times * time, records, axes=train.axes)
-        plan = _suited(Recipe.of(Point()), observe(data, "lambda", "F"), Point())
+        plan = suited(Recipe.of(Point()), observe(data, "lambda", "F"), Point())
         how: dict[str, Any] = {"recipe": by_noise(plan) if by_noise_too else replace(plan, attempts=0)}
         law = fit(data, controls="lambda", forces="F", decoder="gaussian", seeds=1, check=False, **how)
         run = law.predict(test.times * time, {"lambda": test.records["lambda"] * length})

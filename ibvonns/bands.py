@@ -1,17 +1,18 @@
 """How wrong a learned law may be: bands from laws of resampled data, calibrated on what each has not seen.
 
 Seeds alone share their data, and with them what these do not tell: their scatter is too small. So each law here has a
-seed of its own and learns from a bootstrap, as many conditions and parts as there are, drawn with replacement. Every
-condition is then unknown to about a third of the laws. What these miss of it beside their scatter says by which
+seed of its own and learns from two thirds of the conditions, dealt into three hands again and again, and from parts
+drawn with replacement. Every condition is then unknown to a third of the laws. What these miss of it says by which
 factor the scatter is too small, and the bands are made wider by it, never narrower: a conformal step over protocols,
 which needs no model of the error.
 
 Reference: Efron, Tibshirani, An Introduction to the Bootstrap, 1993; Diquigiovanni, Fontana, Vantini, Statistica
-Sinica 35 (2025) 853: calibrate over whole curves; Giampiccolo et al., npj Syst. Biol. Appl. 2026: seeds alone are
-overconfident off the data.
+Sinica 35 (2025) 853: calibrate over whole curves; Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 49 (2021)
+486: by laws that have not seen a fold; Giampiccolo et al., npj Syst. Biol. Appl. 2026: seeds alone are overconfident
+off the data.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, cast
@@ -20,7 +21,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ibvonns.answers import Array
+from ibvonns.answers import Answer, Array
 from ibvonns.ensemble import Ensemble
 from ibvonns.learning import Learned, fit
 from ibvonns.observations import Observations, observe
@@ -29,7 +30,8 @@ from ibvonns.validation import count, positive, require
 
 __all__ = ["Banded", "Bands", "Interval", "banded"]
 
-LEAST = 2  # laws to which a condition is unknown, for their scatter
+HANDS = 3  # into which conditions are dealt; a law knows all but one
+MARGIN = 0.05  # of the range of the data, by which a path may leave it
 WIDEST = 20.0  # times by which a band is made wider at most
 
 
@@ -50,20 +52,26 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Bands:
-    """What resampled laws answer, with bands. Arrays are (conditions, times).
+    """What resampled laws answer, with bands. Arrays are (conditions, times), and more axes where it is said.
 
     Attributes:
         times: shape (times,).
         force: F_ex by name.
+        field: strains of a row, (..., sites); None at a point, whose controls are known.
+        alpha: internal variables, (..., sites, internal), in the gauge of the first law.
         work: done from outside since the beginning.
+        free_energy: gained since the beginning.
         dissipation: the energy dissipated since the beginning.
-        outside: where a control, or an internal variable of over half of the laws, has left the range of the training
-            data: from there on no data have calibrated the band.
+        outside: where a control, a strain or an internal variable of over half of the laws has left the range of the
+            data by over a twentieth: from there on no data have calibrated the band.
     """
 
     times: Array
     force: dict[str, Interval]
+    field: Interval | None
+    alpha: Interval
     work: Interval
+    free_energy: Interval
     dissipation: Interval
     outside: Array
 
@@ -74,16 +82,20 @@ class Banded:
 
     Attributes:
         laws: each of one seed and one draw.
-        factors: of the scatter, by the name of the force.
+        data: of all conditions.
+        factors: of the scatter, by the name of a force, and "field" of a row.
+        usual: the laws' mean square scatter on these data, by the same names.
         share: of the truth that bands should hold.
     """
 
     laws: tuple[Learned, ...]
+    data: Observations
     factors: Mapping[str, float]
+    usual: Mapping[str, float]
     share: float
 
     def predict(self, times: Any, controls: Mapping[str, Any], **how: Any) -> Bands:
-        """As `answers.predict` of one law, with bands; of a point.
+        """As `answers.predict` of one law, with bands.
 
         Args:
             times: as there.
@@ -91,91 +103,149 @@ class Banded:
             how: what it takes besides.
         """
         answers = [law.predict(times, controls, **how) for law in self.laws]
-        widest = max(self.factors.values())
+        first, driven = answers[0], self.laws[0].model.law.layout.driven
+        names = [name for name in first.force if name in self.factors]
+        force = {name: self._interval([one.force[name].values for one in answers], name) for name in names}
+        field = self._interval([one.field.values for one in answers], "field") if driven else None
+        work, free, lost = (
+            self.ask([getattr(one, name).values for one in answers]) for name in ("work", "free_energy", "dissipation")
+        )
+        gone = (
+            numpy.stack([_gone(law, self.data, one) for law, one in zip(self.laws, answers, strict=True)]).mean(0) > 0.5
+        )
+        return Bands(first.times, force, field, self.ask(self._aligned(answers)), work, free, lost, gone)
 
-        def interval(values: Sequence[Array], factor: float) -> Interval:
-            return _interval(numpy.concatenate(values), factor, self.share)
+    def ask(self, what: Callable[[Learned], Any] | Sequence[Array]) -> Interval:
+        """A band of any number that a law tells, by the scatter of the laws and the largest factor.
 
-        force = {
-            name: interval([one.force[name].values for one in answers], self.factors[name]) for name in self.factors
-        }
-        work, lost = ([getattr(one, name).values for one in answers] for name in ("work", "dissipation"))
-        known = torch.stack([torch.as_tensor(part) for part in answers[0].controls.values()], -1)
-        gone = [
-            _gone(law, known, torch.as_tensor(one.alpha.values)) for law, one in zip(self.laws, answers, strict=True)
-        ]
-        outside = torch.stack(gone).double().mean(0) > 0.5
-        return Bands(answers[0].times, force, interval(work, widest), interval(lost, widest), outside.numpy())
+        Args:
+            what: of a law, numbers with an axis of one seed in front; or these of each law.
+        """
+        values = [numpy.asarray(what(law)) for law in self.laws] if callable(what) else what
+        return _interval(numpy.concatenate(values), max(self.factors.values()), 0.0, self.share)
+
+    def _interval(self, values: Sequence[Array], name: str) -> Interval:
+        return _interval(numpy.concatenate(values), self.factors[name], self.usual[name], self.share)
+
+    def _aligned(self, answers: Sequence[Answer]) -> list[Array]:
+        """alpha of every law in the gauge of the first: it is learned up to such a map."""
+        own = [_with_one(law.model.encode(self.data).detach().flatten(0, -2)) for law in self.laws]
+        maps = [torch.linalg.lstsq(each, own[0][:, :-1]).solution for each in own]
+        found = [_with_one(torch.as_tensor(one.alpha.values)) @ each for one, each in zip(answers, maps, strict=True)]
+        return [each.numpy() for each in found]
 
 
-def _interval(values: Array, factor: float, share: float) -> Interval:
-    mean, away = values.mean(0), factor * NormalDist().inv_cdf((1 + share) / 2) * values.std(0, ddof=1)
+def _with_one(alpha: Tensor) -> Tensor:
+    return torch.cat([alpha, torch.ones_like(alpha[..., :1])], -1)
+
+
+def _interval(values: Array, factor: float, usual: float, share: float) -> Interval:
+    """Where laws meet by chance their scatter tells nothing: half of the variance is what is usual."""
+    wide = _scale(values.var(0, ddof=1), usual) ** 0.5
+    mean, away = values.mean(0), factor * _reach(share, len(values)) * wide
     return Interval(mean, mean - away, mean + away)
 
 
-def _gone(law: Learned, controls: Tensor, alpha: Tensor) -> Tensor:
-    """Where a path has left the range of the law's data, (conditions, times)."""
-    seen, own = law.data.field.flatten(0, 2), law.model.encode(law.data).detach().flatten(1, 3)[0]
-    told = [
-        (part < known.amin(0)) | (part > known.amax(0)) for part, known in ((controls, seen), (alpha[0, :, :, 0], own))
-    ]
-    return torch.cat([each.any(-1, keepdim=True) for each in told], -1).any(-1)
+def _reach(share: float, number: int) -> float:
+    """Deviations that hold a share, where so few values tell the deviation: Student's quantile, by its expansion."""
+    z, of = NormalDist().inv_cdf((1 + share) / 2), number - 1
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + (z**3 + z) / 4 / of + second / of**2 + third / of**3
+
+
+def _scale(variance: Any, usual: float) -> Any:
+    return (variance + usual) / 2 if usual else variance
+
+
+def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
+    """Where a law's path has left the range of the data, (conditions, times)."""
+    given = law.model.law.layout.given if law.model.law.layout.driven else 0
+    field = answer.field.values[0][..., None] if law.model.architecture.bonds else answer.field.values[0]
+    left = numpy.zeros(field.shape[:2], dtype=bool)
+    for part, known in ((field, data.field[..., given:]), (answer.alpha.values[0], law.model.encode(data).detach())):
+        low, high = (each.numpy() for each in torch.aminmax(known.flatten(0, -2), dim=0))
+        room = MARGIN * (high - low)
+        left |= ((part < low - room) | (part > high + room)).reshape(*left.shape, -1).any(-1)
+    return left
 
 
 def banded(
     ensemble: Ensemble | Iterable[Ensemble],
-    controls: str | Sequence[str],
-    forces: str | Sequence[str],
-    resamples: int = 8,
+    controls: str | Sequence[str] = (),
+    forces: str | Sequence[str] = "external_force",
+    resamples: int = 6,
     share: float = 0.9,
     **how: Any,
 ) -> Banded:
-    """Learn laws of a point from resampled data, and calibrate their bands.
+    """Learn laws from resampled data, and calibrate their bands.
 
     Args:
         ensemble: the realisations, or independent parts of them, which are resampled, too.
         controls: as for `learning.fit`.
         forces: as for `learning.fit`; at least one.
-        resamples: how many laws; the cost is that of so many seeds.
+        resamples: how many laws, a multiple of 3; each costs two thirds of a seed.
         share: of the truth that a band should hold.
         how: what `learning.fit` takes besides, but for seeds.
 
     Raises:
-        ValueError: fewer than four resamples or conditions, a share that is not below 1, no force, or as `fit`.
+        ValueError: fewer than six resamples or conditions, a share that is not below 1, no force, or as `fit`.
     """
     parts = [ensemble] if isinstance(ensemble, Ensemble) else list(ensemble)
-    number, rows = count("resamples", resamples, 4), len(parts[0].realisations)
+    number, rows = count("resamples", resamples, 2 * HANDS), len(parts[0].realisations)
+    require(number % HANDS == 0, f"resamples must be a multiple of {HANDS}, but are {number}")
     require(positive("share", share) < 1, f"share must be below 1, but is {share:g}")
-    require(rows > 3, f"ensemble must hold at least 4 conditions, but holds {rows}")
+    require(rows >= 2 * HANDS, f"ensemble must hold at least {2 * HANDS} conditions, but holds {rows}")
     names = [forces] if isinstance(forces, str) else list(forces)
     require(names, "forces must name at least 1, but name none")
-    whole, laws, unknown = observe(parts, controls, names), list[Learned](), torch.ones(number, rows, dtype=torch.bool)
+    beside: dict[str, Any] = {"spacing": how.get("spacing") or 1.0, "parameters": how.get("parameters")}
+
+    def seen(some: Sequence[Ensemble], taken: Tensor) -> Observations:
+        return observe([part.select(taken) for part in some], controls, names, **beside)
+
+    whole, laws, unknown = seen(parts, torch.arange(rows)), list[Learned](), torch.zeros(number, rows, dtype=torch.bool)
     for n in range(number):
-        rng = torch.Generator().manual_seed(n)
-        taken = torch.randint(rows, (rows,), generator=rng)
+        rng = torch.Generator().manual_seed(n // HANDS)
+        unknown[n, torch.randperm(rows, generator=rng)[n % HANDS :: HANDS]] = True
+        taken = (~unknown[n]).nonzero().flatten()
+        rng.manual_seed(number + n)
         some = [parts[k] for k in torch.randint(len(parts), (len(parts),), generator=rng)]
-        unknown[n, taken] = False
-        data = (
-            whole.select(taken) if len(parts) == 1 else observe([part.select(taken) for part in some], controls, names)
-        )
+        data = whole.select(taken) if len(parts) == 1 else seen(some, taken)
         laws.append(fit(data, controls=controls, forces=names, seeds=[n], **how))
-    return Banded(tuple(laws), _factors(laws, whole, unknown, names, share), share)
+    # of the variance of a law by all conditions: how laws scatter that lack some, or have some parts twice; their mean
+    lacking, twice = 1 / (HANDS - 1), HANDS / (HANDS - 1) * (1 - 1 / len(parts))
+    least = ((1 + (lacking + twice) / number) / (lacking + twice)) ** 0.5
+    return Banded(tuple(laws), whole, *_calibrated(laws, whole, unknown, share, least), share)
 
 
 @torch.no_grad()
-def _factors(
-    laws: Sequence[Learned], data: Observations, unknown: Tensor, names: Sequence[str], share: float
-) -> dict[str, float]:
-    """By how much bands must be wider to hold their share of what no law of theirs has seen, whose noise is known."""
-    found = torch.cat([cast(Tensor, law.model.predict(data).force) for law in laws])
-    enough = unknown.sum(0) >= LEAST
-    weights = unknown.double()[:, :, None, None]
-    middle = (weights * found).sum(0) / weights.sum(0).clamp_min(1)
-    scatter = ((weights * (found - middle) ** 2).sum(0) / (weights.sum(0) - 1).clamp_min(1)).sqrt()
-    assert data.force is not None
-    missed, reach = (data.force - middle).abs()[enough], NormalDist().inv_cdf((1 + share) / 2)
-    noise = force_noise(data).unflatten(0, data.force.shape[:2])[enough]
-    # what is missed beyond the noise, in units of the scatter: bands so much wider hold just that point
-    needed = ((missed / reach) ** 2 - noise**2).clamp_min(0).sqrt() / scatter[enough].clamp_min(1e-300)
-    wide = needed.flatten(0, 1).quantile(share, dim=0).clamp(1.0, WIDEST)  # less than their scatter nobody knows
-    return dict(zip(names, wide.tolist(), strict=True))
+def _calibrated(
+    laws: Sequence[Learned], data: Observations, unknown: Tensor, share: float, least: float = 1.0
+) -> tuple[dict[str, float], dict[str, float]]:
+    """By how much, at least, bands must be wider to hold their share of what is unknown; and the usual scatter."""
+    layout, names = laws[0].model.law.layout, laws[0].model.architecture.forces or ("force",)
+    runs = [law.model.predict(data, "velocity" if layout.driven else "force") for law in laws]
+    found = {name: torch.cat([cast(Tensor, run.force)[..., n] for run in runs]) for n, name in enumerate(names)}
+    force, noise = cast(Tensor, data.force), torch.zeros_like(cast(Tensor, data.force))
+    if not layout.directions:
+        noise = force_noise(data).view_as(force)
+    elif "force" in data.blocks:
+        noise = data.blocks["force"].std(0) / len(data.blocks["force"]) ** 0.5
+    truth = {name: (force[..., n], noise[..., n]) for n, name in enumerate(names)}
+    if layout.driven:
+        found["field"] = torch.cat([run.field[..., -1] for run in runs])
+        truth["field"] = data.field[..., -1], data.standard_error()[..., 0]
+    factors, usual = dict[str, float](), dict[str, float]()
+    for name, (true, wrong) in truth.items():
+        scatter = found[name].var(0)
+        usual[name] = float(scatter.mean())
+        strange = unknown.double().view(*unknown.shape, *[1] * (true.ndim - 1))
+        number = strange.sum(0)
+        middle = (strange * found[name]).sum(0) / number
+        # what fewer laws miss is a little more than what all miss; and the data are noisy themselves
+        more = scatter * (1 / number - 1 / len(laws)).clamp_min(0)
+        mere = (NormalDist().inv_cdf((1 + share) / 2) * wrong) ** 2
+        missed = ((true - middle) ** 2 - more - mere).clamp_min(0) / _reach(share, len(laws)) ** 2
+        needed = (missed / _scale(scatter, usual[name]).clamp_min(1e-300)).sqrt()
+        factors[name] = float(needed.flatten().quantile(share).clamp(least, WIDEST))
+    return factors, usual

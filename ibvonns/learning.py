@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
+from math import log
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ibvonns.observations import Observations, observe
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.seeds import Fit, fitted
 from ibvonns.selection import Choice, choose
+from ibvonns.units import Units, units_of
 from ibvonns.validation import choice, count, require
 
 __all__ = ["Learned", "fit"]
@@ -146,19 +148,22 @@ def fit(
         if rested:
             _log.info("all conditions begin at rest: their equilibrium there is taken as known, unless rested=False")
     data = replace(data, rested=rested)
+    theirs, given = data, None if data.moves is not None or options.get("gas") is not None else units_of(data, layout)
+    data = data if given is None else given.data(data)
     if decoder == "auto":
         decoder = _dense(data, layout)
     usual = {"sigmoids": 1 if components > 1 and decoder == "gaussians" else 2}
     usual["neighbours"] = layout.driven and internal != 0
     usual |= {"cubes": 0 if layout.directions else CUBES, "squares": 0 if layout.directions else SQUARES}
     of = Architecture(
-        layout, data.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
+        layout, theirs.spacing, 1, decoder, components, steps=steps, controls=names or tuple(parameters or ()),
         forces=answers if data.force is not None and len(answers) == data.force.shape[-1] else (), units=units,
         temperature=temperature, **{**usual, **options},
     )  # fmt: skip
-    recipe = recipe or _suited(Recipe.of(layout, of.gas), data, layout)
+    inner = of if given is None else given.architecture(of)
+    recipe = recipe or suited(Recipe.of(layout, of.gas), data, layout)
     drawn = range(count("seeds", seeds)) if isinstance(seeds, int) else [*map(int, seeds)]
-    chosen, kinds = None, [of] if internal == "auto" else of.having(int(internal))
+    chosen, kinds = None, [inner] if internal == "auto" else inner.having(int(internal))
     if "anchored" in options:  # as it is asked for, and no other tried
         kinds = [replace(each, anchored=of.anchored) for each in kinds[:1]]
     if internal == "auto" or (len(kinds) > 1 and len(data.field) >= 8):
@@ -167,12 +172,26 @@ def fit(
         enough = f"internal must be a number with fewer than 8 conditions, but is 'auto' with {len(held)}"
         require(len(held) >= 8, enough)
         kept, left = (data.select(which.nonzero().flatten()) for which in (~held, held))
-        chosen = choose(kept, left, of, numbers, drawn[:2], recipe, folder)
+        chosen = choose(kept, left, inner, numbers, drawn[:2], recipe, folder)
         kinds = [chosen.fits[chosen.number].model.architecture]
     found = fitted(kinds[0], data, drawn, recipe, folder, strict=False)
+    if given is not None:
+        found = _returned(found, given, of, theirs)
+        if chosen is not None:
+            kept, more = theirs.select((~held).nonzero().flatten()), components * log(given.position)
+            fits = {number: _returned(fit, given, of, kept) for number, fit in chosen.fits.items()}
+            nll = {number: tuple(each + more for each in nats) for number, nats in chosen.nll.items()}
+            chosen = replace(chosen, fits=fits, nll=nll)
     for sentence in found.unsound:
         _log.warning("%s", sentence)
     return Learned(**vars(found), choice=chosen)
+
+
+def _returned(found: Fit, given: Units, of: Architecture, data: Observations) -> Fit:
+    """A fit in the units of the user, with the data as they came."""
+    more = data.mean.shape[-1] * log(given.position)  # nats, of a density per position
+    history = {name: terms + more if name == "density" else terms for name, terms in found.history.items()}
+    return replace(found, model=given.model(found.model, of), data=data, history=history)
 
 
 def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable[Ensemble]]:
@@ -227,7 +246,7 @@ def _fitting(phase: Phase, last: int) -> int:
     return phase.window if phase.window < 2 else min(last // phase.stride, max(2, round(phase.window * last / 300)))
 
 
-def _suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
+def suited(recipe: Recipe, data: Observations, layout: Layout) -> Recipe:
     """A recipe with windows as shares of the record, as much work in a step as the book's, and no weight on mere noise.
 
     Data that begin in equilibrium have a term of their own, where the recipe looks at their first time.

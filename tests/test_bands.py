@@ -1,5 +1,6 @@
 """Bands: they hold what they say of what no law has seen, open where laws differ, and say where no data are."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -7,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ibvonns import Ensemble, Phase, Recipe, Stage, banded, observe
-from ibvonns.bands import Banded, _factors
+from ibvonns import Architecture, Ensemble, Phase, Recipe, Stage, banded, observe
+from ibvonns.bands import Banded, _calibrated, _reach
+from ibvonns.layouts import Point, Row
+from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 
 SHORT = Recipe((Stage((Phase(0, 20), Phase(1, 40)), {"density": 0.01, "internal": 1.0, "end": 100.0}),), attempts=0)
-HOW: Any = {"resamples": 4, "recipe": SHORT, "decoder": "gaussian", "steps": "euler"}
+HOW: Any = {"resamples": 6, "recipe": SHORT, "decoder": "gaussian", "steps": "euler"}
 
 
-def pulls(seed: int = 0, conditions: int = 5) -> Ensemble:
+def pulls(seed: int = 0, conditions: int = 6) -> Ensemble:
     """The trap under several pulls."""
     speeds = tuple(np.linspace(0.4, 1.2, conditions).tolist())
     return Trap().simulate_paper(velocities=speeds, realisations=40, seed=seed)
@@ -23,29 +26,65 @@ def pulls(seed: int = 0, conditions: int = 5) -> Ensemble:
 
 @cache
 def made() -> Banded:
-    """Four laws that have hardly been trained."""
+    """Six laws that have hardly been trained."""
     return banded(pulls(), "pulled_length", "external_force", **HOW)
+
+
+def test_every_condition_is_unknown_to_a_third_of_the_laws() -> None:
+    found, rows = made(), observe(pulls(), "pulled_length").field
+    known = torch.tensor([[bool((law.data.field == row).all((1, 2, 3)).any()) for row in rows] for law in found.laws])
+    assert known.sum(0).tolist() == [4] * 6 and known.sum(1).tolist() == [4] * 6
+    assert known[:3].sum(0).tolist() == [2] * 6  # each hand is dealt whole
 
 
 def test_bands_have_the_laws_scatter_and_open_by_their_factors() -> None:
     few, found = pulls(), made()
-    assert [law.model.seeds for law in found.laws] == [[0], [1], [2], [3]]
-    answer = found.predict(few.times, {"pulled_length": few.records["pulled_length"]})
-    (name, force), (factor,) = *answer.force.items(), found.factors.values()
-    each = [
-        law.predict(few.times, {"pulled_length": few.records["pulled_length"]}).force[name].values for law in found.laws
-    ]
-    laws = np.concatenate(each)
-    assert np.allclose(force.mean, laws.mean(0)) and 0 <= factor <= 20
-    assert np.allclose(force.high - force.mean, 1.6449 * factor * laws.std(0, ddof=1), rtol=1e-4)
+    assert [law.model.seeds for law in found.laws] == [[n] for n in range(6)]
+    asked = few.times, {"pulled_length": few.records["pulled_length"]}
+    answer, each = found.predict(*asked), [law.predict(*asked) for law in found.laws]
+    ((name, force),) = answer.force.items()
+    factor, usual = found.factors[name], found.usual[name]
+    laws = np.concatenate([one.force[name].values for one in each])
+    assert np.allclose(force.mean, laws.mean(0)) and (13 / 6) ** 0.5 <= factor <= 20
+    # Student's: six laws tell their own scatter but roughly
+    scale = np.sqrt((laws.var(0, ddof=1) + usual) / 2)
+    assert np.allclose(force.high - force.mean, 2.015 * factor * scale, rtol=1e-3)
     assert np.allclose(force.high + force.low, 2 * force.mean)
     assert (answer.work.low <= answer.work.mean).all() and answer.work.mean.shape == force.mean.shape
+    work = found.ask(lambda law: law.predict(*asked).work.values)
+    assert np.allclose(work.low, answer.work.low) and answer.field is None
+    assert answer.alpha.mean.shape == (6, 301, 1, 1)
+
+
+def test_alpha_is_compared_in_one_gauge() -> None:
+    """A law whose alpha runs the other way, three times as far, answers what it did."""
+    few, found = pulls(), made()
+    asked = few.times, {"pulled_length": few.records["pulled_length"]}
+    before = found.predict(*asked).alpha
+    law = found.laws[1].model.encoder
+    law.offset.sub_(law.scale / 3)
+    law.scale.div_(-3)  # alpha -> -3 alpha - 1
+    try:
+        answers = [one.predict(*asked) for one in found.laws]
+        answers[1].alpha.values[:] = -3 * found.laws[1].predict(*asked).alpha.values - 1
+        turned = found._aligned([replace(each) for each in answers])
+    finally:
+        law.scale.mul_(-3)
+        law.offset.add_(law.scale / 3)
+    assert np.allclose(np.concatenate(turned).mean(0), before.mean, atol=1e-2)
+
+
+def test_students_quantile() -> None:
+    for number, known in ((6, 2.0150), (9, 1.8595), (30, 1.6991)):
+        assert abs(_reach(0.9, number) - known) < 2e-3
 
 
 def test_what_leaves_the_data_is_said_to_be_outside() -> None:
     few = pulls()
+    first = {"start": few.select(torch.tensor([0]))}
     near, far = (
-        made().predict(few.times, {"pulled_length": by * few.records["pulled_length"][:1]}).outside for by in (1.0, 9.0)
+        made().predict(few.times, {"pulled_length": by * few.records["pulled_length"][:1]}, **first).outside
+        for by in (1.0, 9.0)
     )
     assert not near[:, :5].any() and far[:, -1].all()
 
@@ -54,16 +93,22 @@ class _Answering:
     """A law, and its model, that answers what it is told."""
 
     def __init__(self, force: torch.Tensor) -> None:
-        self.force, self.model = force, self
+        self.force, self.model, self.law, self.architecture = (
+            force,
+            self,
+            self,
+            Architecture(Point(), decoder="gaussian"),
+        )
+        self.layout = Point()
 
-    def predict(self, _: Any) -> "_Answering":
+    def predict(self, *_: Any) -> "_Answering":
         return self
 
 
 @pytest.mark.parametrize("wide", [0.5, 1.0, 3.0])
 def test_factors_make_bands_hold_their_share(wide: float) -> None:
     """Laws that scatter so many times less than they are wrong need bands as many times wider."""
-    data, rng = observe(pulls(conditions=20), "pulled_length", "external_force"), torch.Generator().manual_seed(0)
+    data, rng = observe(pulls(conditions=21), "pulled_length", "external_force"), torch.Generator().manual_seed(0)
     force = cast(torch.Tensor, data.force)
 
     def noise() -> torch.Tensor:
@@ -71,14 +116,15 @@ def test_factors_make_bands_hold_their_share(wide: float) -> None:
 
     wrong = force + wide * noise()
     laws: Any = [_Answering((wrong + noise())[None]) for _ in range(30)]
-    unknown = torch.ones(30, 20, dtype=torch.bool)
-    (factor,) = _factors(laws, data, unknown, ["F"], 0.9).values()
-    assert 0.9 * wide < factor < max(1.01, 1.2 * wide)
+    factors, usual = _calibrated(laws, data, torch.ones(30, 21, dtype=torch.bool), 0.9)
+    (factor,) = factors.values()
+    assert 0.85 * wide < factor < max(1.01, 1.2 * wide) and abs(usual["force"] - 0.09) < 0.01
 
 
 def test_bad_input_is_refused() -> None:
     for how, sentence in (
-        ({"resamples": 3}, "resamples must be a whole number of at least 4"),
+        ({"resamples": 3}, "resamples must be a whole number of at least 6"),
+        ({"resamples": 8}, "resamples must be a multiple of 3, but are 8"),
         ({"share": 1.0}, "share must be below 1"),
         ({"share": 0.0}, "share must be"),
     ):
@@ -86,5 +132,19 @@ def test_bad_input_is_refused() -> None:
             banded(pulls(), "pulled_length", "external_force", **{**HOW, **how})
     with pytest.raises(ValueError, match="^forces must name at least 1"):
         banded(pulls(), "pulled_length", (), **HOW)
-    with pytest.raises(ValueError, match="^ensemble must hold at least 4 conditions, but holds 2"):
+    with pytest.raises(ValueError, match="^ensemble must hold at least 6 conditions, but holds 2"):
         banded(pulls(conditions=2), "pulled_length", "external_force", **HOW)
+
+
+def test_a_row_has_bands_of_its_strains() -> None:
+    chain, times = Chain(springs=3), torch.linspace(0, 0.2, 21, dtype=torch.float64)
+    ends = 0.03 + torch.linspace(0.02, 0.07, 6, dtype=torch.float64)[:, None] * times / 0.2
+    few = chain.simulate(ends, times, 50, torch.Generator().manual_seed(0))
+    weights = {"density": 1.0, "field": 1.0, "internal": 1.0, "end": 1.0}
+    short = Recipe((Stage((Phase(0, 5), Phase(1, 5, 2)), weights),), attempts=0)
+    found = banded(few, layout=Row(), spacing=chain.natural_length, recipe=short, steps="euler", check=False)
+    assert found.factors.keys() == {"external_force", "field"}
+    start = observe(few, spacing=chain.natural_length)
+    bands = found.predict(times, {"length": ends - 0.03}, start=start)
+    assert bands.field is not None and bands.field.mean.shape == (6, 21, 3)
+    assert bool((bands.field.low <= bands.field.high).all()) and bands.outside.shape == (6, 21)

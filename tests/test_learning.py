@@ -13,7 +13,7 @@ from toys import LAYOUTS
 
 import ibvonns
 from ibvonns.layouts import Point
-from ibvonns.learning import _begins_at_rest, _suited
+from ibvonns.learning import _begins_at_rest, suited
 from ibvonns.recipe import POINT, Recipe
 
 
@@ -30,13 +30,13 @@ def record(times: int, noise: float = 0.0) -> Any:
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_the_books_recipes_are_left_alone_at_their_301_times(kind: str) -> None:
     recipe = Recipe.of(LAYOUTS[kind], None)
-    assert _suited(recipe, record(301), LAYOUTS[kind]) == replace(recipe, attempts=2)
+    assert suited(recipe, record(301), LAYOUTS[kind]) == replace(recipe, attempts=2)
 
 
 @given(st.integers(20, 2000), st.sampled_from(sorted(LAYOUTS)))
 def test_windows_fit_records_of_any_length(times: int, kind: str) -> None:
     recipe = Recipe.of(LAYOUTS[kind], None)
-    found = _suited(recipe, record(times), LAYOUTS[kind])
+    found = suited(recipe, record(times), LAYOUTS[kind])
     assert [stage.steps for stage in found.stages] == [stage.steps for stage in recipe.stages]
     for stage, old in zip(found.stages, recipe.stages, strict=True):
         for phase, before in zip(stage.phases, old.phases, strict=True):
@@ -49,11 +49,11 @@ def test_windows_fit_records_of_any_length(times: int, kind: str) -> None:
 
 def test_what_is_but_noise_has_its_weight() -> None:
     weights = [
-        _suited(Recipe.of(LAYOUTS["row"]), record(301, noise), LAYOUTS["row"]).stages[1].weights["end"]
+        suited(Recipe.of(LAYOUTS["row"]), record(301, noise), LAYOUTS["row"]).stages[1].weights["end"]
         for noise in (0.0, 0.3, 3.0)
     ]
     assert weights[0] == 30 and weights[0] > weights[1] > weights[2] > 0.5
-    assert _suited(POINT, record(301, 3.0), LAYOUTS["point"]) == replace(POINT, attempts=2)
+    assert suited(POINT, record(301, 3.0), LAYOUTS["point"]) == replace(POINT, attempts=2)
 
 
 @pytest.mark.parametrize("make", [foreign.bead, foreign.breathing])

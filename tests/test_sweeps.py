@@ -96,7 +96,7 @@ def test_the_command_fits_every_combination_of_a_plan(tmp_path: Path, monkeypatc
     how = 'controls = "pull"\nforces = "F"\ndecoder = "gaussian"\nsteps = "euler"\ncheck = false'
     vary = "seed = [0]\ndraw = [0, 1]\nconditions = [2, 9]"
     plan.write_text(f'train = "{train}"\ntest = "{test}"\n{known}\n[fit]\n{how}\n[vary]\n{vary}\n')
-    monkeypatch.setattr("ibvonns.learning._suited", lambda *_: _short())
+    monkeypatch.setattr("ibvonns.learning.suited", lambda *_: _short())
     ran = CliRunner().invoke(app, ["sweep", str(plan)])
     assert ran.exit_code == 0, ran.output
     assert ran.output.splitlines()[-1].endswith("plan.jsonl: 4 fits, of which 2 failed")
@@ -114,7 +114,7 @@ def _short() -> Any:
 
 
 def test_parts_are_drawn_whole_and_a_plan_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibvonns.learning._suited", lambda *_: _short())
+    monkeypatch.setattr("ibvonns.learning.suited", lambda *_: _short())
     how = {"controls": "pull", "forces": "F", "decoder": "gaussian", "check": False}
     files = [saved(tmp_path, seed) for seed in (0, 1)]
     parts = {"train": files, "fit": how, "read": {"positions": "x"}}

@@ -1,10 +1,12 @@
 """No number of the library has a unit: what is learned does not know whether it was metres or lengths of one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, few_of
 
-from ibvonns import Architecture, Ensemble, Model, Observations, Prediction, observe, train
+from ibvonns import Architecture, Ensemble, Learned, Model, Observations, Prediction, fit, observe, train
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 
@@ -95,3 +97,44 @@ def test_a_grid_that_cannot_hold_what_stands_on_it_is_refused() -> None:
         cold.equilibrium(0.1, 10, torch.Generator())
     with pytest.raises(ValueError, match="^spacing must be below the narrower well's thermal width"):
         Chain().equilibrium(0.1, 10, torch.Generator(), spacing=0.3)
+
+
+def fitted_in(kind: str, length: float, time: float, energy: float) -> Learned:
+    """What `fit` makes of the same particles in other units."""
+    few, bonds = few_of(kind), kind not in CONTROLS
+    units = {"velocity": length / time, "external_force": energy / length}
+    units |= {"force_right": energy / length, "force_up": energy / length}
+    records = {name: record * units.get(name, length) for name, record in few.records.items()}
+    ensemble = Ensemble(few.times * time, few.realisations * (1.0 if bonds else length), records, few.components)
+    spacing = SPACING[kind] * length if bonds else None
+    how = {"layout": LAYOUTS[kind], "controls": CONTROLS.get(kind, ()), "forces": ANSWERS.get(kind, "external_force")}
+    plan = replace(TINY[kind], attempts=0)
+    return fit(ensemble, seeds=[3], spacing=spacing, recipe=plan, check=False, **how)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["point", "plane", "row"])
+def test_a_fit_does_not_know_in_which_units_its_data_came(kind: str) -> None:
+    """SI, and others that are no powers of two, however training amplifies a rounding."""
+    plain, other = fitted_in(kind, 1.0, 1.0, 1.0), fitted_in(kind, 3e-6, 7e-4, BOLTZMANN)
+    ours, theirs = (law.model.predict(law.data, "velocity") for law in (plain, other))
+    assert float((ours.alpha - theirs.alpha).abs().max()) < 1e-6
+    assert ours.force is not None and theirs.force is not None
+    away = theirs.force * 3e-6 / BOLTZMANN - ours.force
+    assert float(away.abs().max() / ours.force.abs().max()) < 1e-6
+    assert plain.scores["alpha" if kind != "row" else "field"].errors == pytest.approx(
+        other.scores["alpha" if kind != "row" else "field"].errors, rel=1e-6
+    )
+    assert float(other.model.law.energy) == pytest.approx(float(plain.model.law.energy) * BOLTZMANN, rel=1e-6)
+
+
+def test_a_fit_in_units_of_its_own_is_that_of_the_users_to_its_digits() -> None:
+    """The law that is given back answers as one would that had never left the user's units."""
+    law = fitted_in("point", 3.0, 5.0, 7.0)
+    own = Model([3], law.model.architecture)
+    own.set_scales(law.data)
+    for name in ("position", "given"):
+        ours, theirs = (getattr(model.decoder, name) for model in (own, law.model))
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert float(own.law.rate) == pytest.approx(float(law.model.law.rate), rel=1e-5)
+    assert float(own.law.energy) == pytest.approx(float(law.model.law.energy), rel=1e-5)
+    assert torch.allclose(own.law.field, law.model.law.field, rtol=1e-5, atol=1e-6)
