@@ -43,7 +43,7 @@ COVERAGE = [{"system": system, "set": n} for system in ("trap", "chain") for n i
 def _amounts() -> Iterator[dict[str, Any]]:
     usual: dict[str, Any] = {"realisations": 2000, "conditions": 10, "times": 301, "noise": 0.0}
     for system, counts, rows, draws in (
-        ("trap", (20, 60, 200, 600, 2000, 5000, 20_000), (3, 5, 10, 30), 7),
+        ("trap", (20, 60, 200, 600, 2000, 5000, 20_000), (3, 5, 10, 30), 8),
         ("chain", (20, 200, 2000, 20_000), (3, 10, 30), 2),
     ):
         vary: list[dict[str, Any]] = [{"realisations": n, "conditions": c} for n in counts for c in rows]
