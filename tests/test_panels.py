@@ -15,13 +15,15 @@ import torch
 from live_paths import CLOSE, assert_same_path, far, restored
 from toys import architecture_of, frozen, seen_of
 
+from ibvonns import Phase, Recipe, Stage, banded, observe
+from ibvonns.bands import Banded
 from ibvonns.model import Architecture, Model
 from ibvonns.protocols import Protocol
 from ibvonns.show import panels
 from ibvonns.show.widgets import LIVE
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.lattice import Lattice
-from ibvonns.systems.trap import VELOCITIES, Trap
+from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on this machine; test_live asks a browser")
@@ -34,7 +36,7 @@ const content = JSON.parse(readFileSync("content.json")), paths = [];
 const system = panel.SYSTEMS[content.kind](content);
 for (const { name, values } of content.protocols) for (const value of values) {
   const lengths = system.pull(name, value);
-  const records = [system, system.rival].filter(Boolean).map((each) => {
+  const records = [system, system.rival, ...(system.others || [])].filter(Boolean).map((each) => {
     const run = each.begin(value);
     for (let n = 0; n <= 300; n++) { each.observe(run, lengths, n); if (n < 300) each.move(run, lengths, n); }
     return run;
@@ -158,6 +160,40 @@ def test_two_laws_take_the_paths_that_python_predicts(internal: int, neighbours:
     assert far(paths[0][5]["force"], torch.tensor(paths[1][5]["force"])) > 0.01
 
 
+@cache
+def banded_of() -> tuple[Banded, Any]:
+    """Six laws of a trap that have hardly been trained, with all that `fit` gives a point."""
+    few = Trap().simulate_paper(velocities=VELOCITIES[::4], realisations=40)
+    weights = {"density": 0.01, "internal": 1.0, "end": 100.0}
+    short = Recipe((Stage((Phase(0, 20), Phase(1, 40)), weights),), attempts=0)
+    bands = banded(few, "pulled_length", recipe=short, decoder="gaussian", steps="euler", check=False)
+    content = panels.content(bands.laws[0].model, Trap(), bands=bands)
+    return bands, json.loads(json.dumps(content, allow_nan=False))
+
+
+@needs_node
+def test_laws_of_a_band_take_the_paths_that_python_predicts(tmp_path: Path) -> None:
+    bands, content = banded_of()
+    told = content["bands"]["laws"]
+    assert len(told) == 6 and "cubes" in content["law"]["architecture"]
+    for name, value, lengths, _, _, *records in taken(content, tmp_path):
+        assert_same_path(content, name, value, lengths, records[0])
+        assert len(records) == 6
+        for one, law, record in zip(told[1:], bands.laws[1:], records[1:], strict=True):
+            path, times = torch.tensor([lengths], dtype=torch.float64), paper_times()
+            place = list(dict.fromkeys(v for p in content["protocols"] for v in p["values"])).index(value)
+            begun = one["starts"][place if place < len(one["starts"]) else 0][0]
+            start = torch.tensor([[[[0.0, begun]]]], dtype=torch.float64)
+            start[..., 0] = path[0, 0]
+            with torch.no_grad():
+                _, force = law.model.rolled(start, times, {"field": path[..., None]})
+            assert far(record["force"][:301], force[0, 0, :, 0]) < 1e-6  # nine digits of its weights
+    data = observe(Trap().simulate_paper(velocities=VELOCITIES[::4], realisations=40), "pulled_length")
+    low, high = content["bands"]["length"]
+    assert low < float(data.field.min()) and high > float(data.field.max())
+    assert content["bands"]["usual"] == bands.usual["external_force"]
+
+
 def test_protocols_of_ones_own_are_in_the_content() -> None:
     content = rivals_of(2, True)
     assert [each["label"] for each in content["protocols"]] == list(OWN)
@@ -247,6 +283,13 @@ def test_bad_input_is_named() -> None:
         panels.panel(model_of("trap"), odd)
     with pytest.raises(ValueError, match="seed must be"):
         panels.content(model_of("trap"), Trap(), seed=-1)
+
+
+def test_bands_of_another_model_are_refused() -> None:
+    bands, _ = banded_of()
+    for model, system in ((bands.laws[1].model, Trap()), (chained(3), Chain())):
+        with pytest.raises(ValueError, match="^bands must be of a Trap, the model their first law"):
+            panels.content(model, system, bands=bands)
 
 
 def test_widgets_have_no_address_in_their_words() -> None:

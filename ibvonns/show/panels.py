@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from ibvonns.bands import MARGIN, Banded
+from ibvonns.bands import _reach as reach_of
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model
 from ibvonns.observations import observe
@@ -97,6 +99,22 @@ def _law(model: Model, drawn: bool, digits: int | None) -> dict[str, Any]:
     return model.exported() | {"gain": model.law.dissipation_network.gain.tolist(), "tensors": tensors}
 
 
+def _banded(bands: Banded, first: Tensor) -> dict[str, Any]:
+    """Laws of bands as the script reads them, what they make of first positions, and the ranges of their data."""
+
+    def ends(values: Tensor) -> list[float]:
+        low, high = (float(end) for end in values.aminmax())
+        return [low - MARGIN * (high - low), high + MARGIN * (high - low)]
+
+    name, factor = next(iter(bands.factors.items()))
+    laws = []
+    for each in bands.laws:
+        begun, own = each.model.encoder.encode(first)[0].tolist(), ends(each.model.encode(bands.data))
+        laws.append({"law": _law(each.model, False, DIGITS), "starts": begun, "alpha": own})
+    wide = {"share": bands.share, "reach": factor * reach_of(bands.share, len(laws)), "usual": bands.usual[name]}
+    return {**wide, "length": ends(bands.data.field), "laws": laws}
+
+
 @torch.no_grad()
 def content(
     model: Model,
@@ -108,6 +126,7 @@ def content(
     rival_replica: int = 0,
     labels: tuple[str, str] = ("learned law", "other law"),
     trained: tuple[float, float] | None = None,
+    bands: Banded | None = None,
 ) -> dict[str, Any]:
     """What a panel needs: law, system, protocols, first states, and axes that hold all that they do.
 
@@ -126,13 +145,15 @@ def content(
         rival_replica: which of the rival's seeds runs.
         labels: of the law and of the rival.
         trained: total lengths between which the law was trained, for a band, if protocols are given.
+        bands: for a trap, laws of resampled data, of which the model is the first: the force is then their mean, in its
+            band.
 
     Returns:
         Plain numbers, ready for JSON.
 
     Raises:
         ValueError: another system, no such replica, an architecture that the script does not know, a rival or
-            protocols for a trap, no protocol, or as `Chain.simulate`.
+            protocols for a trap, bands for a chain or of another model, no protocol, or as `Chain.simulate`.
     """
     needs, pulls, told = TOLD[choice("system", type(system).__name__, TOLD)]
     laws = {"model": (model, replica)} | ({} if rival is None else {"rival": (rival, rival_replica)})
@@ -140,6 +161,8 @@ def content(
         _known(name, each, needs)
     own = rival is not None or protocols is not None
     require(isinstance(system, Chain) or not own, "rival and protocols must be None for a Trap, but are given")
+    whose = bands is None or (isinstance(system, Trap) and bands.laws[0].model is model)
+    require(whose, "bands must be of a Trap, the model their first law, but are not")
     both = [Model.restored(each.exported(number)) for each, number in laws.values()]
     one, bonds, spacing = both[0], model.architecture.bonds, model.architecture.spacing
     if protocols is None:
@@ -196,6 +219,8 @@ def content(
         "axes": {name: _reach(parts, 0.3 if name == "length" else 0.08) for name, parts in axes.items()},
         "protocols": given,
     }
+    if bands is not None:
+        whole["bands"] = _banded(bands, first.flatten(1))
     if rival is not None:
         starts = [{"alpha": alpha} for alpha in alphas[1]]
         whole |= {

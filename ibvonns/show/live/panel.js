@@ -55,14 +55,16 @@ function mlp(tensors, name) {
 // the integrable network of the free energy (networks.INN)
 function inn(tensors, name) {
   const layers = layersOf(tensors, `${name}.layers`);
-  const last = matrix(tensors[`${name}.last.weight`]);
+  const last = matrix(tensors[`${name}.last.weight`]), own = tensors[`${name}.cubes.weight`];
+  const cubes = own && matrix(own, tensors[`${name}.cubes.bias`]);
   return {
     value(z) {
+      const beside = cubes ? times(z, cubes).reduce((sum, c) => sum + c ** 3 / 3, 0) : 0;
       for (const layer of layers) z = times(z, layer).map(softplus);
-      return times(z, last)[0];
+      return times(z, last)[0] + beside;
     },
     gradient(z) {
-      const slopes = [];
+      const slopes = [], beside = cubes ? back(times(z, cubes).map((c) => c * c), cubes) : null;
       for (const layer of layers) {
         const before = times(z, layer);
         slopes.push(before.map(sigmoid));
@@ -72,7 +74,7 @@ function inn(tensors, name) {
       for (let l = layers.length - 1; l >= 0; l--) {
         adjoint = back(adjoint.map((a, i) => a * slopes[l][i]), layers[l]);
       }
-      return adjoint;
+      return beside ? adjoint.map((a, i) => a + beside[i]) : adjoint;
     },
   };
 }
@@ -84,7 +86,8 @@ function picinn(tensors, name, gain) {
   const part = (which) => layersOf(tensors, `${name}.${which}`);
   const [free, scale, shift, drive, gate] = ["free", "scale", "shift", "drive", "gate"].map(part);
   const mix = layersOf(tensors, `${name}.mix`, "free", true);
-  const depth = free.length, width = gain.length;
+  const depth = free.length, width = gain.length, own = tensors[`${name}.along.weight`];
+  const along = own && matrix(own), factor = own && matrix(tensors[`${name}.factor.weight`], tensors[`${name}.factor.bias`]);
   const values = drive.map((m) => new Float64Array(m.outs));
   const slopes = drive.map((m) => new Float64Array(m.outs));
   return (z) => {
@@ -132,7 +135,12 @@ function picinn(tensors, name, gain) {
       return gradient;
     };
     const rest = raw(new Float64Array(width)); // Eq. (12): less the tangent at g = 0
-    return (g) => raw(g).map((v, i) => v - rest[i]);
+    if (!along) return (g) => raw(g).map((v, i) => v - rest[i]);
+    const steep = times(z, factor).map(softplus);
+    return (g) => {
+      const beside = back(times(g, along).map((w, i) => w * steep[i]), along);
+      return raw(g).map((v, i) => v - rest[i] + beside[i]);
+    };
   };
 }
 
@@ -242,7 +250,12 @@ function trapSystem(content) {
   const { energy, friction, scaled, bounded, unit, force, clock } = lawOf(law);
   const zero = energy.value(T["law.reference"][0]);
   const decode = mlp(T, "decoder.network"), encode = encoder(law);
-  const [[centre], [spread]] = T["decoder.position"];
+  const [[centre], [spread]] = T["decoder.position"] || [[0], [1]]; // a law that makes a band is not decoded
+  const drawn = "decoder.position" in T;
+  // laws of resampled data, which make a band
+  const others = (content.bands ? content.bands.laws.slice(1) : []).map((one) => trapSystem({
+    ...content, bands: null, law: one.law, starts: content.starts.map((s, i) => ({ ...s, alpha: one.starts[i] })),
+  }));
 
   function law_at(length, alpha) {
     const slope = energy.gradient(scaled(length, [alpha]));
@@ -252,12 +265,13 @@ function trapSystem(content) {
   }
 
   return {
+    others,
     pull: (protocol, value) => path((t) => value * SHAPES[protocol](t)),
     begin: (value) => ({ alpha: [starting(content, value).alpha], mean: [], force: [], dissipation: [] }),
     // what is seen at step n
     observe(record, lengths, n) {
       const alpha = record.alpha[n][0], here = law_at(lengths[n], alpha);
-      record.mean[n] = [this.density(alpha)[0]];
+      record.mean[n] = drawn ? [this.density(alpha)[0]] : [];
       record.force[n] = here.force;
       record.dissipation[n] = here.power;
       record.speed = here.speed;
@@ -550,6 +564,17 @@ function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide
     ctx.fillStyle = plot.colours.fill;
     ctx.fillRect(MARGIN.left, plot.Y(high), w - MARGIN.left - MARGIN.right, plot.Y(low) - plot.Y(high));
   };
+  // between two curves; faint where the last says so
+  plot.between = (low, high, last, faint) => clipped(() => {
+    ctx.fillStyle = plot.colours.law;
+    for (let n = 0; n < last; n++) {
+      ctx.globalAlpha = faint(n) ? 0.1 : 0.28;
+      ctx.beginPath();
+      for (const [m, f] of [[n, low], [n + 1, low], [n + 1, high], [n, high]]) ctx.lineTo(plot.X(time_of(m)), plot.Y(f(m)));
+      ctx.fill();
+    }
+    ctx.globalAlpha = 1;
+  });
   plot.curve = (f) => clipped(() => {
     ctx.beginPath();
     for (let p = MARGIN.left; p <= w - MARGIN.right; p += 2) ctx.lineTo(p, plot.Y(f(plot.unX(p))));
@@ -674,8 +699,10 @@ function element(tag, attributes = {}, ...children) {
 }
 
 const HELP = {
-  trap: () => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
-    "lengths that occurred in training; beyond it the law guesses.",
+  trap: ({ bands }) => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
+    "lengths that occurred in training; beyond it the law guesses." +
+    (bands ? ` The force is the mean of ${bands.laws.length} laws of resampled data, in a band that should hold ` +
+      `${Math.round(100 * bands.share)} % of the truth; it is faint where the path has left the data.` : ""),
   chain: ({ law, rival, label = "the learned law", trained }) =>
     `Lines, ${law.architecture.decoder === "mixture" ? "outlines (the decoded density)" : "strokes (the mean strain)"} ` +
     `and the filled dot: ${label}. Rings and specks: 200 simulated chains. The farther a spring from the wall, the darker its line.` +
@@ -688,7 +715,8 @@ const KEYS = "Draw: drag over the first plot, or tab to its handles: left and ri
 
 function render({ model, el }) {
   const content = model.get("content"), system = SYSTEMS[content.kind](content), now = { n: 0 };
-  const [low, high] = system.plots.length.y, { rival } = system, laws = rival ? [system, rival] : [system];
+  const [low, high] = system.plots.length.y, { rival, others = [] } = system, { bands } = content;
+  const laws = rival ? [system, rival] : [system, ...others];
   let lengths, record, records, cloud, seen, seed = 1, playing = false, handle = 0, clock = null;
   let protocol = content.protocols[0], value = protocol.values[0], mode = protocol.name, spring = system.springs - 1;
   let knots = new Array(KNOTS).fill(0), frames = [];
@@ -716,7 +744,7 @@ function render({ model, el }) {
   const host = element("div", { class: "ibv-plots" });
   const readout = element("dl");
   const reading = {};
-  for (const name of ["time", "pulled end", "force", "dissipation", "frames a second"]) {
+  for (const name of ["time", "pulled end", "force", ...(bands ? ["the data"] : []), "dissipation", "frames a second"]) {
     reading[name] = element("dd", {}, "\u2013");
     readout.append(element("div", {}, element("dt", {}, name), reading[name]));
   }
@@ -919,6 +947,20 @@ function render({ model, el }) {
   // --- drawing
   const shades = (i) => (system.springs === 1 ? 1 : 0.35 + (0.65 * i) / (system.springs - 1));
 
+  // the mean of several laws, how far either way the band reaches, and whether over half have left the data
+  // (ibvonns.bands): what a law has not seen has set `reach`
+  function told(n) {
+    const values = records.map((each) => each.force[n]), number = values.length;
+    const middle = values.reduce((a, b) => a + b, 0) / number;
+    const variance = values.reduce((sum, v) => sum + (v - middle) ** 2, 0) / (number - 1);
+    const away = bands.reach * Math.sqrt((variance + bands.usual) / 2), [short, long] = bands.length;
+    const gone = records.filter(({ alpha }, i) => {
+      const [least, most] = bands.laws[i].alpha, a = alpha[n][0];
+      return lengths[n] < short || lengths[n] > long || a < least || a > most;
+    });
+    return { middle, away, outside: gone.length > number / 2 };
+  }
+
   // axes hold what the protocols do, and stretch where the reader pulls farther
   function fit(values, name) {
     const [from, to] = system.plots[name].y, bottom = Math.min(from, ...values), top = Math.max(to, ...values);
@@ -929,7 +971,7 @@ function render({ model, el }) {
   }
 
   const stretched = () => TIMED.map((name) => {
-    const drawn = [...(name === "alpha" ? [record] : records).map((each) => each[name]), seen.map((s) => s[name])];
+    const drawn = [...(name === "alpha" || (bands && name !== "force") ? [record] : records).map((each) => each[name]), seen.map((s) => s[name])];
     return fit(drawn.flat(2).filter(Number.isFinite), name);
   }).includes(true);
 
@@ -946,6 +988,10 @@ function render({ model, el }) {
     } else if (name === "mean" || name === "alpha") {
       for (let i = 0; i < system.springs; i++) plot.line((n) => record[name][n][i], until, { shade: shades(i) });
       if (rival && name === "mean") plot.line((n) => records[1].mean[n][spring], until, dashed);
+    } else if (bands && name === "force") {
+      const band = Array.from({ length: until + 1 }, (_, n) => told(n));
+      plot.between((n) => band[n].middle - band[n].away, (n) => band[n].middle + band[n].away, until, (n) => band[n].outside);
+      plot.line((n) => band[n].middle, until);
     } else {
       plot.line((n) => record[name][n], until);
       if (rival) plot.line((n) => records[1][name][n], until, dashed);
@@ -1012,7 +1058,9 @@ function render({ model, el }) {
     const rate = frames.length > 10 ? ((frames.length - 1) * 1000) / (frames[frames.length - 1] - frames[0]) : null;
     reading.time.textContent = t.toFixed(2);
     reading["pulled end"].textContent = short(lengths[n]);
-    reading.force.textContent = short(record.force[n]);
+    const band = bands && told(n);
+    reading.force.textContent = band ? `${band.middle.toFixed(4)} \u00b1 ${band.away.toPrecision(2)}` : short(record.force[n]);
+    if (band) reading["the data"].textContent = band.outside ? "left" : "hold this";
     reading.dissipation.textContent = short(record.dissipation[n]);
     if (rate !== null) reading["frames a second"].textContent = rate.toFixed(0);
   }
@@ -1022,6 +1070,7 @@ function render({ model, el }) {
     get lengths() { return Array.from(lengths); },
     get record() { return record; },
     get records() { return records; },
+    get bands() { return bands && records[0].force.map((_, n) => told(n)); },
     get seen() { return seen; },
     get step() { return now.n; },
     get rate() { return Number(reading["frames a second"].textContent); },
