@@ -35,6 +35,7 @@ PARTS = 4  # independent parts of a data set
 WIDER = 1.5  # how far and how fast, in units of the data's, what leaves them
 MANY, PART = 100_000, 2500  # realisations of a truth; at a time
 FAST = 2.0  # fastest random pull of a chain, in units of its range over the duration of a record
+FEWER = 3  # a share of the steps of the chain's last stage: twenty sets are 120 laws
 DRAWN = 10_000  # seed of a data set and the next
 #: Tasks of `coverage`: twenty independent data sets of either system.
 COVERAGE = [{"system": system, "set": n} for system in ("trap", "chain") for n in range(20)]
@@ -137,6 +138,8 @@ def truth(system: str) -> dict[str, dict[str, Array]]:
 def bands_of(system: str, seed: int, resamples: int = 6) -> Banded:
     """Laws with bands of one data set: 4000 realisations of eleven pulls of a trap, 2000 of the rich design of a chain.
 
+    The chain's laws have two variables, and a third of the book's steps in their last stage.
+
     Args:
         system: "trap" or "chain".
         seed: of the data.
@@ -152,7 +155,10 @@ def bands_of(system: str, seed: int, resamples: int = 6) -> Banded:
         plan = replace(Recipe.of(Point()), attempts=0)
         return banded(parts, "pulled_length", decoder="gaussian", recipe=plan, **how)
     parts = [_chain(DESIGNS["rich"], TRAINING // PARTS, begin + n, times) for n in range(PARTS)]
-    plan, spacing = replace(recipe("rich"), attempts=0), Chain().natural_length
+    *before, last = recipe("rich").stages
+    phases = tuple(replace(phase, steps=max(10, phase.steps // FEWER)) for phase in last.phases)
+    plan = replace(recipe("rich"), stages=(*before, replace(last, phases=phases)), candidates=1, attempts=0)
+    spacing = Chain().natural_length
     return banded(parts, layout=Row(), spacing=spacing, internal=2, reference=0.0, recipe=plan, **how)
 
 
