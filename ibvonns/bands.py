@@ -3,8 +3,8 @@
 Seeds alone share their data, and with them what these do not tell: their scatter is too small. So each law here has a
 seed of its own and learns from two thirds of the conditions, dealt into three hands again and again, and from parts
 drawn with replacement. Every condition is then unknown to a third of the laws. What these miss of it says by which
-factor the scatter is too small, and the bands are made wider by it, never narrower: a conformal step over protocols,
-which needs no model of the error.
+factor the scatter is too small, or too large, for the mean of laws is better than each: a conformal step over
+protocols, which needs no model of the error.
 
 Reference: Efron, Tibshirani, An Introduction to the Bootstrap, 1993; Diquigiovanni, Fontana, Vantini, Statistica
 Sinica 35 (2025) 853: calibrate over whole curves; Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 49 (2021)
@@ -222,7 +222,10 @@ def banded(
 def _calibrated(
     laws: Sequence[Learned], data: Observations, unknown: Tensor, share: float, least: float = 1.0
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """By how much, at least, bands must be wider to hold their share of what is unknown; and the usual scatter."""
+    """By how much bands must be wider to hold their share of what no law of theirs has seen; and the usual scatter.
+
+    Where the noise of the data hides what laws miss the factor is `least`, unless less holds even the noisy data.
+    """
     layout, names = laws[0].model.law.layout, laws[0].model.architecture.forces or ("force",)
     runs = [law.model.predict(data, "velocity" if layout.driven else "force") for law in laws]
     found = {name: torch.cat([cast(Tensor, run.force)[..., n] for run in runs]) for n, name in enumerate(names)}
@@ -245,7 +248,10 @@ def _calibrated(
         # what fewer laws miss is a little more than what all miss; and the data are noisy themselves
         more = scatter * (1 / number - 1 / len(laws)).clamp_min(0)
         mere = (NormalDist().inv_cdf((1 + share) / 2) * wrong) ** 2
-        missed = ((true - middle) ** 2 - more - mere).clamp_min(0) / _reach(share, len(laws)) ** 2
-        needed = (missed / _scale(scatter, usual[name]).clamp_min(1e-300)).sqrt()
-        factors[name] = float(needed.flatten().quantile(share).clamp(least, WIDEST))
+        unit = _reach(share, len(laws)) * _scale(scatter, usual[name]).clamp_min(1e-300).sqrt()
+        missed = (true - middle) ** 2 - more
+        needed, enough = (
+            float(((missed - part).clamp_min(0).sqrt() / unit).flatten().quantile(share)) for part in (mere, 0.0)
+        )  # to hold what is true; and to hold the noisy data, which is more
+        factors[name] = min(WIDEST, max(needed, min(least, enough)))
     return factors, usual
