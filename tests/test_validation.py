@@ -594,7 +594,7 @@ EXEMPT = {
         decoders.MixtureDecoder.compiled""",
 }
 # what is the compiled loop's, the cache's, the paper's, the plain law's and the show's own has tables beside its tests
-ELSEWHERE = ("adjoint", "bands", "cache", "commands", "compiled", "paper", "plain", "show", "sweeps")
+ELSEWHERE = ("adjoint", "bands", "cache", "commands", "compiled", "paper", "plain", "show", "sweeps", "units")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)])

@@ -31,7 +31,7 @@ __all__ = ["WAYS", "ways"]
 SHARE, LAWS = 0.9, 6
 STEP = 1e-4  # of a weight, for a difference
 #: Tasks of `ways`.
-WAYS = [{"set": n} for n in range(10)]
+WAYS = [{"set": n} for n in range(6)]
 
 
 def ways(task: Mapping[str, Any]) -> dict[str, Any]:
