@@ -4,12 +4,14 @@
     python benchmarks/weights.py --units      by how much another unit changes what is learned of a bead
 
 With noise weights every relation is divided by its own residual (`Sampling.profiled`), the likelihood of positions
-counts a nat as a nat, and what is at rest, and the shift of clouds, have the weights that they had.
+counts a nat as a nat, and what is at rest, and the shift of clouds, have the weights that they had. The numbers are
+kept in ibvonns_book/weights.json, for chapter 13.
 """
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,7 +19,9 @@ import torch
 from own import foreign
 from torch import Tensor
 
+import ibvonns_book
 from ibvonns import fit, from_arrays, observe
+from ibvonns.files import load_json, save_json
 from ibvonns.layouts import Point
 from ibvonns.learning import suited
 from ibvonns.losses import RELATIONS
@@ -25,6 +29,8 @@ from ibvonns.paper.results import result
 from ibvonns.paper.studies import STUDIES, errors
 from ibvonns.recipe import Recipe
 from ibvonns.seeds import fitted
+
+KEPT = Path(ibvonns_book.__file__).with_name("weights.json")
 
 
 def by_noise(recipe: Recipe) -> Recipe:
@@ -38,9 +44,9 @@ def by_noise(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=tuple(stages), look=replace(recipe.look, profiled=True), attempts=0)
 
 
-def compared(name: str, seeds: int) -> None:
-    """Print every number of a study, by hand and by noise: median, least and largest over the seeds."""
-    study = STUDIES[name]
+def compared(name: str, seeds: int) -> dict[str, Any]:
+    """Print every number of a study, by hand and by noise: median, least and largest over the seeds; return them."""
+    study, kept = STUDIES[name], dict[str, Any]()
     data = study.data(0)
     found = fitted(study.architecture, data["train"], range(seeds), by_noise(study.recipe))
     ours = errors(study, found.model, data)[0]
@@ -48,6 +54,8 @@ def compared(name: str, seeds: int) -> None:
         hand, noise = ([each for each in some[:seeds] if each is not None] for some in (values, ours[row]))
         told = (f"{median(each):.3g} [{min(each):.3g}, {max(each):.3g}]" for each in (hand, noise))
         print(f"{row:<34} by hand {next(told):<28} by noise {next(told)}", flush=True)
+        kept[row] = {"hand": hand, "noise": noise}
+    return kept
 
 
 def units(by_noise_too: bool) -> None:
@@ -81,5 +89,7 @@ if __name__ == "__main__":
         units(False)
         units(True)
     else:
+        kept = load_json(KEPT) if KEPT.exists() else {}
         for each in asked.studies or ["trap"]:
-            compared(each, asked.seeds)
+            kept[each] = compared(each, asked.seeds)
+            save_json(KEPT, kept)

@@ -85,6 +85,8 @@ def fit(
 
     Before anything is learned the data are inspected (`inspection.inspect`): what is wrong with them is raised,
     what may be wrong is told to the logger "ibvonns". A seed that is unsound in the end (`fitted`) is kept, and told.
+    A law is learned in units of the data's own, with some seven digits, and given back in those of the data (`units`):
+    which these are changes nothing.
 
     Args:
         ensemble: the realisations, their parts one after another, or what was observed of them.

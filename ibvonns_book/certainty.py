@@ -5,10 +5,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from ibvonns.files import load_json
 from ibvonns.paper.scoreboard import piped
 from ibvonns.sweeps import rows_of
 
-__all__ = ["cheaper", "covered", "errors", "measured"]
+__all__ = ["cheaper", "covered", "errors", "measured", "weighed"]
 
 KINDS = {"coverage": {"system", "set"}, "ways": {"set"}, "amount": {"system", "realisations"}}
 Rows = Sequence[Mapping[str, Any]]
@@ -77,6 +78,21 @@ def cheaper(rows: Rows, bands: Rows) -> str:
         seconds, within, outside = zip(*parts, strict=True)
         lines.append([way, f"{median(seconds):.0f}", _percent(within), _percent(outside)])
     return piped(["bands by", "seconds", "within", "outside"], lines, 0)
+
+
+def weighed(study: str) -> str:
+    """Errors of a study with weights by hand and by noise as a Markdown table: median [least, largest] over the seeds.
+
+    Args:
+        study: "trap" or "chain-gmm".
+    """
+    kept: dict[str, Any] = load_json(Path(__file__).with_name("weights.json"))[study]
+    lines = []
+    for row, both in kept.items():
+        if "nll" not in row:
+            each = (both[name] for name in ("hand", "noise"))
+            lines.append([row, *(f"{median(one):.2g} [{min(one):.2g}, {max(one):.2g}]" for one in each)])
+    return piped(["row, %", "by hand", "by noise"], lines, 0)
 
 
 def errors(
