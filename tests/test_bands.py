@@ -87,6 +87,7 @@ def test_what_leaves_the_data_is_said_to_be_outside() -> None:
         for by in (1.0, 9.0)
     )
     assert not near[:, :5].any() and far[:, -1].all()
+    assert (np.diff(far.astype(int)) >= 0).all()  # what follows remembers it
 
 
 class _Answering:

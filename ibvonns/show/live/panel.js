@@ -702,7 +702,7 @@ const HELP = {
   trap: ({ bands }) => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
     "lengths that occurred in training; beyond it the law guesses." +
     (bands ? ` The force is the mean of ${bands.laws.length} laws of resampled data, in a band that should hold ` +
-      `${Math.round(100 * bands.share)} % of the truth; it is faint where the path has left the data.` : ""),
+      `${Math.round(100 * bands.share)} % of the truth; it is faint from where the path has left the data.` : ""),
   chain: ({ law, rival, label = "the learned law", trained }) =>
     `Lines, ${law.architecture.decoder === "mixture" ? "outlines (the decoded density)" : "strokes (the mean strain)"} ` +
     `and the filled dot: ${label}. Rings and specks: 200 simulated chains. The farther a spring from the wall, the darker its line.` +
@@ -958,7 +958,17 @@ function render({ model, el }) {
       const [least, most] = bands.laws[i].alpha, a = alpha[n][0];
       return lengths[n] < short || lengths[n] > long || a < least || a > most;
     });
-    return { middle, away, outside: gone.length > number / 2 };
+    return { middle, away, gone: gone.length > number / 2 };
+  }
+
+  // the band from the beginning to a step; what follows a step beyond the data remembers it
+  function banded(until) {
+    let outside = false;
+    return Array.from({ length: until + 1 }, (_, n) => {
+      const here = told(n);
+      outside = outside || here.gone;
+      return { ...here, outside };
+    });
   }
 
   // axes hold what the protocols do, and stretch where the reader pulls farther
@@ -989,7 +999,7 @@ function render({ model, el }) {
       for (let i = 0; i < system.springs; i++) plot.line((n) => record[name][n][i], until, { shade: shades(i) });
       if (rival && name === "mean") plot.line((n) => records[1].mean[n][spring], until, dashed);
     } else if (bands && name === "force") {
-      const band = Array.from({ length: until + 1 }, (_, n) => told(n));
+      const band = banded(until);
       plot.between((n) => band[n].middle - band[n].away, (n) => band[n].middle + band[n].away, until, (n) => band[n].outside);
       plot.line((n) => band[n].middle, until);
     } else {
@@ -1058,7 +1068,7 @@ function render({ model, el }) {
     const rate = frames.length > 10 ? ((frames.length - 1) * 1000) / (frames[frames.length - 1] - frames[0]) : null;
     reading.time.textContent = t.toFixed(2);
     reading["pulled end"].textContent = short(lengths[n]);
-    const band = bands && told(n);
+    const band = bands && banded(n)[n];
     reading.force.textContent = band ? `${band.middle.toFixed(4)} \u00b1 ${band.away.toPrecision(2)}` : short(record.force[n]);
     if (band) reading["the data"].textContent = band.outside ? "left" : "hold this";
     reading.dissipation.textContent = short(record.dissipation[n]);
@@ -1070,7 +1080,7 @@ function render({ model, el }) {
     get lengths() { return Array.from(lengths); },
     get record() { return record; },
     get records() { return records; },
-    get bands() { return bands && records[0].force.map((_, n) => told(n)); },
+    get bands() { return bands && banded(records[0].force.length - 1); },
     get seen() { return seen; },
     get step() { return now.n; },
     get rate() { return Number(reading["frames a second"].textContent); },
