@@ -110,9 +110,8 @@ class Banded:
         work, free, lost = (
             self.ask([getattr(one, name).values for one in answers]) for name in ("work", "free_energy", "dissipation")
         )
-        gone = (
-            numpy.stack([_gone(law, self.data, one) for law, one in zip(self.laws, answers, strict=True)]).mean(0) > 0.5
-        )
+        each = [_gone(law, self.data, one) for law, one in zip(self.laws, answers, strict=True)]
+        gone = numpy.logical_or.accumulate(numpy.stack(each).mean(0) > 0.5, -1)  # what follows remembers it
         return Bands(first.times, force, field, self.ask(self._aligned(answers)), work, free, lost, gone)
 
     def ask(self, what: Callable[[Learned], Any] | Sequence[Array]) -> Interval:
