@@ -1,6 +1,8 @@
 """No number of the library has a unit: what is learned does not know whether it was metres or lengths of one."""
 
 from dataclasses import replace
+from math import log
+from typing import Any
 
 import pytest
 import torch
@@ -99,17 +101,20 @@ def test_a_grid_that_cannot_hold_what_stands_on_it_is_refused() -> None:
         Chain().equilibrium(0.1, 10, torch.Generator(), spacing=0.3)
 
 
-def fitted_in(kind: str, length: float, time: float, energy: float) -> Learned:
-    """What `fit` makes of the same particles in other units."""
+def fitted_in(
+    kind: str, length: float, time: float, energy: float, decoder: str = "auto", strain: float = 1.0
+) -> Learned:
+    """What `fit` makes of the same particles in other units; a strain may have one, too."""
     few, bonds = few_of(kind), kind not in CONTROLS
     units = {"velocity": length / time, "external_force": energy / length}
     units |= {"force_right": energy / length, "force_up": energy / length}
     records = {name: record * units.get(name, length) for name, record in few.records.items()}
-    ensemble = Ensemble(few.times * time, few.realisations * (1.0 if bonds else length), records, few.components)
-    spacing = SPACING[kind] * length if bonds else None
-    how = {"layout": LAYOUTS[kind], "controls": CONTROLS.get(kind, ()), "forces": ANSWERS.get(kind, "external_force")}
+    ensemble = Ensemble(few.times * time, few.realisations * (strain if bonds else length), records, few.components)
+    how: dict[str, Any] = {"controls": CONTROLS.get(kind, ()), "forces": ANSWERS.get(kind, "external_force")}
+    how |= {"spacing": SPACING[kind] * length / strain} if bonds else {}
+    how |= {"wells": 2.0 * strain} if decoder == "mixture" else {}
     plan = replace(TINY[kind], attempts=0)
-    return fit(ensemble, seeds=[3], spacing=spacing, recipe=plan, check=False, **how)  # type: ignore[arg-type]
+    return fit(ensemble, LAYOUTS[kind], seeds=[3], recipe=plan, check=False, decoder=decoder, **how)
 
 
 @pytest.mark.parametrize("kind", ["point", "plane", "row"])
@@ -125,6 +130,21 @@ def test_a_fit_does_not_know_in_which_units_its_data_came(kind: str) -> None:
         other.scores["alpha" if kind != "row" else "field"].errors, rel=1e-6
     )
     assert float(other.model.law.energy) == pytest.approx(float(plain.model.law.energy) * BOLTZMANN, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [("point", "flow"), ("point", "gaussians"), ("plane", "flow"), ("row", "mixture"), ("row", "gaussians")],
+)
+def test_a_density_and_its_loss_have_the_users_units(kind: str, decoder: str) -> None:
+    strain = 5e-3 if kind == "row" else 1.0
+    plain, other = fitted_in(kind, 1.0, 1.0, 1.0, decoder), fitted_in(kind, 3e-6, 7e-4, BOLTZMANN, decoder, strain)
+    nats = plain.data.mean.shape[-1] * log(strain if kind == "row" else 3e-6)
+    ours, theirs = (float(law.model.nll(law.data, law.model.encode(law.data)).detach()) for law in (plain, other))
+    assert theirs - ours == pytest.approx(nats, abs=1e-6)
+    assert float(other.history["density"][-1] - plain.history["density"][-1]) == pytest.approx(nats, abs=1e-6)
+    one, another = (law.model.predict(law.data, "velocity") for law in (plain, other))
+    assert float((one.alpha - another.alpha).abs().max()) < 1e-6
 
 
 def test_a_fit_in_units_of_its_own_is_that_of_the_users_to_its_digits() -> None:
