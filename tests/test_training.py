@@ -20,7 +20,7 @@ from ibvonns.ensemble import Ensemble
 from ibvonns.files import load_tensors, save_tensors
 from ibvonns.losses import TERMS, Sampling, loss_terms
 from ibvonns.metrics import relative_error
-from ibvonns.model import Model
+from ibvonns.model import Architecture, Model
 from ibvonns.observations import Observations, observe
 from ibvonns.optimiser import SOAP
 from ibvonns.protocols import pulled_length
@@ -712,6 +712,28 @@ def test_rest_asks_for_no_force_where_data_begin_in_equilibrium() -> None:
     z = model.states(data, model.encode(data))[:, :, 0]
     g = model.law.driving(z) / model.law.energy
     assert torch.allclose(found, g.square().mean((1, 2, 3)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("profiled", [False, True])
+@pytest.mark.parametrize("internal", [1, 2])
+def test_no_gauge_of_alpha_enters_the_loss_or_its_gradient(profiled: bool, internal: int) -> None:
+    """alpha -> 3 alpha + 1: the same terms, the same slopes by the weights of f and phi."""
+    data, starts = seen_of("point"), torch.tensor([0, 7])
+    model = Model([0, 1], Architecture(LAYOUTS["point"], internal=internal, decoder="gaussian"))
+    model.set_scales(data)
+    look, law = Sampling(fixed=10, profiled=profiled), list(model.law.parameters())
+
+    def found() -> tuple[Tensor, ...]:
+        terms = loss_terms(model, data, 1, starts, look)
+        slopes = torch.autograd.grad(torch.stack([*terms.values()]).sum(), law)
+        return (*(term.detach() for term in terms.values()), *slopes)
+
+    before, last = found(), model.encoder.rho.layers[-1]
+    with torch.no_grad():
+        last.weight.mul_(3)  # type: ignore[operator]
+        last.bias.mul_(3).add_(1)  # type: ignore[operator]
+    for one, other in zip(before, found(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-11)
 
 
 def test_profiled_terms_are_half_the_logarithms_of_mean_squares_or_of_a_determinant() -> None:
