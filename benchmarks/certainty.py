@@ -1,7 +1,7 @@
 """The tables of chapter 13: how often bands hold the truth, and how much data a law needs.
 
     python benchmarks/certainty.py coverage --jobs 2     twenty data sets of trap and chain (an hour)
-    python benchmarks/certainty.py ways --jobs 2         ten of the trap, by cheaper bands (fifteen minutes)
+    python benchmarks/certainty.py ways --jobs 2         six of the trap, by cheaper bands (ten minutes)
     python benchmarks/certainty.py amount --jobs 2       over three hundred fits (an hour)
 
 Rows are added to ibvonns_book/certainty.jsonl; what it holds by this very code is not done again.

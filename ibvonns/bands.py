@@ -3,8 +3,9 @@
 Seeds alone share their data, and with them what these do not tell: their scatter is too small. So each law here has a
 seed of its own and learns from two thirds of the conditions, dealt into three hands again and again, and from parts
 drawn with replacement. Every condition is then unknown to a third of the laws. What these miss of it says by which
-factor the scatter is too small, or too large, for the mean of laws is better than each: a conformal step over
-protocols, which needs no model of the error.
+factor the scatter is too small, or too large, for the mean of laws is better than each: a step like that of conformal
+prediction, over protocols. Forces, and the strains of a row, are calibrated so, where v_n is given and particles of the
+first time are known; what follows from them has the largest of their factors, and is not.
 
 Reference: Efron, Tibshirani, An Introduction to the Bootstrap, 1993; Diquigiovanni, Fontana, Vantini, Statistica
 Sinica 35 (2025) 853: calibrate over whole curves; Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 49 (2021)
@@ -13,7 +14,7 @@ off the data.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, cast
 
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from ibvonns.answers import Answer, Array
 from ibvonns.ensemble import Ensemble
-from ibvonns.learning import Learned, fit
+from ibvonns.layouts import Point, Row
+from ibvonns.learning import Learned, driven, fit, inspected
 from ibvonns.observations import Observations, observe
 from ibvonns.seeds import force_noise
 from ibvonns.validation import count, positive, require
@@ -105,7 +107,13 @@ class Banded:
         answers = [law.predict(times, controls, **how) for law in self.laws]
         first, driven = answers[0], self.laws[0].model.law.layout.driven
         names = [name for name in first.force if name in self.factors]
-        force = {name: self._interval([one.force[name].values for one in answers], name) for name in names}
+        known = driven and "force" in controls  # then all laws have it
+        force = {
+            name: _interval(numpy.concatenate([one.force[name].values for one in answers]), 0.0, 0.0, self.share)
+            if known
+            else self._interval([one.force[name].values for one in answers], name)
+            for name in names
+        }
         field = self._interval([one.field.values for one in answers], "field") if driven else None
         work, free, lost = (
             self.ask([getattr(one, name).values for one in answers]) for name in ("work", "free_energy", "dissipation")
@@ -165,8 +173,14 @@ def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
     for part, known in ((field, data.field[..., given:]), (answer.alpha.values[0], law.model.encode(data).detach())):
         low, high = (each.numpy() for each in torch.aminmax(known.flatten(0, -2), dim=0))
         room = MARGIN * (high - low)
-        left |= ((part < low - room) | (part > high + room)).reshape(*left.shape, -1).any(-1)
+        inside = (part >= low - room) & (part <= high + room)  # false of a path that has run away
+        left |= ~inside.reshape(*left.shape, -1).all(-1)
     return left
+
+
+def _listed(given: str | Sequence[str]) -> list[str]:
+    """Names, of which a single one may come by itself."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def banded(
@@ -183,26 +197,42 @@ def banded(
         ensemble: the realisations, or independent parts of them, which are resampled, too.
         controls: as for `learning.fit`.
         forces: as for `learning.fit`; at least one.
-        resamples: how many laws, a multiple of 3; each costs two thirds of a seed.
+        resamples: how many laws, a multiple of 3; each costs two thirds of a seed, or of all that `fit` tries.
         share: of the truth that a band should hold.
-        how: what `learning.fit` takes besides, but for seeds.
+        how: what `learning.fit` takes besides, but for seeds. On a row of a single ensemble the noise of its force is
+            not known, and counts as what laws miss.
 
     Raises:
-        ValueError: fewer than six resamples or conditions, a share that is not below 1, no force, or as `fit`.
+        ValueError: fewer than six resamples or conditions, parts of other conditions, a share that is not below 1, no
+            force, a layout where none is measured, laws that have run away, or as `fit`.
     """
-    parts = [ensemble] if isinstance(ensemble, Ensemble) else list(ensemble)
+    own = isinstance(ensemble, Ensemble | Observations)
+    parts = cast(list[Ensemble], [ensemble] if own else list(cast(Iterable[Ensemble], ensemble)))
+    good = len(parts) and all(isinstance(part, Ensemble) for part in parts)
+    require(good, "ensemble must be one, or its parts, but is not")
     number, rows = count("resamples", resamples, 2 * HANDS), len(parts[0].realisations)
+    alike = all(len(part.realisations) == rows for part in parts)
+    require(alike, "parts of an ensemble must have the same conditions, but differ")
+    require("seeds" not in how, "seeds must not be given, for each law has one of its own, but are")
     require(number % HANDS == 0, f"resamples must be a multiple of {HANDS}, but are {number}")
     require(positive("share", share) < 1, f"share must be below 1, but is {share:g}")
     require(rows >= 2 * HANDS, f"ensemble must hold at least {2 * HANDS} conditions, but holds {rows}")
-    names = [forces] if isinstance(forces, str) else list(forces)
+    names = _listed(forces)
     require(names, "forces must name at least 1, but name none")
+    layout = how.get("layout") or (
+        Row(len(how["parameters"])) if how.get("parameters") else Point(len(_listed(controls)) or 1)
+    )
+    require(layout.driven or not layout.directions, f"layout must be a Point or a Row, but is {layout}")
+    if how.get("check", True):
+        inspected(parts[0], layout, _listed(controls), names, 1, how.get("spacing"))
     beside: dict[str, Any] = {"spacing": how.get("spacing") or 1.0, "parameters": how.get("parameters")}
 
     def seen(some: Sequence[Ensemble], taken: Tensor) -> Observations:
         return observe([part.select(taken) for part in some], controls, names, **beside)
 
-    whole, laws, unknown = seen(parts, torch.arange(rows)), list[Learned](), torch.zeros(number, rows, dtype=torch.bool)
+    whole = driven(seen(parts, torch.arange(rows)), layout)
+    require(whole.force is not None, f"ensemble must hold the record {names[0]!r}, but does not")
+    laws, unknown = list[Learned](), torch.zeros(number, rows, dtype=torch.bool)
     for n in range(number):
         rng = torch.Generator().manual_seed(n // HANDS)
         unknown[n, torch.randperm(rows, generator=rng)[n % HANDS :: HANDS]] = True
@@ -210,7 +240,9 @@ def banded(
         rng.manual_seed(number + n)
         some = [parts[k] for k in torch.randint(len(parts), (len(parts),), generator=rng)]
         data = whole.select(taken) if len(parts) == 1 else seen(some, taken)
-        laws.append(fit(data, controls=controls, forces=names, seeds=[n], **how))
+        law = fit(data, controls=controls, forces=names, seeds=[n], **how)
+        law.model.architecture = replace(law.model.architecture, units=parts[0].units)
+        laws.append(law)
     # of the variance of a law by all conditions: how laws scatter that lack some, or have some parts twice; their mean
     lacking, twice = 1 / (HANDS - 1), HANDS / (HANDS - 1) * (1 - 1 / len(parts))
     least = ((1 + (lacking + twice) / number) / (lacking + twice)) ** 0.5
@@ -237,6 +269,10 @@ def _calibrated(
     if layout.driven:
         found["field"] = torch.cat([run.field[..., -1] for run in runs])
         truth["field"] = data.field[..., -1], data.standard_error()[..., 0]
+    lost = [
+        law.model.seeds[0] for n, law in enumerate(laws) if not all(part[n].isfinite().all() for part in found.values())
+    ]
+    require(not lost, f"laws must not run away on their data, but those of the seeds {lost} do: try more steps")
     factors, usual = dict[str, float](), dict[str, float]()
     for name, (true, wrong) in truth.items():
         scatter = found[name].var(0)
@@ -250,7 +286,7 @@ def _calibrated(
         unit = _reach(share, len(laws)) * _scale(scatter, usual[name]).clamp_min(1e-300).sqrt()
         missed = (true - middle) ** 2 - more
         needed, enough = (
-            float(((missed - part).clamp_min(0).sqrt() / unit).flatten().quantile(share)) for part in (mere, 0.0)
+            float(numpy.quantile(((missed - part).clamp_min(0).sqrt() / unit).numpy(), share)) for part in (mere, 0.0)
         )  # to hold what is true; and to hold the noisy data, which is more
         factors[name] = min(WIDEST, max(needed, min(least, enough)))
     return factors, usual

@@ -86,7 +86,7 @@ def fit(
     Before anything is learned the data are inspected (`inspection.inspect`): what is wrong with them is raised,
     what may be wrong is told to the logger "ibvonns". A seed that is unsound in the end (`fitted`) is kept, and told.
     A law is learned in units of the data's own, with some seven digits, and given back in those of the data (`units`):
-    which these are changes nothing.
+    in double precision these change nothing.
 
     Args:
         ensemble: the realisations, their parts one after another, or what was observed of them.
@@ -136,14 +136,11 @@ def fit(
         first, parts = _opened(ensemble)
         units = getattr(first, "units", {})
         if check:
-            _inspected(first, layout, names, answers, 1 if internal == "auto" else int(internal), spacing)
+            inspected(first, layout, names, answers, 1 if internal == "auto" else int(internal), spacing)
         data = observe(parts, names, answers, spacing=spacing or 1.0, parameters=parameters)
     else:
         data = ensemble
-    if layout.driven and data.velocity is None:  # the end moves by what all sites grow
-        require(torch.equal(data.field[..., -1:], data.mean), "data must hold strains on a row, but hold controls")
-        grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
-        data = replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
+    data = driven(data, layout)
     components = data.mean.shape[-1]
     if rested is None:
         rested = data.rested or _begins_at_rest(data, layout)
@@ -196,6 +193,15 @@ def _returned(found: Fit, given: Units, of: Architecture, data: Observations) ->
     return replace(found, model=given.model(found.model, of), data=data, history=history)
 
 
+def driven(data: Observations, layout: Layout) -> Observations:
+    """The `data`, on a row with v_n: where it was not recorded the end moves by what all sites grow."""
+    if not layout.driven or data.velocity is not None:
+        return data
+    require(torch.equal(data.field[..., -1:], data.mean), "data must hold strains on a row, but hold controls")
+    grown = data.spacing * data.field[..., -1].sum(2).diff(dim=1) / data.times.diff()
+    return replace(data, velocity=torch.cat([grown[:, :1], grown], 1))
+
+
 def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable[Ensemble]]:
     """The first part, and all."""
     parts = iter([ensemble] if isinstance(ensemble, Ensemble) else ensemble)
@@ -205,7 +211,7 @@ def _opened(ensemble: Ensemble | Iterable[Ensemble]) -> tuple[Ensemble, Iterable
     return first, chain([first], parts)
 
 
-def _inspected(
+def inspected(
     part: Ensemble, layout: Layout, names: Sequence[str], answers: Sequence[str], internal: int, spacing: float | None
 ) -> None:
     """Raise what is wrong with an ensemble, and tell what may be."""

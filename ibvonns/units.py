@@ -1,12 +1,14 @@
 """Units that data bring with them, so that what is learned does not know in which others they came.
 
 Training amplifies a rounding by many orders of magnitude, even in double precision, and another unit rounds
-otherwise. So a law is learned in units of the data's own, with digits that no rounding reaches, and is put back into
-the user's. Nothing else changes: whatever a loss compares is in units of the data anyway.
+otherwise. So a law is learned in units of the data's own, with digits that rounding in double precision hardly ever
+reaches, and is put back into the user's. Nothing else changes: whatever a loss compares is in units of the data anyway.
+Data in single precision, and positions thousands of deviations away from 0, have no such digits to spare.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil, log2
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from ibvonns.observations import Observations
 
 __all__ = ["Units", "units_of"]
 
-DIGITS, MORE = 2.0**24, 2.0**36  # of values, some of which rounding may yet change; of the few times
+DIGITS, MORE = 2.0**24, 2.0**36  # of values; of the few times
+MANY = 16  # powers of two: realisations up to which weights have no more digits
 
 
 def _rounded(values: Tensor, digits: float = DIGITS) -> Tensor:
@@ -62,17 +65,24 @@ class Units:
         tiny = new["variance"] <= 0  # below all digits
         new["variance"] = torch.where(tiny, 1 / DIGITS, new["variance"])
         new["blocks"] = {name: _rounded(part / by[name]) for name, part in data.blocks.items()}
+        if data.force is not None:  # each by what is usual of it: the units are those of the last
+            usual = new["force"].flatten(0, 1).std(0).clamp_min(1e-300)
+            usual = usual / usual[-1]
+            new["force"] = _rounded(data.force / by["force"] / usual) * usual
         if data.mobility is not None:
-            length = self.spacing * self.position
+            length = (self.spacing if self.bonds else 1.0) * self.position
             new["mobility"] = _rounded(data.mobility * self.time * self.energy / length**2)
         cloud = data.cloud
         if isinstance(cloud, Density):
             first, step = (_rounded(part / self.position, MORE) for part in (cloud.grid[0], cloud.spacing))
             grid = first + step * torch.arange(len(cloud.grid)).to(step)
-            new["cloud"] = replace(cloud, grid=grid, weights=_rounded(cloud.weights))
+            finer = max(1.0, 2.0 ** ceil(log2(data.count) - MANY))  # of many realisations each has little weight
+            new["cloud"] = replace(cloud, grid=grid, weights=_rounded(cloud.weights, finer * DIGITS))
         else:
             new["cloud"] = replace(cloud, positions=_rounded(cloud.positions / self.position))
-        return replace(data, times=_rounded(data.times / self.time, MORE), spacing=1.0, **new)
+        times = data.times / self.time
+        times = _rounded(times, MORE) if float(times.diff().min()) > 1e3 / MORE else times
+        return replace(data, times=times, spacing=1.0, **new)
 
     def architecture(self, of: Architecture) -> Architecture:
         """That of a model in these units, for one `of` the user's."""

@@ -11,7 +11,7 @@ from ibvonns.sweeps import rows_of
 
 __all__ = ["cheaper", "covered", "errors", "measured", "weighed"]
 
-KINDS = {"coverage": {"system", "set"}, "ways": {"set"}, "amount": {"system", "realisations"}}
+KINDS = ("coverage", "ways", "amount")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -23,7 +23,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
     """
     rows = [row for row in rows_of(Path(__file__).with_name("certainty.jsonl")).values() if "result" in row]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in KINDS}
-    for row in rows:
+    for row in {str(sorted(row["task"].items())): row for row in rows}.values():  # of the newest code that did a task
         known = row["task"].keys()
         found["amount" if "realisations" in known else "coverage" if "system" in known else "ways"].append(row)
     return found
@@ -52,7 +52,9 @@ def covered(rows: Rows) -> str:
                     line.append(_percent([one["told"] for one in each]))
             wide = [100 * one[f"within {what}"]["width"] for one in some]
             lines.append([*line, f"{median(wide):.2g}"])
-    return piped(["system", "quantity", "sets", "within", "outside", "said to be outside", "half width, %"], lines, 0)
+    return piped(
+        ["system", "quantity", "sets", "within", "outside", "said to be outside, at least", "half width, %"], lines, 0
+    )
 
 
 def cheaper(rows: Rows, bands: Rows) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from ibvonns import Architecture, Ensemble, Phase, Recipe, Stage, banded, observe
 from ibvonns.bands import Banded, _calibrated, _reach
-from ibvonns.layouts import Point, Row
+from ibvonns.layouts import Point, Ring, Row
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
 
@@ -123,6 +123,7 @@ def test_factors_make_bands_hold_their_share(wide: float) -> None:
 
 
 def test_bad_input_is_refused() -> None:
+    how: dict[str, Any]
     for how, sentence in (
         ({"resamples": 3}, "resamples must be a whole number of at least 6"),
         ({"resamples": 8}, "resamples must be a multiple of 3, but are 8"),
@@ -133,8 +134,20 @@ def test_bad_input_is_refused() -> None:
             banded(pulls(), "pulled_length", "external_force", **{**HOW, **how})
     with pytest.raises(ValueError, match="^forces must name at least 1"):
         banded(pulls(), "pulled_length", (), **HOW)
-    with pytest.raises(ValueError, match="^ensemble must hold at least 6 conditions, but holds 2"):
-        banded(pulls(conditions=2), "pulled_length", "external_force", **HOW)
+    six, eight = pulls(), pulls(conditions=8)
+    for ensemble, how, sentence in (
+        (pulls(conditions=2), {}, "ensemble must hold at least 6 conditions, but holds 2"),
+        ([], {}, "ensemble must be one, or its parts"),
+        (observe(six, "pulled_length"), {}, "ensemble must be one, or its parts"),
+        ([six, eight], {}, "parts of an ensemble must have the same conditions"),
+        (six, {"seeds": 2}, "seeds must not be given"),
+        (six, {"layout": Ring()}, "layout must be a Point or a Row, but is Ring"),
+    ):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            banded(cast(Any, ensemble), "pulled_length", "external_force", **{**HOW, **how})
+    bare = Ensemble(six.times, six.realisations, {"pulled_length": six.records["pulled_length"]})
+    with pytest.raises(ValueError, match="^ensemble must hold"):
+        banded(bare, "pulled_length", "external_force", **HOW)
 
 
 def test_a_row_has_bands_of_its_strains() -> None:
@@ -143,9 +156,15 @@ def test_a_row_has_bands_of_its_strains() -> None:
     few = chain.simulate(ends, times, 50, torch.Generator().manual_seed(0))
     weights = {"density": 1.0, "field": 1.0, "internal": 1.0, "end": 1.0}
     short = Recipe((Stage((Phase(0, 5), Phase(1, 5, 2)), weights),), attempts=0)
-    found = banded(few, layout=Row(), spacing=chain.natural_length, recipe=short, steps="euler", check=False)
+    records = {"external_force": few.records["external_force"]}  # and no velocity
+    bare = Ensemble(few.times, few.realisations, records, units={"times": "s"})
+    found = banded(bare, layout=Row(), spacing=chain.natural_length, recipe=short, steps="euler", check=False)
+    assert found.laws[5].model.architecture.units == {"times": "s"}
     assert found.factors.keys() == {"external_force", "field"}
     start = observe(few, spacing=chain.natural_length)
     bands = found.predict(times, {"length": ends - 0.03}, start=start)
     assert bands.field is not None and bands.field.mean.shape == (6, 21, 3)
     assert bool((bands.field.low <= bands.field.high).all()) and bands.outside.shape == (6, 21)
+    given = found.predict(times, {"force": few.records["external_force"]}, start=start)
+    assert given.field is not None and bool((given.field.high > given.field.low).any())
+    assert np.array_equal(given.force["external_force"].low, given.force["external_force"].high)  # all know it

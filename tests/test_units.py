@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, few_of
+from toys import ANSWERS, CONTROLS, LAYOUTS, SPACING, TINY, few_of, seen_of
 
-from ibvonns import Architecture, Ensemble, Learned, Model, Observations, Prediction, fit, observe, train
+from ibvonns import Architecture, Density, Ensemble, Learned, Model, Observations, Prediction, fit, observe, train
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
+from ibvonns.units import units_of
 
 BOLTZMANN = 4.11e-21  # kBT at room temperature, joules
 # powers of two, by which a product is exact: micrometres, milliseconds and piconewtons, about, in SI units
@@ -145,6 +146,26 @@ def test_a_density_and_its_loss_have_the_users_units(kind: str, decoder: str) ->
     assert float(other.history["density"][-1] - plain.history["density"][-1]) == pytest.approx(nats, abs=1e-6)
     one, another = (law.model.predict(law.data, "velocity") for law in (plain, other))
     assert float((one.alpha - another.alpha).abs().max()) < 1e-6
+
+
+def test_units_keep_what_is_small() -> None:
+    """Frames that crowd at the beginning, forces of very different size, few of many realisations."""
+    few = few_of("plane")
+    crowd = torch.cat([torch.zeros(1), torch.logspace(-13, 0, len(few.times) - 1, dtype=torch.float64)]).double()
+    records = {n: part * (1e-9 if n == "force_right" else 1.0) for n, part in few.records.items()}
+    seen = observe(Ensemble(crowd, few.realisations, records, 2), CONTROLS["plane"], ANSWERS["plane"])
+    own = units_of(seen, LAYOUTS["plane"]).data(seen)
+    assert bool((own.times.diff() > 0).all())
+    assert seen.force is not None and own.force is not None
+    each = [part / part.flatten(0, 1).std(0) for part in (seen.force, own.force)]
+    assert float((each[0] - each[1]).abs().max()) < 1e-6
+    many = replace(seen_of("point"), count=10**9)
+    assert isinstance(many.cloud, Density)
+    weights = torch.zeros_like(many.cloud.weights)
+    weights[..., 0], weights[..., 1] = 1 - 1e-9, 1e-9
+    many = replace(many, cloud=replace(many.cloud, weights=weights))
+    found = units_of(many, LAYOUTS["point"]).data(many).cloud
+    assert isinstance(found, Density) and bool((found.weights[..., 1] > 0).all())
 
 
 def test_a_fit_in_units_of_its_own_is_that_of_the_users_to_its_digits() -> None:

@@ -226,8 +226,8 @@ def amount(task: Mapping[str, Any]) -> dict[str, float]:
             its deviation, and "draw", the seed of data and law.
 
     Returns:
-        "force" and, of the chain, "field": what the law misses. And "noise" of the training data's means, which is
-        what sampling leaves of a mean position.
+        "force" and, of the chain, "field": what the law misses. And "noise" of the training data: of the trap's mean
+        force, of the chain's mean strains.
     """
     system, number, draw = task["system"], task["realisations"], task["draw"]
     times = paper_times()

@@ -85,7 +85,7 @@ def _rounded(values: Tensor, digits: int) -> Tensor:
 
 def _known(name: str, model: Model, needs: Mapping[str, tuple[Any, ...]]) -> None:
     """Raise unless the script knows a model's architecture."""
-    for what, known in {**needs, "law": ("potentials",)}.items():
+    for what, known in {**needs, "law": ("potentials",), "steps": ("euler",)}.items():
         found, words = getattr(model.architecture, what), " or ".join(map(repr, known))
         require(found in known, f"{name} must have the {what} {words} to run in a page, but has {found!r}")
     require(model.architecture.internal, f"{name} must have an internal variable to run in a page, but has none")
@@ -110,7 +110,8 @@ def _banded(bands: Banded, first: Tensor) -> dict[str, Any]:
     laws = []
     for each in bands.laws:
         begun, own = each.model.encoder.encode(first)[0].tolist(), ends(each.model.encode(bands.data))
-        laws.append({"law": _law(each.model, False, DIGITS), "starts": begun, "alpha": own})
+        law = None if each is bands.laws[0] else _law(each.model, False, DIGITS)  # the panel has that one anyway
+        laws.append({"law": law, "starts": begun, "alpha": own})
     wide = {"share": bands.share, "reach": factor * reach_of(bands.share, len(laws)), "usual": bands.usual[name]}
     return {**wide, "length": ends(bands.data.field), "laws": laws}
 
@@ -163,6 +164,8 @@ def content(
     require(isinstance(system, Chain) or not own, "rival and protocols must be None for a Trap, but are given")
     whose = bands is None or (isinstance(system, Trap) and bands.laws[0].model is model)
     require(whose, "bands must be of a Trap, the model their first law, but are not")
+    for one_of in bands.laws if bands is not None else ():
+        _known("bands", one_of.model, needs)
     both = [Model.restored(each.exported(number)) for each, number in laws.values()]
     one, bonds, spacing = both[0], model.architecture.bonds, model.architecture.spacing
     if protocols is None:

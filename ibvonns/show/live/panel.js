@@ -910,7 +910,8 @@ function render({ model, el }) {
     if (!playing) return;
     playing = false;
     play.textContent = "Play";
-    spoken.textContent = `Paused at time ${short(now.n / 100)}, force ${short(record.force[now.n])}.`;
+    const force = bands ? told(now.n).middle : record.force[now.n];
+    spoken.textContent = `Paused at time ${short(now.n / 100)}, force ${short(force)}.`;
   }
 
   function tick(at) {
@@ -956,7 +957,7 @@ function render({ model, el }) {
     const away = bands.reach * Math.sqrt((variance + bands.usual) / 2), [short, long] = bands.length;
     const gone = records.filter(({ alpha }, i) => {
       const [least, most] = bands.laws[i].alpha, a = alpha[n][0];
-      return lengths[n] < short || lengths[n] > long || a < least || a > most;
+      return !(lengths[n] >= short && lengths[n] <= long && a >= least && a <= most); // true of NaN
     });
     return { middle, away, gone: gone.length > number / 2 };
   }
