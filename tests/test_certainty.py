@@ -93,6 +93,7 @@ def test_the_stored_table_is_whole() -> None:
     assert all(set(row["key"]) <= set("0123456789abcdef") for rows in stored.values() for row in rows)
     assert len(table.covered(stored["coverage"]).splitlines()) == 5
     assert "last layer" in table.cheaper(stored["ways"], stored["coverage"])
+    assert "phi-linear" in table.weighed("trap") and "nll" not in table.weighed("chain-gmm")
     found = table.errors(stored["amount"], "trap", "realisations")
     assert [*found] == [20, 60, 200, 600, 2000, 5000, 20000]
     assert all(low <= middle <= high for middle, low, high in found.values())
