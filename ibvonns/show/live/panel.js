@@ -309,6 +309,7 @@ function trapSystem(content) {
       mean: { title: "mean position ⟨x⟩", y: axes.position },
       alpha: { title: "internal variable α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
+      ...(content.bands && { miss: { title: "F less its mean, and the band", y: [-0.02, 0.02] } }),
       energy: { title: "free energy f", x: axes.alpha, against: "internal variable α" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
@@ -702,7 +703,7 @@ const HELP = {
   trap: ({ bands }) => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
     "lengths that occurred in training; beyond it the law guesses." +
     (bands ? ` The force is the mean of ${bands.laws.length} laws of resampled data, in a band that should hold ` +
-      `${Math.round(100 * bands.share)} % of the truth; it is faint from where the path has left the data.` : ""),
+      `${Math.round(100 * bands.share)} % of the truth; a plot of its own shows it large. It is faint from where the path has left the data.` : ""),
   chain: ({ law, rival, label = "the learned law", trained }) =>
     `Lines, ${law.architecture.decoder === "mixture" ? "outlines (the decoded density)" : "strokes (the mean strain)"} ` +
     `and the filled dot: ${label}. Rings and specks: 200 simulated chains. The farther a spring from the wall, the darker its line.` +
@@ -925,7 +926,7 @@ function render({ model, el }) {
       if (now.n % 10 === 0) seen.push({ n: now.n, ...cloud.measure(lengths, now.n) });
     }
     // a hand may pull beyond an axis
-    if (mode === "hand" && now.n % 10 === 0 && stretched()) layout();
+    if (mode === "hand" && now.n % 10 === 0 && (stretched() || bands)) layout();
     frames.push(at);
     while (frames[0] < at - 1000) frames.shift();
     paint();
@@ -992,6 +993,12 @@ function render({ model, el }) {
   // what laws do until a step
   function curves(name, until) {
     const plot = plots[name];
+    if (name === "miss") {
+      const band = banded(until);
+      plot.between((n) => -band[n].away, (n) => band[n].away, until, (n) => band[n].outside);
+      plot.line(() => 0, until);
+      return;
+    }
     if (name === "loop") {
       const at = (n) => lengths[n];
       plot.line((n) => record.force[n], until, { at });
@@ -1008,12 +1015,16 @@ function render({ model, el }) {
       if (rival) plot.line((n) => records[1][name][n], until, dashed);
     }
   }
-  const TIMED = ["mean", "alpha", "force", "dissipation"], DRAWN = rival ? ["loop", ...TIMED] : TIMED;
+  const TIMED = ["mean", "alpha", "force", "dissipation"], DRAWN = [...(rival ? ["loop"] : []), ...TIMED, ...(bands ? ["miss"] : [])];
 
   function layout() {
     const live = mode === "hand";
     const until = live ? now.n : STEPS;
     stretched();
+    if (bands) {
+      const most = Math.max(...banded(until).map(({ away }) => away).filter(Number.isFinite), 0.01);
+      plots.miss.y = [-1.3 * most, 1.3 * most];
+    }
     if (rival) plots.loop.y = plots.force.y;
     if (content.kind === "trap") [plots.cloud.x, plots.energy.x] = [plots.mean.y, plots.alpha.y];
     else plots.energy.x = plots.mean.y;
@@ -1056,11 +1067,13 @@ function render({ model, el }) {
     });
     plots.cloud.frame(() => system.drawCloud(plots.cloud, cloud, record, n));
     for (const name of DRAWN) {
-      const many = TIMED.indexOf(name) < 2 && system.springs > 1, of = name === "loop" ? "force" : name; // rings of ten springs
+      const many = ["mean", "alpha"].includes(name) && system.springs > 1, of = ["loop", "miss"].includes(name) ? "force" : name; // rings of ten springs
       plots[name].frame(() => {
         if (live) curves(name, n);
         const shown = seen.filter((s) => s[of] !== undefined && !(many && s.n % 30));
-        plots[name].rings(shown.flatMap((s) => [s[of]].flat().map((v) => [name === "loop" ? lengths[s.n] : s.n / 100, v])));
+        const at = (s) => (name === "loop" ? lengths[s.n] : s.n / 100);
+        const values = (s) => (name === "miss" ? [s.force - told(s.n).middle] : [s[of]].flat());
+        plots[name].rings(shown.flatMap((s) => values(s).map((v) => [at(s), v])));
         if (name === "loop") plots.loop.ball(lengths[n], record.force[n]);
         else plots[name].now(t);
       });
