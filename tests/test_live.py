@@ -26,7 +26,12 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine"),
     pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make html`"),
 ]
-CHAPTERS = {"trap": "03_learning_the_trap", "chain": "05_chain_gmm", "turning": "11_beyond_the_pull"}
+CHAPTERS = {
+    "trap": "03_learning_the_trap",
+    "chain": "05_chain_gmm",
+    "turning": "11_beyond_the_pull",
+    "bands": "13_how_sure",
+}
 GASES = [Lattice(100, (coupling,)) for coupling in (log(4), 0.0, -log(4))]  # chapter 8's
 
 
@@ -78,6 +83,40 @@ def test_each_given_protocol_takes_the_path_that_python_predicts(panel: Locator)
     if content["protocols"][0].get("lengths"):  # chapter 11's own
         paper = [(f"{kind}-{n}", 0.16) for n, kind in enumerate(("pull", "hold", "cycle", "ramp"))]
     assert taken == paper
+
+
+def test_a_band_is_that_of_its_laws_and_fades_for_good(browser: Browser) -> None:
+    """As `bands.Banded.predict` has it: the middle, the width, and from where on the path has left the data."""
+    for panel in opened(browser, CHAPTERS["bands"]):
+        told = asked(panel, "content.bands")
+        pressed(panel, "Draw")
+        box = panel.locator(".ibv-draw").bounding_box()
+        assert box is not None
+        for place, high in enumerate(np.linspace(0.5, 0.05, 12)):  # farther and farther out
+            panel.page.mouse.move(box["x"] + 60 + (box["width"] - 80) * place / 11, box["y"] + box["height"] * high)
+            if place == 0:
+                panel.page.mouse.down()
+        panel.page.mouse.up()
+        panel.page.wait_for_function("root => root.ibvonns.bands.at(-1).outside", arg=panel.element_handle())
+        lengths = np.array(asked(panel, "lengths"))
+        forces, alphas = (
+            np.array(panel.evaluate(f"root => root.ibvonns.records.map((each) => Array.from(each.{name}).map(Number))"))
+            for name in ("force", "alpha")
+        )
+        band = {
+            name: np.array(asked(panel, f"bands.map((each) => each.{name})")) for name in ("middle", "away", "outside")
+        }
+        wide = told["reach"] * np.sqrt((forces.var(0, ddof=1) + told["usual"]) / 2)
+        assert np.allclose(band["middle"], forces.mean(0)) and np.allclose(band["away"], wide)
+        inside = np.stack(
+            [
+                (law["alpha"][0] <= alpha) & (alpha <= law["alpha"][1])
+                for law, alpha in zip(told["laws"], alphas, strict=True)
+            ]
+        )
+        inside &= (told["length"][0] <= lengths) & (lengths <= told["length"][1])
+        assert np.array_equal(band["outside"], np.logical_or.accumulate((~inside).mean(0) > 0.5))
+        assert not band["outside"][0] and band["outside"][-1]
 
 
 def test_particles_move_as_the_law_says(panel: Locator) -> None:
