@@ -9,7 +9,7 @@ from ibvonns.files import load_json
 from ibvonns.paper.scoreboard import piped
 from ibvonns.sweeps import rows_of
 
-__all__ = ["cheaper", "covered", "errors", "measured", "weighed"]
+__all__ = ["cheaper", "covered", "errors", "measured", "weighed", "weights"]
 
 KINDS = ("coverage", "ways", "amount")
 Rows = Sequence[Mapping[str, Any]]
@@ -82,15 +82,24 @@ def cheaper(rows: Rows, bands: Rows) -> str:
     return piped(["bands by", "seconds", "within", "outside"], lines, 0)
 
 
+def weights(study: str) -> dict[str, dict[str, list[float]]]:
+    """Errors of a study with weights by "hand" and by "noise", by row, one for each seed.
+
+    Args:
+        study: "trap" or "chain-gmm".
+    """
+    found: dict[str, dict[str, list[float]]] = load_json(Path(__file__).with_name("weights.json"))[study]
+    return found
+
+
 def weighed(study: str) -> str:
     """Errors of a study with weights by hand and by noise as a Markdown table: median [least, largest] over the seeds.
 
     Args:
         study: "trap" or "chain-gmm".
     """
-    kept: dict[str, Any] = load_json(Path(__file__).with_name("weights.json"))[study]
     lines = []
-    for row, both in kept.items():
+    for row, both in weights(study).items():
         if "nll" not in row:
             each = (both[name] for name in ("hand", "noise"))
             lines.append([row, *(f"{median(one):.2g} [{min(one):.2g}, {max(one):.2g}]" for one in each)])
