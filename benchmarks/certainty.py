@@ -4,7 +4,8 @@
     python benchmarks/certainty.py ways --jobs 2         six of the trap, by cheaper bands (ten minutes)
     python benchmarks/certainty.py amount --jobs 2       over three hundred fits (an hour)
 
-Rows are added to ibvonns_book/certainty.jsonl; what it holds by this very code is not done again.
+Rows are added to ibvonns_book/certainty.jsonl, each under the key of the code that made it; what it holds by this very
+code is not done again. Those that are stored were made by code that has been edited since: the command does all anew.
 """
 
 import argparse
