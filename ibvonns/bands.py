@@ -107,32 +107,35 @@ class Banded:
         answers = [law.predict(times, controls, **how) for law in self.laws]
         first, driven = answers[0], self.laws[0].model.law.layout.driven
         names = [name for name in first.force if name in self.factors]
+        left = [_gone(law, self.data, one) for law, one in zip(self.laws, answers, strict=True)]
+        gone = numpy.logical_or.accumulate(numpy.stack(left).mean(0) > 0.5, -1)  # what follows remembers it
         known = driven and "force" in controls  # then all laws have it
         force = {
-            name: _interval(numpy.concatenate([one.force[name].values for one in answers]), 0.0, 0.0, self.share)
-            if known
-            else self._interval([one.force[name].values for one in answers], name)
-            for name in names
+            name: self._band([one.force[name].values for one in answers], "" if known else name, gone) for name in names
         }
-        field = self._interval([one.field.values for one in answers], "field") if driven else None
+        field = self._band([one.field.values for one in answers], "field", gone[..., None]) if driven else None
         work, free, lost = (
             self.ask([getattr(one, name).values for one in answers]) for name in ("work", "free_energy", "dissipation")
         )
-        each = [_gone(law, self.data, one) for law, one in zip(self.laws, answers, strict=True)]
-        gone = numpy.logical_or.accumulate(numpy.stack(each).mean(0) > 0.5, -1)  # what follows remembers it
         return Bands(first.times, force, field, self.ask(self._aligned(answers)), work, free, lost, gone)
 
     def ask(self, what: Callable[[Learned], Any] | Sequence[Array]) -> Interval:
-        """A band of any number that a law tells, by the scatter of the laws and the largest factor.
+        """A band of any number that a law tells, by the scatter of the laws and the largest factor, at least 1.
 
         Args:
             what: of a law, numbers with an axis of one seed in front; or these of each law.
         """
-        values = [numpy.asarray(what(law)) for law in self.laws] if callable(what) else what
-        return _interval(numpy.concatenate(values), max(self.factors.values()), 0.0, self.share)
+        values = numpy.concatenate([numpy.asarray(what(law)) for law in self.laws] if callable(what) else what)
+        wide = max(1.0, *self.factors.values()) * student(self.share, len(values) - 1)
+        return _interval(values, wide * values.std(0, ddof=1))
 
-    def _interval(self, values: Sequence[Array], name: str) -> Interval:
-        return _interval(numpy.concatenate(values), self.factors[name], self.usual[name], self.share)
+    def _band(self, values: Sequence[Array], name: str, gone: Array) -> Interval:
+        """Of what is calibrated under a name, or of what is given; beyond the data no factor is known that narrows."""
+        each, factor = numpy.concatenate(values), self.factors.get(name, 0.0)
+        factors = numpy.where(gone, max(1.0, factor), factor) if name else 0.0
+        return _interval(
+            each, factors * _half_width(each.var(0, ddof=1), self.usual.get(name, 0.0), self.share, len(each))
+        )
 
     def _aligned(self, answers: Sequence[Answer]) -> list[Array]:
         """alpha of every law in the gauge of the first: it is learned up to such a map."""
@@ -146,23 +149,41 @@ def _with_one(alpha: Tensor) -> Tensor:
     return torch.cat([alpha, torch.ones_like(alpha[..., :1])], -1)
 
 
-def _interval(values: Array, factor: float, usual: float, share: float) -> Interval:
-    """Where laws meet by chance their scatter tells nothing: half of the variance is what is usual."""
-    wide = _scale(values.var(0, ddof=1), usual) ** 0.5
-    mean, away = values.mean(0), factor * _reach(share, len(values)) * wide
-    return Interval(mean, mean - away, mean + away)
+def student(share: float, freedom: int) -> float:
+    """Deviations that hold a share where so many degrees of freedom tell the deviation: Student's quantile.
 
+    By its expansion in 1 / freedom (Abramowitz, Stegun, Handbook of Mathematical Functions, 1964, 26.7.5), to 1 % from
+    five on.
 
-def _reach(share: float, number: int) -> float:
-    """Deviations that hold a share, where so few values tell the deviation: Student's quantile, by its expansion."""
-    z, of = NormalDist().inv_cdf((1 + share) / 2), number - 1
+    Args:
+        share: of the probability, on both sides together.
+        freedom: of the estimate.
+
+    Raises:
+        ValueError: a share that is not within 0 and 1, or no freedom.
+
+    >>> round(student(0.9, 5), 2)
+    2.01
+    """
+    require(positive("share", share) < 1, f"share must be below 1, but is {share:g}")
+    z, of = NormalDist().inv_cdf((1 + share) / 2), count("freedom", freedom, 1)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + (z**3 + z) / 4 / of + second / of**2 + third / of**3
 
 
-def _scale(variance: Any, usual: float) -> Any:
-    return (variance + usual) / 2 if usual else variance
+def _half_width(scatter: Any, usual: float, share: float, laws: int) -> Any:
+    """Half width of a band by the laws' scatter, their variance.
+
+    Where laws meet by chance their scatter tells nothing: there, half of it is what is usual. A mean with something
+    that is known well has a quarter of its own error, and so four times the degrees of freedom.
+    """
+    return student(share, 4 * (laws - 1)) * (scatter + (usual - scatter).clip(0) / 2) ** 0.5
+
+
+def _interval(values: Array, away: Any) -> Interval:
+    mean = values.mean(0)
+    return Interval(mean, mean - away, mean + away)
 
 
 def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
@@ -243,9 +264,10 @@ def banded(
         law = fit(data, controls=controls, forces=names, seeds=[n], **how)
         law.model.architecture = replace(law.model.architecture, units=parts[0].units)
         laws.append(law)
-    # of the variance of a law by all conditions: how laws scatter that lack some, or have some parts twice; their mean
-    lacking, twice = 1 / (HANDS - 1), HANDS / (HANDS - 1) * (1 - 1 / len(parts))
-    least = ((1 + (lacking + twice) / number) / (lacking + twice)) ** 0.5
+    # in units of the variance of a law by all conditions: how laws scatter that lack some, which cancels in their mean
+    # but for their number in the sample's variance, and how those that have some parts twice
+    lacking, twice = number / (number - 1) / (HANDS - 1), HANDS / (HANDS - 1) * (1 - 1 / len(parts))
+    least = ((1 + twice / number) / (lacking + twice)) ** 0.5
     return Banded(tuple(laws), whole, *_calibrated(laws, whole, unknown, share, least), share)
 
 
@@ -282,11 +304,10 @@ def _calibrated(
         middle = (strange * found[name]).sum(0) / number
         # what fewer laws miss is a little more than what all miss; and the data are noisy themselves
         more = scatter * (1 / number - 1 / len(laws)).clamp_min(0)
-        mere = (NormalDist().inv_cdf((1 + share) / 2) * wrong) ** 2
-        unit = _reach(share, len(laws)) * _scale(scatter, usual[name]).clamp_min(1e-300).sqrt()
-        missed = (true - middle) ** 2 - more
+        unit, sure = _half_width(scatter.clip(1e-300), usual[name], share, len(laws)), student(share, 10**9)
         needed, enough = (
-            float(numpy.quantile(((missed - part).clamp_min(0).sqrt() / unit).numpy(), share)) for part in (mere, 0.0)
+            float(numpy.quantile((((true - middle) ** 2 - sure**2 * part).clip(0).sqrt() / unit).numpy(), share))
+            for part in (more + wrong**2, more)
         )  # to hold what is true; and to hold the noisy data, which is more
         factors[name] = min(WIDEST, max(needed, min(least, enough)))
     return factors, usual

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ibvonns import Architecture, Ensemble, Phase, Recipe, Stage, banded, observe
-from ibvonns.bands import Banded, _calibrated, _reach
+from ibvonns.bands import Banded, _calibrated, student
 from ibvonns.layouts import Point, Ring, Row
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.trap import Trap
@@ -45,10 +45,11 @@ def test_bands_have_the_laws_scatter_and_open_by_their_factors() -> None:
     ((name, force),) = answer.force.items()
     factor, usual = found.factors[name], found.usual[name]
     laws = np.concatenate([one.force[name].values for one in each])
-    assert np.allclose(force.mean, laws.mean(0)) and (13 / 6) ** 0.5 <= factor <= 20
-    # Student's: six laws tell their own scatter but roughly
-    scale = np.sqrt((laws.var(0, ddof=1) + usual) / 2)
-    assert np.allclose(force.high - force.mean, 2.015 * factor * scale, rtol=1e-3)
+    assert np.allclose(force.mean, laws.mean(0)) and (1 / 0.6) ** 0.5 <= factor <= 20
+    # Student's by four times five degrees: half of the variance is well known, but where laws scatter more
+    scatter = laws.var(0, ddof=1)
+    scale = np.sqrt(np.maximum(scatter, (scatter + usual) / 2))
+    assert np.allclose(force.high - force.mean, 1.7247 * factor * scale, rtol=1e-3)
     assert np.allclose(force.high + force.low, 2 * force.mean)
     assert (answer.work.low <= answer.work.mean).all() and answer.work.mean.shape == force.mean.shape
     work = found.ask(lambda law: law.predict(*asked).work.values)
@@ -76,7 +77,21 @@ def test_alpha_is_compared_in_one_gauge() -> None:
 
 def test_students_quantile() -> None:
     for number, known in ((6, 2.0150), (9, 1.8595), (30, 1.6991)):
-        assert abs(_reach(0.9, number) - known) < 2e-3
+        assert abs(student(0.9, number - 1) - known) < 2e-3
+
+
+def test_no_band_is_narrower_than_its_scatter_beyond_the_data() -> None:
+    few = pulls()
+    narrow = replace(made(), factors={"external_force": 0.5})
+    asked = few.times, {"pulled_length": 9.0 * few.records["pulled_length"][:1]}
+    first = {"start": few.select(torch.tensor([0]))}
+    (own,), (wide,) = (
+        each.predict(*asked, **first).force.values()
+        for each in (narrow, replace(narrow, factors={"external_force": 1.0}))
+    )
+    gone = made().predict(*asked, **first).outside
+    ratio = (own.high - own.mean) / (wide.high - wide.mean)
+    assert gone.any() and np.allclose(ratio, np.where(gone, 1.0, 0.5))
 
 
 def test_what_leaves_the_data_is_said_to_be_outside() -> None:

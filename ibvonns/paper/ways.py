@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ibvonns.answers import Array
-from ibvonns.bands import _reach
+from ibvonns.bands import student
 from ibvonns.layouts import Point
 from ibvonns.learning import Learned, fit
 from ibvonns.observations import observe
@@ -66,7 +66,7 @@ def ways(task: Mapping[str, Any]) -> dict[str, Any]:
     seeds = fit(data, seeds=LAWS, **how)
     spent, each = perf_counter() - start, forces(seeds)
     mean = {name: part.mean(0) for name, part in each.items()}
-    wide = {name: _reach(SHARE, LAWS) * part.std(0, ddof=1) for name, part in each.items()}
+    wide = {name: student(SHARE, LAWS - 1) * part.std(0, ddof=1) for name, part in each.items()}
     told("seeds", mean, wide, spent)
 
     start = perf_counter()
@@ -83,7 +83,7 @@ def ways(task: Mapping[str, Any]) -> dict[str, Any]:
         train(model, drawn, short)
         laws.append(forces(replace(base, model=model)))
     both = {name: numpy.concatenate([law[name] for law in laws]) for name in wanted}
-    wide = {name: _reach(SHARE, LAWS) * part.std(0, ddof=1) for name, part in both.items()}
+    wide = {name: student(SHARE, LAWS - 1) * part.std(0, ddof=1) for name, part in both.items()}
     told("warm", {name: part.mean(0) for name, part in both.items()}, wide, one + perf_counter() - start)
 
     start, middle = perf_counter(), {name: part[0] for name, part in laws[0].items()}

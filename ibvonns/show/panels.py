@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from ibvonns.bands import MARGIN, Banded
-from ibvonns.bands import _reach as reach_of
+from ibvonns.bands import MARGIN, Banded, student
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model
 from ibvonns.observations import observe
@@ -112,7 +111,8 @@ def _banded(bands: Banded, first: Tensor) -> dict[str, Any]:
         begun, own = each.model.encoder.encode(first)[0].tolist(), ends(each.model.encode(bands.data))
         law = None if each is bands.laws[0] else _law(each.model, False, DIGITS)  # the panel has that one anyway
         laws.append({"law": law, "starts": begun, "alpha": own})
-    wide = {"share": bands.share, "reach": factor * reach_of(bands.share, len(laws)), "usual": bands.usual[name]}
+    unit = student(bands.share, 4 * (len(laws) - 1))
+    wide = {"share": bands.share, "reach": factor * unit, "beyond": max(1.0, factor) * unit, "usual": bands.usual[name]}
     return {**wide, "length": ends(bands.data.field), "laws": laws}
 
 

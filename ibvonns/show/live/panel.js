@@ -955,12 +955,12 @@ function render({ model, el }) {
     const values = records.map((each) => each.force[n]), number = values.length;
     const middle = values.reduce((a, b) => a + b, 0) / number;
     const variance = values.reduce((sum, v) => sum + (v - middle) ** 2, 0) / (number - 1);
-    const away = bands.reach * Math.sqrt((variance + bands.usual) / 2), [short, long] = bands.length;
+    const wide = Math.sqrt(Math.max(variance, (variance + bands.usual) / 2)), [short, long] = bands.length;
     const gone = records.filter(({ alpha }, i) => {
       const [least, most] = bands.laws[i].alpha, a = alpha[n][0];
       return !(lengths[n] >= short && lengths[n] <= long && a >= least && a <= most); // true of NaN
     });
-    return { middle, away, gone: gone.length > number / 2 };
+    return { middle, wide, gone: gone.length > number / 2 };
   }
 
   // the band from the beginning to a step; what follows a step beyond the data remembers it
@@ -969,7 +969,7 @@ function render({ model, el }) {
     return Array.from({ length: until + 1 }, (_, n) => {
       const here = told(n);
       outside = outside || here.gone;
-      return { ...here, outside };
+      return { ...here, outside, away: here.wide * (outside ? bands.beyond : bands.reach) };
     });
   }
 
