@@ -36,7 +36,7 @@ pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a m
 	$(BIN)/python book/pdf.py
 
 # The limit that both studies ask for; then two at once, on one thread each; then what asks for both
-# studies. What the cache holds was made by this very library, or it is not found (chapter 5): the
+# studies. What the cache holds was made by this very library, or it is not found (chapter 8): the
 # second call returns at once. What it takes is kept for the page on running.
 RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as baseline; \
 	from ibvonns.paper.beyond import NEW, scores; \

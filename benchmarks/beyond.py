@@ -1,13 +1,13 @@
 """Trials beyond the paper's pulls: laws learned from data that turn round, and the test of sufficiency.
 
-    python benchmarks/beyond.py table          all laws of `paper.beyond` on each kind, for chapter 11 (an hour)
-    python benchmarks/beyond.py recipe "half of the steps" ...   changes of the recipe, two seeds, for chapter 11
+    python benchmarks/beyond.py table          all laws of `paper.beyond` on each kind, for chapter 10 (an hour)
+    python benchmarks/beyond.py recipe "half of the steps" ...   changes of the recipe, two seeds, for chapter 10
     python benchmarks/beyond.py wander --seeds 24    random protocols, with so many seeds more (ten minutes)
     python benchmarks/beyond.py choose         how many variables the trap needs (minutes)
     python benchmarks/beyond.py rows           the chain's published rows with two variables (ten minutes)
     python benchmarks/beyond.py sufficiency    false alarms on traps, power on the chain with one variable
 
-The first two write what they find into ibvonns_book/beyond.json. The last reads the trained seeds of chapters 3 and 5.
+The first two write what they find into ibvonns_book/beyond.json. The last reads the trained seeds of chapters 5 and 8.
 """
 
 import argparse
@@ -61,7 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def keep(part: str, name: str, found: dict[str, Any]) -> None:
-    """Put what was found into the file that chapter 11 reads."""
+    """Put what was found into the file that chapter 10 reads."""
     kept = load_json(KEPT) if KEPT.exists() else {}
     kept.setdefault(part, {})[name] = plain(found)
     save_json(KEPT, kept)

@@ -1,4 +1,4 @@
-"""The tables of chapter 13: how often bands hold the truth, and how much data a law needs.
+"""The tables of chapter 15: how often bands hold the truth, and how much data a law needs.
 
     python benchmarks/certainty.py coverage --jobs 2     twenty data sets of trap and chain (an hour)
     python benchmarks/certainty.py ways --jobs 2         six of the trap, by cheaper bands (ten minutes)

@@ -5,7 +5,7 @@
 
 With noise weights every relation is divided by its own residual (`Sampling.profiled`), the likelihood of positions
 counts a nat as a nat, and what is at rest, and the shift of clouds, have the weights that they had. The numbers are
-kept in ibvonns_book/weights.json, for chapter 13.
+kept in ibvonns_book/weights.json, for chapter 15.
 """
 
 import argparse

@@ -8,9 +8,9 @@ from playwright.sync_api import sync_playwright
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
 # of each chapter's panel: what moves, by its name in the content, and when it has moved enough
 CHAPTERS = {
-    "03_learning_the_trap": ("particles", "step === 300"),
-    "05_chain_gmm": ("particles", "step === 300"),
-    "08_lattice_gas": ("runs", "time > 64"),
+    "05_learning_the_trap": ("particles", "step === 300"),
+    "08_chain_gmm": ("particles", "step === 300"),
+    "11_lattice_gas": ("runs", "time > 64"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Take the README's picture from chapter 3: `python book/picture.py`, run by `make notebooks`."""
+"""Take the README's picture from chapter 5: `python book/picture.py`, run by `make notebooks`."""
 
 from pathlib import Path
 

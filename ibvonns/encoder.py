@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     """Deep-Sets encoder, Eq. (4), with its gauge fixed by construction.
 
     A realisation enters only through the ensemble average <h(x)>, so that their order cannot
-    matter. alpha is defined up to a smooth monotone map (chapter 3). Here it is standardised over
+    matter. alpha is defined up to a smooth monotone map (chapter 5). Here it is standardised over
     the training data, mean 0 and deviation 1, and rises with the mean position: alpha can therefore
     neither collapse to a constant, nor differ between seeds in offset, scale or sign. Of several
     internal variables each is rid of what those before it tell of it, linearly: they would all

@@ -46,7 +46,7 @@ def gauge_free_error(prediction: Tensor, truth: Tensor) -> float:
     """L2 error in percent of the standard deviation of the truth, pooled.
 
     Adding a constant to both tensors, or multiplying both, changes nothing; `relative_error` of an
-    internal variable, whose denominator is its norm, changes with the constant (chapter 3).
+    internal variable, whose denominator is its norm, changes with the constant (chapter 5).
 
     Args:
         prediction: of any shape and unit.

@@ -19,7 +19,7 @@ class SOAP:
     eigenvectors are the axes of the problem's curvature as seen by this layer: in them, Adam's
     division by the root of the second moment comes close to a Newton step, while in the axes of the
     single weights it cannot. On the trap its force term ends over ten times below that of plain
-    Adam after as many steps (chapter 3). A layer is at most 20 wide here, so that the eigenvectors
+    Adam after as many steps (chapter 5). A layer is at most 20 wide here, so that the eigenvectors
     cost little.
 
     Each parameter has shape (replicas, rows, columns); replicas never mix.

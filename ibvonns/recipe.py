@@ -152,7 +152,7 @@ class Recipe:
     """How a model is trained: its stages, where the losses look, and when a seed is sound.
 
     `Recipe.of` has those of the book. Where that of a point differs from the paper's Sec. 3.3, and
-    why (chapter 3 shows each):
+    why (chapter 5 shows each):
 
     - SOAP in place of Adam: the loss is ill-conditioned, and Adam stalls far above the noise floor.
     - Encoder and decoder first, alone: alpha then means something before it has to move.

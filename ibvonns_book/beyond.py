@@ -1,4 +1,4 @@
-"""What `benchmarks/beyond.py` measured of laws beyond the pull, for chapter 11: too long to be trained in it."""
+"""What `benchmarks/beyond.py` measured of laws beyond the pull, for chapter 10: too long to be trained in it."""
 
 from pathlib import Path
 from statistics import median

@@ -1,4 +1,4 @@
-"""What `benchmarks/certainty.py` measured of bands and of the amount of data, for chapter 13: too long for it."""
+"""What `benchmarks/certainty.py` measured of bands and of the amount of data, for chapter 15: too long for it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -39,7 +39,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `board` as a Markdown table, for chapter 7; the signs are those of `markdown`.
+    """Rows of `board` as a Markdown table, for chapter 16; the signs are those of `markdown`.
 
     A verdict with a sign may be the next one of the list on another processor.
 

@@ -1,4 +1,4 @@
-"""The fits of chapter 13: what is asked of them, what they tell, and the table that is stored."""
+"""The fits of chapter 15: what is asked of them, what they tell, and the table that is stored."""
 
 from dataclasses import replace
 from typing import Any

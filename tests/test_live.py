@@ -27,12 +27,12 @@ pytestmark = [
     pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make html`"),
 ]
 CHAPTERS = {
-    "trap": "03_learning_the_trap",
-    "chain": "05_chain_gmm",
-    "turning": "11_beyond_the_pull",
-    "bands": "13_how_sure",
+    "trap": "05_learning_the_trap",
+    "chain": "08_chain_gmm",
+    "turning": "10_beyond_the_pull",
+    "bands": "15_how_sure",
 }
-GASES = [Lattice(100, (coupling,)) for coupling in (log(4), 0.0, -log(4))]  # chapter 8's
+GASES = [Lattice(100, (coupling,)) for coupling in (log(4), 0.0, -log(4))]  # chapter 11's
 
 
 def opened(browser: Browser, chapter: str) -> Iterator[Locator]:
@@ -54,7 +54,7 @@ def panel(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Locator]
 @pytest.fixture(scope="module")
 def gas(browser: Browser) -> Iterator[Locator]:
     """The panel in which nothing is learned."""
-    yield from opened(browser, "08_lattice_gas")
+    yield from opened(browser, "11_lattice_gas")
 
 
 def asked(panel: Locator, what: str) -> Any:
@@ -80,7 +80,7 @@ def test_each_given_protocol_takes_the_path_that_python_predicts(panel: Locator)
     paper = [("oscillating", v) for v in VELOCITIES] + [("smoothed-linear", 1.2)]
     if content["kind"] == "chain":
         paper = [("smoothed-linear", length) for length in LENGTHS] + [("sinusoidal", 0.2)]
-    if content["protocols"][0].get("lengths"):  # chapter 11's own
+    if content["protocols"][0].get("lengths"):  # chapter 10's own
         paper = [(f"{kind}-{n}", 0.16) for n, kind in enumerate(("pull", "hold", "cycle", "ramp"))]
     assert taken == paper
 

@@ -137,10 +137,10 @@ def chained(seed: int, **more: Any) -> Model:
 
 @cache
 def rivals_of(internal: int, neighbours: bool) -> Any:
-    """A law of its own kind beside that of chapter 6, each with a reference, pulled otherwise than in the paper."""
+    """A law of its own kind beside that of chapter 9, each with a reference, pulled otherwise than in the paper."""
     new = chained(3, internal=internal, neighbours=neighbours, reference=0.3)
     content = panels.content(
-        new, Chain(), rival=chained(5), protocols=OWN, labels=("new law", "law of chapter 6"), trained=(0.12, 0.42)
+        new, Chain(), rival=chained(5), protocols=OWN, labels=("new law", "law of chapter 9"), trained=(0.12, 0.42)
     )
     return json.loads(json.dumps(content, allow_nan=False))
 
@@ -207,7 +207,7 @@ def test_protocols_of_ones_own_are_in_the_content() -> None:
     firsts = [0.15, content["protocols"][2]["values"][0]]
     assert [start["mean"] for start in content["starts"]] == pytest.approx([first / 0.1 - 1 for first in firsts])
     assert len(content["rival"]["starts"]) == 2 and content["trained"] == [0.12, 0.42]
-    assert (content["label"], content["rival"]["label"]) == ("new law", "law of chapter 6")
+    assert (content["label"], content["rival"]["label"]) == ("new law", "law of chapter 9")
     assert "two laws that were learned" in content["description"]
     for law in (content["law"], content["rival"]["law"]):
         assert not [name for name in law["tensors"] if name.startswith("decoder")]

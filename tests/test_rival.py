@@ -38,13 +38,13 @@ def played(panel: Locator, until: int) -> None:
 
 
 def test_key_and_plots_tell_the_two_laws_apart(panel: Locator) -> None:
-    words = "\u2014 new law \u00a0 - - law of chapter 6 \u00a0 \u25cb particles"
+    words = "\u2014 new law \u00a0 - - law of chapter 9 \u00a0 \u25cb particles"
     assert panel.locator(".ibv-key").inner_text().startswith(words)
     titles = panel.locator("figure p").all_inner_texts()
     assert "force F against pull \u03bb" in titles and "internal variables \u03b1\u2081" in titles
     panel.locator("summary").click()
     told = panel.locator("details").inner_text()
-    assert "Dashed: law of chapter 6" in told and "density" not in told
+    assert "Dashed: law of chapter 9" in told and "density" not in told
 
 
 def test_both_laws_follow_a_given_protocol(panel: Locator) -> None:

@@ -70,7 +70,7 @@ class Trial:
     attempts: int = 2
 
 
-NEW = "turning, neighbours"  #: The law of chapter 11, by its name in `LAWS`.
+NEW = "turning, neighbours"  #: The law of chapter 10, by its name in `LAWS`.
 #: Laws by name.
 #:
 #: :meta hide-value:
@@ -139,7 +139,7 @@ def recipe(design: str) -> Recipe:
 
 
 def trained(name: str) -> Model:
-    """The seeds of a law, from the cache or trained now; the first is chapter 6's.
+    """The seeds of a law, from the cache or trained now; the first is chapter 9's.
 
     Args:
         name: a key of `LAWS`.

@@ -1,4 +1,4 @@
-"""How sure a learned law is, and how much data it needs: the fits of chapter 13, each a task of a sweep.
+"""How sure a learned law is, and how much data it needs: the fits of chapter 15, each a task of a sweep.
 
 A task is a dictionary of plain values, and so is what comes of it: `sweeps.sweep` does many of them, on whatever
 workers there are.

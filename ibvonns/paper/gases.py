@@ -1,4 +1,4 @@
-"""Lattice gases learned from short runs, as Stat-PINNs does: the studies of chapters 9 and 10."""
+"""Lattice gases learned from short runs, as Stat-PINNs does: the studies of chapters 12 and 13."""
 
 from dataclasses import dataclass, replace
 from math import log, pi
@@ -42,7 +42,7 @@ class Gas:
         scatter_words: for it.
         local: whether the law is; else it sees the mean over all that couple, too.
         steps: of the training. A law of two variables has more freedom than the drift's noise allows for: more
-            steps fit the noise, and the potential goes astray off the data (chapter 10).
+            steps fit the noise, and the potential goes astray off the data (chapter 13).
     """
 
     lattice: Lattice

@@ -149,7 +149,7 @@ def restart_floors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> di
 def sampled_floors(
     study: Study, data: Mapping[str, Observations], seed: int = 0, model: Model | None = None
 ) -> dict[str, float]:
-    """Noise floor of each error row, from the same realisations run again with other noise (chapter 4).
+    """Noise floor of each error row, from the same realisations run again with other noise (chapter 7).
 
     Args:
         study: of a chain, whose data they are.
@@ -187,7 +187,7 @@ def spacing_entropy(samples: Tensor) -> Tensor:
         H = mean log[(n + 1)(x_(i+1) - x_(i))] + gamma,
 
     with no bins to choose. What bias is left, from the tails, is below 0.004 nats at n = 2000 and
-    below 0.001 at 20 000 for a Gaussian or two; a histogram's is 0.01 at 2000 (chapter 4).
+    below 0.001 at 20 000 for a Gaussian or two; a histogram's is 0.01 at 2000 (chapter 7).
 
     Args:
         samples: independent draws in the last axis, shape (..., samples), no two of them equal.

@@ -86,7 +86,7 @@ def score_errors(
             "split": row["split"],
             "unit": "nats" if row["metric"] == "nll" else "%",
             "published": float(row["published"]),
-            # the CNF's likelihoods are printed for the standardised strain (chapter 4)
+            # the CNF's likelihoods are printed for the standardised strain (chapter 7)
             "comparable": float(row["published"]) + (shift if "cnf-nll" in name else 0.0),
             "authors_code": float(row["authors_code"]) if row["authors_code"] else None,
             "boundary": row["boundary"],

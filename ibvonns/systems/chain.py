@@ -121,7 +121,7 @@ class Chain:
     def equilibrium(
         self, length: float, realisations: int, generator: Generator, spacing: float | None = None
     ) -> Tensor:
-        r"""Independent draws from the equilibrium of the chain at a fixed total length (chapter 4).
+        r"""Independent draws from the equilibrium of the chain at a fixed total length (chapter 7).
 
         The law is prod_i w(eps_i) delta(sum_i eps_i - S) with w = exp(-V/kBT). Let W_k be the
         density of the sum of k springs, the k-fold convolution of w. Given that k springs are left
