@@ -70,7 +70,7 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five 
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
-	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
+	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py -q
 	$(BIN)/python book/picture.py
 	$(BIN)/python book/moving.py
 
