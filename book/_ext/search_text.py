@@ -36,24 +36,27 @@ NAMES = {"log", "ln", "exp", "sin", "cos", "tan", "tanh", "cosh", "sinh", "min",
 def plain(tex: str) -> str:
     r"""A formula of a line in letters alone.
 
-    >>> plain(r"k_\mathrm{B}T"), plain(r"\dot\alpha = \frac{1}{2\eta}"), plain(r"\sqrt{k_\mathrm{B}T/2k}")
-    ('kBT', 'α̇ = 1/2η', '√kBT/2k')
+    >>> plain(r"k_\mathrm{B}T"), plain(r"\phi = g^2 / 2\eta"), plain(r"\sqrt{k_\mathrm{B}T/2k}")
+    ('kBT', 'φ = g² / 2η', '√kBT/2k')
     """
 
     def sign(match: re.Match[str]) -> str:
-        name = match[1]
+        name, after = match[1], match[2]
         if name in SIGNS or name in NAMES:
-            return SIGNS.get(name, name)
+            found = SIGNS.get(name, name)
+            return found if found in "⟨∂∇√∫∑" else found + after
         kind = "CAPITAL" if name[0].isupper() else "SMALL"
         try:
-            return SPOKEN.get(name) or unicodedata.lookup(f"GREEK {kind} LETTER {name.replace('lambda', 'lamda')}".upper())
+            spelt = name.upper().replace("LAMBDA", "LAMDA")
+            return (SPOKEN.get(name) or unicodedata.lookup(f"GREEK {kind} LETTER {spelt}")) + after
         except KeyError:
             return ""  # a font, a size, a space
 
     tex = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", tex)
     letter = r"\\(%s)\s*\{?\s*(\\[A-Za-z]+|[A-Za-z])\s*\}?" % "|".join(ACCENTS)
     tex = re.sub(letter, lambda match: f"{match[2]}{{}}{ACCENTS[match[1]]}", tex)
-    tex = re.sub(r"\\([A-Za-z]+)", sign, re.sub(r"\\[,;:! ]|~", " ", tex))
+    tex = re.sub(r"\^\{?(\d)\}?", lambda match: "⁰¹²³⁴⁵⁶⁷⁸⁹"[int(match[1])], tex)
+    tex = re.sub(r"\\([A-Za-z]+)(\s*)", sign, re.sub(r"\\[,;:! ]|~", " ", tex))
     tex = re.sub(r"[\\{}_^$&]", "", tex)
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", tex)).strip()
 
@@ -64,6 +67,8 @@ def prose(node: nodes.Node) -> str:
         return node.astext()
     if isinstance(node, nodes.math):
         return plain(node.astext())
+    if isinstance(node, nodes.Element) and "toctree-wrapper" in node.get("classes", ()):
+        return ""  # titles of other pages
     between = "" if isinstance(node, nodes.TextElement) else " "
     return between.join(prose(child) for child in node.children if not isinstance(child, SKIPPED))
 

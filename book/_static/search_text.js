@@ -84,29 +84,31 @@ const search = (query) => {
   const groups = meant(query);
   begun.kept = new Map(groups.flat(2).map((word) => [word, begun(word)]));
   const found = all.map((section) => {
-    const scores = groups.map((group) =>
-      Math.max(...group.map((phrase, n) => worth(section, phrase) * (n < 2 ? 1 : 0.8))),
-    );
-    const hit = scores.filter((each) => each).length / (groups.length || 1);
-    return { section, score: scores.reduce((a, b) => a + b, 0) * hit ** 2 * (section.library ? 0.4 : 1) };
+    const best = groups.map((group) => {
+      const worths = group.map((phrase, n) => worth(section, phrase) * (n < 2 ? 1 : 0.8));
+      const most = Math.max(...worths);
+      return [most, most ? group[worths.indexOf(most)] : []];
+    });
+    const hit = best.filter(([score]) => score).length / (groups.length || 1);
+    const score = best.reduce((sum, [each]) => sum + each, 0) * hit ** 2 * (section.library ? 0.4 : 1);
+    const why = best.map(([, phrase]) => phrase.flatMap((word) => begun.kept.get(word)));
+    return { section, score, why };
   });
-  const hits = found.filter((each) => each.score > 0).sort((a, b) => b.score - a.score);
-  return [hits.slice(0, MOST).map((each) => each.section), groups];
+  return found.filter((each) => each.score > 0).sort((a, b) => b.score - a.score).slice(0, MOST);
 };
 
-// The words around the first place of one of the stems.
-const around = (text, groups) => {
-  const stems = new Set(groups.flat(2));
-  let middle = 0;
-  for (const match of text.matchAll(/[\p{L}\d]+/gu)) {
-    if (stems.has(stem(match[0].toLowerCase()))) {
-      middle = match.index;
-      break;
-    }
-  }
+// The words around the first place where what was found stands side by side, or alone; and what to mark in them.
+const around = (text, why) => {
+  const words = [...text.matchAll(/[\p{L}\d]+/gu)].map((match) => [match.index, match[0]]);
+  const stems = words.map(([, word]) => stem(word.toLowerCase()));
+  const wanted = new Set(why.flat());
+  const beside = why.map((phrase) => stems.findIndex((_, at) => phrase.every((word, n) => stems[at + n] === word)));
+  const places = [...beside.filter((at) => at >= 0), stems.findIndex((each) => wanted.has(each))];
+  const middle = places[0] >= 0 ? words[places[0]][0] : 0;
   const start = middle > 120 ? text.indexOf(" ", middle - 120) + 1 : 0;
   const end = text.length > start + 240 ? text.lastIndexOf(" ", start + 240) : text.length;
-  return (start ? "… " : "") + text.slice(start, end) + (end < text.length ? " …" : "");
+  const told = (start ? "… " : "") + text.slice(start, end) + (end < text.length ? " …" : "");
+  return [told, wordsOf(told).filter((word) => wanted.has(stem(word)))];
 };
 
 const show = (page, anchor, name, told, beside, marked) => {
@@ -122,18 +124,21 @@ const show = (page, anchor, name, told, beside, marked) => {
 
 Search.query = (query) => {
   const [, , , , named] = Search._parseQuery(query);
-  const [hits, groups] = search(query);
-  const spelt = wordsOf(query).filter((word) => !SMALL.has(word));
-  for (const { page, anchor, title, text } of hits) {
-    const top = SEARCH_TEXTS[page][0][1];
-    const where = anchor ? `<span class="page">${escaped(top)}</span> ` : "";
-    show(page, anchor, where + escaped(title), around(text, groups), false, spelt);
+  const hits = search(query);
+  for (const { section, why } of hits) {
+    const { page, anchor, title, text } = section;
+    const where = anchor ? `<span class="page">${escaped(SEARCH_TEXTS[page][0][1])}</span> ` : "";
+    const [told, marked] = around(text, why);
+    show(page, anchor, where + escaped(title), told, false, new Set(marked));
   }
   const objects = [...named].flatMap((name) => Search.performObjectSearch(name, named));
   const library = objects.sort((a, b) => b[4] - a[4]).slice(0, MOST);
   for (const [page, name, anchor, told] of library) show(page, anchor, escaped(name), told, true, []);
   _finishSearch(hits.length + library.length);
-  if (hits.length + library.length) {
-    Search.status.innerText = `${hits.length} places in the book and ${library.length} names of the library.`;
-  }
+  const counted = (number, one, more) => (number ? [`${number} ${number > 1 ? more : one}`] : []);
+  const said = [
+    ...counted(hits.length, "place in the book", "places in the book"),
+    ...counted(library.length, "name of the library", "names of the library"),
+  ];
+  if (said.length) Search.status.innerText = `Found: ${said.join(" and ")}.`;
 };
