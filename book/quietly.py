@@ -1,6 +1,6 @@
 """Run a command that says too much: a dot every ten seconds, its words in a file, the last of them where it fails.
 
-    python book/quietly.py FILE COMMAND...
+python book/quietly.py FILE COMMAND...
 """
 
 import subprocess

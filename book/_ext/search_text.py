@@ -24,9 +24,10 @@ TEXTS: dict[str, list[tuple[str, str, str]]] = {}
 #: Commands of TeX whose name is no letter of theirs.
 SIGNS = {
     "cdot": "·", "times": "×", "approx": "≈", "sim": "∼", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠",
-    "to": "→", "mapsto": "↦", "infty": "∞", "partial": "∂", "nabla": "∇", "int": "∫", "sum": "∑", "sqrt": "√", "pm": "±",
-    "langle": "⟨", "rangle": "⟩", "in": "∈", "propto": "∝", "ll": "≪", "gg": "≫", "dots": "…", "ldots": "…", "cdots": "…",
-    "Vert": "‖", "lVert": "‖", "rVert": "‖", "mid": "|", "quad": " ", "qquad": " ", "prime": "′", "circ": "°", "star": "*",
+    "to": "→", "mapsto": "↦", "infty": "∞", "partial": "∂", "nabla": "∇", "int": "∫", "sum": "∑", "sqrt": "√",
+    "pm": "±", "langle": "⟨", "rangle": "⟩", "in": "∈", "propto": "∝", "ll": "≪", "gg": "≫", "dots": "…", "ldots": "…",
+    "cdots": "…", "Vert": "‖", "lVert": "‖", "rVert": "‖", "mid": "|", "quad": " ", "qquad": " ", "prime": "′",
+    "circ": "°", "star": "*",
 }  # fmt: skip
 ACCENTS = {"dot": "\u0307", "ddot": "\u0308", "hat": "\u0302", "bar": "\u0304", "tilde": "\u0303", "vec": "\u20d7"}
 SPOKEN = {"epsilon": "ε", "varepsilon": "ε", "phi": "φ", "varphi": "φ", "varsigma": "ς", "vartheta": "ϑ"}
@@ -53,7 +54,7 @@ def plain(tex: str) -> str:
             return ""  # a font, a size, a space
 
     tex = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", tex)
-    letter = r"\\(%s)\s*\{?\s*(\\[A-Za-z]+|[A-Za-z])\s*\}?" % "|".join(ACCENTS)
+    letter = rf"\\({'|'.join(ACCENTS)})\s*\{{?\s*(\\[A-Za-z]+|[A-Za-z])\s*\}}?"
     tex = re.sub(letter, lambda match: f"{match[2]}{{}}{ACCENTS[match[1]]}", tex)
     tex = re.sub(r"\^\{?(\d)\}?", lambda match: "⁰¹²³⁴⁵⁶⁷⁸⁹"[int(match[1])], tex)
     tex = re.sub(r"\\([A-Za-z]+)(\s*)", sign, re.sub(r"\\[,;:! ]|~", " ", tex))
@@ -104,7 +105,9 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     if not exception and app.builder.format == "html":
         synonyms = json.loads(SYNONYMS.read_text(encoding="utf-8"))
         said = {"SEARCH_TEXTS": TEXTS, "SEARCH_SYNONYMS": synonyms}
-        lines = (f"const {name} = {json.dumps(value, ensure_ascii=False, sort_keys=True)};" for name, value in said.items())
+        lines = (
+            f"const {name} = {json.dumps(each, ensure_ascii=False, sort_keys=True)};" for name, each in said.items()
+        )
         (Path(app.outdir) / "_static" / "search_texts.js").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
