@@ -23,7 +23,9 @@ PAGE = """<!DOCTYPE html>
 </div></div>
 <script src="../_static/reveal/reveal.js"></script><script src="../_static/reveal/notes.js"></script>
 <script>
-  Reveal.initialize({{ hash: true, slideNumber: "c/t", width: 1100, height: 700, margin: 0.06, plugins: [RevealNotes] }});
+  Reveal.initialize({{
+    hash: true, slideNumber: "c/t", width: 1100, height: 700, margin: 0.06, plugins: [RevealNotes],
+  }});
 </script>
 </body></html>
 """
