@@ -1,4 +1,4 @@
-"""The pages that help to find one's way: names, figures, times, citations, the moving picture."""
+"""The pages that help to find one's way: names, figures, times, citations."""
 
 import importlib
 import json
@@ -12,7 +12,6 @@ import gallery
 import pytest
 import running
 import yaml
-from PIL import Image
 
 import ibvonns
 
@@ -120,18 +119,3 @@ def test_citations_are_those_of_the_citation_file() -> None:
     assert f"{{{cff['version']}}}" in software
     assert cff["version"] == ibvonns.__version__
     assert paper.strip() in (BOOK / "references.bib").read_text(encoding="utf-8")
-
-
-def test_moving_picture_stops_by_itself() -> None:
-    path = BOOK / "_static" / "moving.webp"
-    assert path.stat().st_size < 400_000
-    with Image.open(path) as picture:
-        assert picture.info["loop"] == 1  # once
-        length = 0
-        for frame in range(picture.n_frames):  # type: ignore[attr-defined]
-            picture.seek(frame)
-            picture.load()
-            length += picture.info["duration"]
-        assert 2000 < length < 5000
-    text = (BOOK / "intro.md").read_text(encoding="utf-8")
-    assert "prefers-reduced-motion: reduce" in text and "still.webp" in text
