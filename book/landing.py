@@ -70,9 +70,12 @@ def predicted() -> Record:
     flow = STUDIES["chain-cnf"]
     data = flow.observed("sine")
     seen = data.coarser(flow.recipe.coarse)
+    assert seen.force is not None
     found: Record = {"times": short(seen.times[::EVERY]), "simulated": short(seen.force[0, ::EVERY, 0])}
     for name, law in (("law", result(flow)[0]), ("neural ODE", trained_baseline("neural-ode"))):
-        found[name] = short(law.predict(seen, "velocity").force[:, 0, ::EVERY, 0])
+        force = law.predict(seen, "velocity").force
+        assert force is not None
+        found[name] = short(force[:, 0, ::EVERY, 0])
     found["errors of neural ODE"] = errors(flow, law, {"sine": data})[0]["cnf-force-sine-velocity"]
     return found
 

@@ -10,7 +10,6 @@ from pybtex.database import Entry
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style as Unsorted
 from pybtex.style.labels import BaseLabelStyle
-from pybtex.style.names.lastfirst import NameStyle
 from pybtex.style.sorting.author_year_title import SortingStyle
 from sphinx.application import Sphinx
 
@@ -27,7 +26,7 @@ def label(entry: Entry) -> str:
     return f"{who}, {entry.fields['year']}"
 
 
-class Labels(BaseLabelStyle):
+class Labels(BaseLabelStyle):  # type: ignore[misc]
     """Labels of a whole list."""
 
     def format_labels(self, sorted_entries: Iterable[Entry]) -> Iterator[str]:
@@ -35,10 +34,9 @@ class Labels(BaseLabelStyle):
         return map(label, sorted_entries)
 
 
-class Style(Unsorted):
-    """The list: last names first, sorted by them and by year."""
+class Style(Unsorted):  # type: ignore[misc]
+    """The list, sorted by author and year."""
 
-    default_name_style = NameStyle
     default_label_style = Labels
     default_sorting_style = SortingStyle
 
