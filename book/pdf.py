@@ -189,9 +189,7 @@ def read(page: str, part: str, pages: set[str]) -> Article:
                 tag[key] = " ".join(f"{prefix(page)}--{each}" for each in own)
     for anchor in body.find_all("a", href=True):
         goal = link(str(anchor["href"]), page, pages)
-        if goal is None and str(anchor["href"]).endswith(".webp"):
-            anchor.decompose()  # a picture to play again
-        elif goal is None:  # a download, or a page that is not in the book
+        if goal is None:  # a download, or a page that is not in the book
             anchor.unwrap()
         else:
             anchor["href"] = goal

@@ -28,7 +28,8 @@ def inline(app: Sphinx, doctree: nodes.document) -> None:
         count = seen[name] = seen.get(name, 0) + 1
         for part in ("title", "desc"):  # an id stands once on a page
             text = text.replace(f"{name}-{part}", f"{CLASS}-{name}-{count}-{part}")
-        node.replace_self(nodes.raw("", f'<div class="{CLASS}">\n{text}</div>\n', format="html"))
+        drawing = nodes.raw("", f'<div class="{CLASS}">\n{text}</div>\n', format="html")
+        node.parent.replace(node, drawing)  # `replace_self` would hand on the class, and so a second frame
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
