@@ -91,7 +91,7 @@ def test_running_keeps_the_latest_of_each(tmp_path: Path) -> None:
     entries = json.loads(file.read_text(encoding="utf-8"))
     assert entries["01_onsager"]["seconds"] == 9.9 and entries["01_onsager"]["megabytes"] == 1240
     table = running.table(entries, ROOT / "notebooks")
-    link = "[1. One principle, two systems](../notebooks/01_onsager.md)"
+    link = "[1. One principle](../notebooks/01_onsager.md)"
     assert f"| {link} | 9.9 s | 1240 MB |" in table
     assert "| flow | 7.0 min | not measured |" in table
 
