@@ -74,7 +74,8 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five 
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
 	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py -q
 	$(BIN)/python book/picture.py
-	$(BIN)/python book/moving.py
+	$(BIN)/python book/drawings.py
+	$(BIN)/python book/landing.py measure
 
 lab: $(INSTALLED) ## open the chapters in JupyterLab, to change and run them
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab]'

@@ -22,6 +22,7 @@ import matplotlib
 import yaml
 from bs4 import BeautifulSoup, Tag
 from chromium import CHROMIUM, QUIET
+from offered import NAME, offer
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import BooleanObject, DictionaryObject, NameObject, TextStringObject
@@ -30,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 HTML = ROOT / "_build" / "html"
 WORK = ROOT / "_build" / "pdf"
-TARGET = ROOT / "_build" / "thermodynamics-from-particles.pdf"
+TARGET = ROOT / "_build" / NAME
 A_FEW_LINES, A_FEW_ROWS = 10, 30  # so much code or output, or so large a table, stays on one page
 # The tokens of code that print.css tells apart. To wrap up the others would double the file.
 TOKENS = set("k kn kc kd ow mi mf c c1 sd s1 s2 sa se".split())
@@ -58,7 +59,7 @@ viewer’s side bar holds the contents.</p>
 page, is left out. The solutions of exercises stand open below them: cover them first. What moves
 on the web page, a slider or a panel to play with, stands still or is only named here.</p>
 <p>The sources, and how to build both: <a href="{url}">{url}</a>.</p>
-<p>© {year} {author}. Licence: MIT.</p>
+<p>© {year} {author}. Licences: CC BY 4.0 for text and figures, MIT for the code.</p>
 </section>
 """
 
@@ -118,6 +119,8 @@ def note(soup: BeautifulSoup, text: str) -> Tag:
 
 def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
     """Remove buttons and folded code, open what is folded, let sliders stand still."""
+    for place in body.select("span.ibv-pdf"):  # book/offered.py
+        place.string = "this is the PDF"
     for live in body.select("div.ibv-live"):  # book/_ext/live.py
         if live.get("data-ibvonns") == "Frames" and live.script:
             labels = json.loads(live.script.get_text())["labels"]
@@ -128,7 +131,7 @@ def drop_what_paper_cannot_do(body: Tag, soup: BeautifulSoup) -> None:
     for kept in body.find_all("noscript"):
         kept.unwrap()
     useless = (
-        "script, style, button, input, select, output, canvas, a.headerlink, .viewcode-link, "
+        "script, :not(svg) > style, button, input, select, output, canvas, a.headerlink, .viewcode-link, "
         "summary svg, .toctree-wrapper, .tag_hide-input > details.above-input"
     )
     for tag in body.select(useless):
@@ -186,9 +189,7 @@ def read(page: str, part: str, pages: set[str]) -> Article:
                 tag[key] = " ".join(f"{prefix(page)}--{each}" for each in own)
     for anchor in body.find_all("a", href=True):
         goal = link(str(anchor["href"]), page, pages)
-        if goal is None and str(anchor["href"]).endswith(".webp"):
-            anchor.decompose()  # a picture to play again
-        elif goal is None:  # a download, or a page that is not in the book
+        if goal is None:  # a download, or a page that is not in the book
             anchor.unwrap()
         else:
             anchor["href"] = goal
@@ -452,6 +453,7 @@ def main() -> None:
         print_to(page, draft)
         browser.close()
     number = finish(draft, TARGET, headings)
+    offer(HTML, TARGET)
     size = TARGET.stat().st_size / 2**20
     seconds = time.perf_counter() - begin
     print(f"{TARGET}: {number} pages, {size:.1f} MiB, in {seconds:.0f} s", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The pages that help to find one's way: names, figures, times, citations, the moving picture."""
+"""The pages that help to find one's way: names, figures, times, citations."""
 
 import importlib
 import json
@@ -12,7 +12,6 @@ import gallery
 import pytest
 import running
 import yaml
-from PIL import Image
 
 import ibvonns
 
@@ -92,7 +91,7 @@ def test_running_keeps_the_latest_of_each(tmp_path: Path) -> None:
     entries = json.loads(file.read_text(encoding="utf-8"))
     assert entries["01_onsager"]["seconds"] == 9.9 and entries["01_onsager"]["megabytes"] == 1240
     table = running.table(entries, ROOT / "notebooks")
-    link = "[1. One principle, two systems](../notebooks/01_onsager.md)"
+    link = "[1. One principle](../notebooks/01_onsager.md)"
     assert f"| {link} | 9.9 s | 1240 MB |" in table
     assert "| flow | 7.0 min | not measured |" in table
 
@@ -120,18 +119,3 @@ def test_citations_are_those_of_the_citation_file() -> None:
     assert f"{{{cff['version']}}}" in software
     assert cff["version"] == ibvonns.__version__
     assert paper.strip() in (BOOK / "references.bib").read_text(encoding="utf-8")
-
-
-def test_moving_picture_stops_by_itself() -> None:
-    path = BOOK / "_static" / "moving.webp"
-    assert path.stat().st_size < 400_000
-    with Image.open(path) as picture:
-        assert picture.info["loop"] == 1  # once
-        length = 0
-        for frame in range(picture.n_frames):  # type: ignore[attr-defined]
-            picture.seek(frame)
-            picture.load()
-            length += picture.info["duration"]
-        assert 2000 < length < 5000
-    text = (BOOK / "intro.md").read_text(encoding="utf-8")
-    assert "prefers-reduced-motion: reduce" in text and "still.webp" in text

@@ -4,6 +4,10 @@ A stored notebook keeps its widgets as state, which Jupyter's own page scripts (
 would bring to life. Here the build does it: each widget becomes its content beside the very module
 that Jupyter would run, and the frames of a slider become files. Without JavaScript, and in print,
 the first frame is there all the same.
+
+A page that is no notebook shows the panel of one by the directive `panel`, whose argument is the notebook's path:
+what that stores is read when the book is built. With the flag `play` it begins by itself, unless the reader's system
+asks for less motion.
 """
 
 import base64
@@ -13,9 +17,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
 
 from ibvonns.show.widgets import LIVE
 
@@ -26,6 +33,9 @@ START = """
 for (const el of document.querySelectorAll("[data-ibvonns]")) {
   const content = JSON.parse(el.querySelector("script").textContent);
   modules[el.dataset.ibvonns].render({ model: { get: () => content }, el });
+  if ("play" in el.dataset && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    [...el.querySelectorAll("button")].find((each) => each.textContent === "Play")?.click();
+  }
 }
 """
 
@@ -52,7 +62,7 @@ def write_static(app: Sphinx) -> None:
         (folder / "live.css").write_text(style, encoding="utf-8")
 
 
-def page(content: dict[str, Any], kind: str, images: Path, up: str) -> str:
+def page(content: dict[str, Any], kind: str, images: Path, up: str, plays: bool = False) -> str:
     """A widget as HTML: what is seen without a script, and its content for the script."""
     still = f"<p>{FALLBACK}</p>"
     if kind == "Frames":
@@ -67,7 +77,28 @@ def page(content: dict[str, Any], kind: str, images: Path, up: str) -> str:
         still = f'<img src="{sources[0]}" alt="{alt}" width="{content["width"]}">'
     data = json.dumps(content, ensure_ascii=False).replace("</", "<\\/")
     script = f'<script type="application/json">{data}</script>'
-    return f'<div class="ibv-live" data-ibvonns="{kind}">{still}{script}</div>'
+    begins = " data-play" if plays else ""
+    return f'<div class="ibv-live" data-ibvonns="{kind}"{begins}>{still}{script}</div>'
+
+
+class StoredPanel(SphinxDirective):
+    """The live panel of a stored notebook, in another page."""
+
+    required_arguments = 1
+    option_spec = {"play": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        """Read the notebook."""
+        relative, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        widgets = nbformat.read(path, as_version=nbformat.NO_CONVERT).metadata.widgets
+        models = [model["state"] for model in widgets["application/vnd.jupyter.widget-state+json"]["state"].values()]
+        found = [model["content"] for model in models if KINDS.get(model.get("_anywidget_id", "")) == "Panel"]
+        if len(found) != 1:
+            raise self.error(f"{relative} must store one panel, but stores {len(found)}")
+        self.env.metadata[self.env.docname]["live"] = "stored"
+        html = page(found[0], "Panel", Path(self.env.app.outdir), "", "play" in self.options)
+        return [nodes.raw("", html, format="html")]
 
 
 def enliven(app: Sphinx, doctree: nodes.document) -> None:
@@ -101,13 +132,17 @@ def enliven(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def add_style(app: Sphinx, name: str, template: str, context: Any, doctree: object) -> None:
-    """Load the style where there is something live."""
-    if app.env.metadata.get(name, {}).get("live"):
+    """Load the style, and for a page that is no notebook the script, where there is something live."""
+    live = app.env.metadata.get(name, {}).get("live")
+    if live:
         app.add_css_file("live.css")
+    if live == "stored":
+        app.add_js_file("live.js", loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run after myst-nb has read a notebook."""
+    app.add_directive("panel", StoredPanel)
     app.connect("builder-inited", write_static)
     app.connect("doctree-read", enliven, priority=900)
     app.connect("html-page-context", add_style)

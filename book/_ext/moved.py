@@ -51,7 +51,7 @@ def write(app: Sphinx, exception: Exception | None) -> None:
         return
     table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     out = Path(app.outdir)
-    split = {}
+    split: dict[str, str] = {}
     for page in table["split"]:
         text = (out / f"{page}.html").read_text(encoding="utf-8")
         article = text[text.index("<article") : text.index("</article>")]

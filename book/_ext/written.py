@@ -1,7 +1,8 @@
 """A Sphinx extension: what the pages take from stored results is written before they are read.
 
 Into `book/written`, which git ignores: the cards of the page of figures, with their small pictures,
-and the table of the page on running. So neither can be out of step with the chapters.
+the table of the page on running, and the problem sheet. So none can be out of step with the chapters.
+The numbers of the landing page stand in its text as `{{ name }}`, and are put in here.
 """
 
 import json
@@ -9,19 +10,24 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 BOOK = Path(__file__).resolve().parents[1]
 sys.path.append(str(BOOK))
 
 import gallery  # noqa: E402
+import landing  # noqa: E402
+import problems  # noqa: E402
 import running  # noqa: E402
 
 
-def write(app: Sphinx, config: object) -> None:
+def write(app: Sphinx, config: Config) -> None:
     """Write all of it."""
     gallery.write()
+    problems.write()
     entries = json.loads(running.RUNNING.read_text(encoding="utf-8"))
     table = running.table(entries, BOOK.parent / "notebooks")
+    config.myst_substitutions = {**config.myst_substitutions, **landing.numbers()}
     (gallery.WRITTEN / "running.md").write_text(table, encoding="utf-8")
 
 
