@@ -114,10 +114,11 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for name, row in zip(_named(rows), rows, strict=True):
         unit, nats, said = row["unit"], row["unit"] == "nats", row["verdict"]
-        goal, noted = f"{row['comparable']:#.3g}", row["authors_code"]
+        goal, code = f"{row['comparable']:#.3g}", row["authors_code"]
+        noted = "" if code is None else f" ({code:{'g' if code < 1 else '.2f'}})"
         cells = {
             "ours": ranged(row, unit),
-            "published": f"{goal} {unit}" if noted is None else f"{goal} ({noted:g}) {unit}",
+            "published": f"{goal}{noted} {unit}",
             "own": "" if nats else rounded(row["model"]["median"], unit),
             "floor": rounded(row["limit" if nats else "floor"], unit),
         }
