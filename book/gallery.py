@@ -150,7 +150,7 @@ def tabled(table: str) -> dict[str, str]:
     if OURS not in heads:
         return {}
     named = ((re.search(r'title="([a-z-]+)"', "|".join(cells)), cells) for cells in lines)
-    return {name[1]: cells[heads.index(OURS)].replace("*", "") for name, cells in named if name}
+    return {name[1]: cells[heads.index(OURS)].replace("*", "").replace("\u00a0", " ") for name, cells in named if name}
 
 
 def first_sentence(caption: str) -> str:

@@ -5,6 +5,7 @@ Seeds that are trained now are compared with them (`kept`): their numbers differ
 processor, and a reader should not meet one quantity with two values.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,15 +118,14 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> str:
         goal, code = f"{row['comparable']:#.3g}", row["authors_code"]
         noted = "" if code is None else f" ({code:{'g' if code < 1 else '.2f'}})"
         cells = {
-            "ours": ranged(row, unit),
-            "published": f"{goal}{noted} {unit}",
+            "ours": ranged(row, unit).replace(", ", ",\u00a0"),  # not broken between two lines
+            "published": f"{goal}{noted}\u00a0{unit}",
             "own": "" if nats else rounded(row["model"]["median"], unit),
             "floor": rounded(row["limit" if nats else "floor"], unit),
         }
         deciding = ("ours" if nats else "own", "floor") if said == VERDICTS[0] else ("ours", "published")
         for each in () if said == VERDICTS[4] else deciding:
-            first, *rest = cells[each].split(" ", 1)
-            cells[each] = " ".join([f"**{first}**", *rest])
+            cells[each] = re.sub(r"^\S+", r"**\g<0>**", cells[each])
         lines.append((said, name, *cells.values()))
     return piped(heads, lines, 0).replace("| --- | ---: |", "| --- | --- |", 1)
 
