@@ -3,7 +3,8 @@
 Around each picture of a page stands a link to its file: on a phone a tap shows it large, and a
 lecturer may project it. The stored size reserves the picture's place before it is loaded, so that
 a link into the page does not lose its target. PNGs of matplotlib's 24 bits a pixel are stored with
-a palette of 256 colours: nobody sees the difference, and a page loads two thirds faster.
+a palette of 256 colours: nobody sees the difference, and a page loads two thirds faster. A figure whose letters would
+be too small at a phone's width is shown wider there, and scrolls (phone.css).
 """
 
 import re
@@ -15,6 +16,7 @@ from sphinx.application import Sphinx
 
 # An image that is not yet in a link. (Sphinx links an image whose size the source gives.)
 ALONE = re.compile(r'(<img\b[^>]*?\bsrc="([^"]*_images/([^"/]+))"[^>]*?)\s*/?>(?!\s*</a>)')
+BROAD = 1000  # pixels, at 200 an inch: letters of 9.5 points of a wider one are under 9 pixels at a phone's 342
 SEEN = 0.5  # mean difference of a colour, of 255, below which a palette is taken
 
 
@@ -24,11 +26,14 @@ def link_figures(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
     def linked(match: re.Match[str]) -> str:
         tag, target, name = match[1], match[2], match[3]
+        kind = "picture"
         if name.endswith(".png") and name in sources and not re.search(r"\b(width|style)=", tag):
             with Image.open(Path(app.srcdir) / sources[name]) as image:
                 tag += f' width="{image.width}" height="{image.height}"'
+                if image.width > BROAD:
+                    kind, tag = "picture broad", tag + f' style="--natural: {image.width}px"'
         title = "Open this picture alone, at its full size"
-        return f'<a class="picture" href="{target}" title="{title}">{tag} /></a>'
+        return f'<a class="{kind}" href="{target}" title="{title}">{tag} /></a>'
 
     if "body" in context:
         context["body"] = ALONE.sub(linked, context["body"])

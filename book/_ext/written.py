@@ -1,7 +1,7 @@
 """A Sphinx extension: what the pages take from stored results is written before they are read.
 
 Into `book/written`, which git ignores: the cards of the page of figures, with their small pictures,
-and the table of the page on running. So neither can be out of step with the chapters.
+the table of the page on running, and the problem sheet. So none can be out of step with the chapters.
 """
 
 import json
@@ -14,12 +14,14 @@ BOOK = Path(__file__).resolve().parents[1]
 sys.path.append(str(BOOK))
 
 import gallery  # noqa: E402
+import problems  # noqa: E402
 import running  # noqa: E402
 
 
 def write(app: Sphinx, config: object) -> None:
     """Write all of it."""
     gallery.write()
+    problems.write()
     entries = json.loads(running.RUNNING.read_text(encoding="utf-8"))
     table = running.table(entries, BOOK.parent / "notebooks")
     (gallery.WRITTEN / "running.md").write_text(table, encoding="utf-8")
