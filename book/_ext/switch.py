@@ -45,5 +45,6 @@ class JoinSwitched(SphinxTransform):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run on every page."""
     app.add_transform(JoinSwitched)
+    app.add_css_file("switch.css")
     app.add_js_file("switch.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
