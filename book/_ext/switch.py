@@ -1,8 +1,8 @@
 """A Sphinx extension: two pictures of the same thing stand in one place, with a switch between them.
 
 Cells that follow one another and have a tag ``switch-NAME`` become the tabs of one set. Each keeps its figure, with
-number, label, caption and text for the blind. All switches of a page turn together, and a link to a figure that is out
-of sight turns the switch first (book/_static/switch.js). On paper all pictures are printed.
+number, label, caption and text for the blind. sphinx-design turns all switches of a page together, and the switch of a
+figure that a link leads to. On paper all pictures are printed.
 """
 
 from typing import Any
@@ -46,5 +46,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Run on every page."""
     app.add_transform(JoinSwitched)
     app.add_css_file("switch.css")
-    app.add_js_file("switch.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
