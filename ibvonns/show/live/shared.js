@@ -99,7 +99,7 @@ function plotOf(root, host, { title, label = title, x = [0, 3], y = [0, 1], wide
     ctx.textBaseline = "top";
     for (const v of whole ? Array.from({ length: 10 }, (_, i) => i + 1) : ticks(...plot.x, 5)) {
       if (!whole) plot.segment(plot.X(v), margin.top, plot.X(v), foot);
-      ctx.fillText(short(v), Math.min(plot.X(v), plot.w - 11), foot + 4);
+      ctx.fillText(short(v), Math.min(plot.X(v), plot.w - 1 - ctx.measureText(short(v)).width / 2), foot + 4);
     }
     ctx.textAlign = "right";
     ctx.fillText(name, right, plot.h - 13);
