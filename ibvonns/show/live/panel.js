@@ -1006,7 +1006,7 @@ function render({ model, el }) {
     return Array.from({ length: until + 1 }, (_, n) => {
       const here = told(n);
       outside = outside || here.gone;
-      return { ...here, outside, away: here.wide * (outside ? bands.beyond : bands.reach) };
+      return { ...here, outside, away: here.wide * (outside ? bands.beyond || bands.reach : bands.reach) };
     });
   }
 
