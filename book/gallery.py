@@ -4,13 +4,14 @@
 
 Each of our figures has a card. First those that answer a figure of the paper's two examples, with
 what that shows and where ours stands by the scoreboard; then the others. Texts for those who cannot
-see the pictures are the chapters'. `book/_ext/written.py` calls this; the same notebooks give the
-same bytes.
+see the pictures are the chapters'. A chapter that was run again for another system shows in its own table
+other numbers than the scoreboard's: its cards then have those, and no verdict. `book/_ext/written.py` calls
+this; the same notebooks give the same bytes.
 """
 
 import re
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from ibvonns.paper.scoreboard import rounded, stored
+from ibvonns.paper.scoreboard import ranged, rounded, stored
+from ibvonns_book.tables import quoted
 
 HERE = Path(__file__).resolve().parent
 CHAPTERS = HERE.parent / "notebooks"
 WRITTEN = HERE / "written"
+OURS = "ours [min, max]"  # the column of the chapters' tables
 WIDTH = 320  # of a small picture, in pixels; twice as many are stored, for fine screens
 
 
@@ -92,13 +95,14 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that a chapter stores: its name, caption, text for the blind, picture, file."""
+    """A figure that a chapter stores: name, caption, text for the blind, picture, file, and the chapter's numbers."""
 
     name: str
     caption: str
     alt: str
     png: bytes
     file: str  # of the chapter, without suffix
+    numbers: dict[str, str] = field(default_factory=dict)  # by identifier, as the chapter's own table shows them
 
     @property
     def chapter(self) -> int:
@@ -114,10 +118,14 @@ def figures(folder: Path = CHAPTERS) -> dict[str, Figure]:
     """
     found = {}
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        for cell in nbformat.read(path, as_version=nbformat.NO_CONVERT).cells:
+        cells = nbformat.read(path, as_version=nbformat.NO_CONVERT).cells
+        shown = [[output.get("data", {}) for output in cell.get("outputs", [])] for cell in cells]
+        numbers: dict[str, str] = {}
+        for part in (part for data in shown for part in data):
+            numbers |= tabled(part.get("text/markdown", ""))
+        for cell, data in zip(cells, shown, strict=True):
             options = cell.metadata.get("mystnb", {})
             name = options.get("figure", {}).get("name")
-            data = [output.get("data", {}) for output in cell.get("outputs", [])]
             images = [part["image/png"] for part in data if "image/png" in part]
             if not name or not images:
                 continue
@@ -125,8 +133,24 @@ def figures(folder: Path = CHAPTERS) -> dict[str, Figure]:
             if not alt:
                 raise ValueError(f"{path.name}: the figure {name!r} needs an `alt`")
             caption = " ".join(options["figure"]["caption"].split())
-            found[name] = Figure(name, caption, alt, b64decode(images[0]), path.stem)
+            found[name] = Figure(name, caption, alt, b64decode(images[0]), path.stem, numbers)
     return found
+
+
+def tabled(table: str) -> dict[str, str]:
+    """By the identifier of its row, what a table of `ibvonns_book.tables` shows as ours.
+
+    >>> from ibvonns.paper.scoreboard import ranged, stored
+    >>> from ibvonns_book.tables import judged
+    >>> row = stored()["trap-f-test"]
+    >>> tabled(judged([row])) == {"trap-f-test": ranged(row, "%")}
+    True
+    """
+    heads, *lines = ([cell.strip() for cell in line.split("|")] for line in table.splitlines() or [""])
+    if OURS not in heads:
+        return {}
+    named = ((re.search(r'title="([a-z-]+)"', "|".join(cells)), cells) for cells in lines)
+    return {name[1]: cells[heads.index(OURS)].replace("*", "").replace("\u00a0", " ") for name, cells in named if name}
 
 
 def first_sentence(caption: str) -> str:
@@ -139,15 +163,23 @@ def first_sentence(caption: str) -> str:
     return re.sub(r", answering [^.,]*(?=[.,])", "", sentence)
 
 
-def standing(rows: tuple[str, ...], board: dict[str, dict[str, Any]]) -> str:
-    """Where ours stands by the scoreboard; nothing where the paper prints no number."""
+def standing(rows: tuple[str, ...], figure: Figure, board: dict[str, dict[str, Any]]) -> str:
+    """Where ours stands by the scoreboard; nothing where the paper prints no number, or the chapter shows none.
+
+    Args:
+        rows: their identifiers.
+        figure: which shows what they measure.
+        board: the scoreboard, as `stored` gives it.
+    """
     said = []
-    for row in map(board.__getitem__, rows):
-        unit, sign = row["unit"], "∼" if row["split"] in ("sinusoidal", "smoothed-linear") else "≈"
-        ours, goal = rounded(row["median"], unit), rounded(row["comparable"], unit)
+    for row in (board[name] for name in rows if name in figure.numbers):
+        name, unit, now = row["id"], row["unit"], figure.numbers[row["id"]]
         kind = "negative log-likelihood" if unit == "nats" else "error"
-        mark = "" if row["id"].startswith("trap-nll") else sign
-        said.append(f"{kind} {mark}{ours} {unit}, published {goal} {unit}: {row['verdict']}")
+        if now == ranged(row, unit):
+            goal = rounded(row["comparable"], unit)
+            said.append(f"{kind} {quoted(name)} {unit}, published {goal} {unit}: {row['verdict']}")
+        else:
+            said.append(f"{kind} {now} {unit} when the chapter was last run; this is not the run of the scoreboard")
     return f"; {'; '.join(said)}" if said else ""
 
 
@@ -184,7 +216,8 @@ def page(found: dict[str, Figure]) -> str:
     board = stored()
     answering: dict[str, list[str]] = {}
     for answer in ANSWERS:
-        said = f"**Figure {answer.paper}**, {answer.shows}{standing(answer.rows, board)}.\n"
+        place = standing(answer.rows, found[answer.ours], board)
+        said = f"**Figure {answer.paper}**, {answer.shows}{place}.\n"
         answering.setdefault(answer.ours, []).append(said)
     theirs = [card(found[name], lines) for name, lines in answering.items()]
     own = [card(figure, [first_sentence(figure.caption)]) for figure in found.values() if figure.name not in answering]

@@ -84,7 +84,7 @@ PROTOCOLS: dict[str, Shape] = {
     "oscillating": _modulated(2.0, 2 * pi),  # trap, training and test (Sec. 3.1)
     "smoothed-linear": _smoothed_linear,  # trap, unseen protocol (Sec. 3.3); chain (Sec. 4.1)
     "sinusoidal": _modulated(0.2, pi),  # chain, unseen protocol (Figs. 14, 19)
-    "constant-speed": torch.clone,  # never reverses: see chapter 2
+    "constant-speed": torch.clone,  # never reverses: see chapter 3
     "at-rest": torch.zeros_like,
 }
 #: The shapes that a `Protocol` may have: those, and others that take times of their own.

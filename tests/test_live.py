@@ -163,16 +163,17 @@ def test_panel_works_by_keyboard_alone(panel: Locator) -> None:
     after = asked(panel, "lengths")
     assert after[50] > before[50] and after[0] == before[0] and after[300] == before[300]
     assert asked(panel, "record")["force"][50] != force[50]
-    for label in ("Play", "By hand"):  # back to the buttons
+    for label, way in (("Play", "Tab"), ("By hand", "Shift+Tab")):  # it lies after the plots, and the modes before them
         while focused(page) != label:
-            page.keyboard.press("Shift+Tab")
+            page.keyboard.press(way)
         if label == "Play":
             page.keyboard.press("Enter")
             page.wait_for_function("root => root.ibvonns.step > 3", arg=panel.element_handle())
             page.keyboard.press("Enter")
             assert focused(page) == "Play"  # it pauses
     page.keyboard.press("Enter")
-    page.keyboard.press("Tab")
+    while focused(page) != "Play":
+        page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     while not focused(page).startswith("pulled end"):
         page.keyboard.press("Tab")
@@ -184,6 +185,7 @@ def test_panel_works_by_keyboard_alone(panel: Locator) -> None:
 
 
 def test_dragging_draws_a_protocol(panel: Locator) -> None:
+    pressed(panel, "Draw")
     pressed(panel, "Reset")
     area = panel.locator(".ibv-draw")
     area.scroll_into_view_if_needed()
@@ -199,6 +201,188 @@ def test_dragging_draws_a_protocol(panel: Locator) -> None:
     assert panel.get_by_role("button", name="Draw").get_attribute("aria-pressed") == "true"
     assert max(drawn[100:150]) - min(drawn[100:150]) < 0.05 * (max(drawn) - min(drawn) + 1)
     assert drawn[0] == 0 and drawn[125] > 0
+
+
+def mode_of(panel: Locator) -> list[str]:
+    """The pressed buttons."""
+    return panel.locator('button[aria-pressed="true"]').all_inner_texts()
+
+
+@pytest.mark.parametrize("chapter", [*CHAPTERS.values(), "11_lattice_gas"])
+def test_a_swipe_over_a_plot_scrolls_the_page_and_changes_no_mode(browser: Browser, chapter: str) -> None:
+    """On a phone, in every mode, but over the protocol in Draw, where it draws; and Play is seen beside each plot."""
+    size: Any = {"width": 390, "height": 844}
+    context = browser.new_context(viewport=size, has_touch=True, is_mobile=True, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto((HTML / "notebooks" / f"{chapter}.html").as_uri())
+    panel, cdp = page.locator(".ibv-panel"), context.new_cdp_session(page)
+    modes = mode_of(panel) if chapter.startswith("11") else [mode_of(panel)[0], "Draw", "By hand"]
+    for mode in modes:
+        pressed(panel, mode)
+        before = mode_of(panel), panel.evaluate("root => root.ibvonns.lengths?.join()")
+        for number, area in enumerate(panel.locator(".ibv-area").all()):
+            area.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+            box, play = area.bounding_box(), panel.get_by_role("button", name="Play", exact=True).bounding_box()
+            assert box and play and 0 <= play["y"] and play["y"] + play["height"] <= size["height"]
+            from_top = page.evaluate("scrollY")
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            for step in range(14):
+                points = [] if step == 13 else [{"x": x, "y": y - 10 * step}]
+                kind = "touchEnd" if step == 13 else "touchMove" if step else "touchStart"
+                cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            page.wait_for_timeout(200)
+            moved = page.evaluate("scrollY") - from_top
+            after = mode_of(panel), panel.evaluate("root => root.ibvonns.lengths?.join()")
+            if mode == "Draw" and number == 1:  # the first plot but the picture of the thing
+                assert moved == 0 and after[0] == before[0] and after[1] != before[1]
+                before = after
+            else:
+                assert moved > 60 and after == before, (mode, number)
+    context.close()
+
+
+def test_by_hand_a_drag_moves_the_end(panel: Locator) -> None:
+    """Along the picture of the thing; over the protocol, too, where the pointer is a mouse; and no mode changes."""
+    pressed(panel, "By hand")
+    page, hand = panel.page, panel.get_by_label("pulled end", exact=True)
+    for number, (right, up) in enumerate(((60, 0), (0, 30))):
+        hand.fill("0")
+        area = panel.locator(".ibv-area").nth(number)
+        area.scroll_into_view_if_needed()
+        box = area.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + right, y - up, steps=4)
+        page.mouse.up()
+        assert float(hand.input_value()) > 0 and mode_of(panel) == ["By hand"]
+    # in other modes a drag does nothing
+    pressed(panel, asked(panel, "content")["protocols"][0]["label"])
+    before, modes = asked(panel, "lengths"), mode_of(panel)
+    page.mouse.down()
+    page.mouse.move(x, y - 50, steps=4)
+    page.mouse.up()
+    assert asked(panel, "lengths") == before and mode_of(panel) == modes
+
+
+def test_the_hand_is_smoothed(panel: Locator) -> None:
+    """A jump of the hand is no jump of the velocity: that takes some 0.05 time units, and the end then goes no farther."""
+    pressed(panel, "By hand")
+    panel.get_by_label("pulled end", exact=True).evaluate("e => { e.value = 0.4 * e.max; }")
+    end = float(panel.get_by_label("pulled end", exact=True).input_value())
+    panel.evaluate("root => { for (let n = 0; n < 150; n++) root.ibvonns.advance(); }")
+    lengths = np.array(asked(panel, "lengths"))[:151]
+    speed = np.diff(lengths)
+    assert 0 <= lengths.min() and lengths.max() <= end * (1 + 1e-9) and lengths[-1] > 0.5 * end
+    assert np.abs(np.diff(np.concatenate([[0], speed]))).max() <= 0.2 * speed.max() / (1 - 0.8**5)
+    assert np.argmax(speed) >= 4
+
+
+# Walks to the end of what is shown; gives steps at which a particle, or a mean of them, lies outside of its plot.
+WALK = """root => {
+    const panel = root.ibvonns, across = panel.content.kind === "trap" ? "x" : "y", lost = [];
+    const inside = (v, [low, high]) => v >= low && v <= high;
+    for (;;) {
+        if (!panel.ends.every((end) => inside(end, panel.plots.cloud[across]))) lost.push([panel.step, "particles"]);
+        const seen = panel.seen[panel.seen.length - 1];
+        for (const name of ["mean", "alpha", "force", "dissipation"]) {
+            const values = [seen[name] ?? []].flat();
+            if (!values.every((v) => inside(v, panel.plots[name].y))) lost.push([panel.step, name]);
+        }
+        if (panel.step === 300) return lost;
+        panel.advance();
+    }
+}"""
+
+
+def drawn(panel: Locator, number: int) -> Iterator[list[float]]:
+    """Knots of random protocols over the whole axis."""
+    low, high = asked(panel, "content.axes.length")
+    for knots in np.random.default_rng(22).uniform(low, high, (number, 12)):
+        yield [0.0, *knots.tolist()]
+
+
+def test_particles_stay_in_their_plots(panel: Locator) -> None:
+    """At all times of all given protocols, and of twenty that are drawn; the given ones are in the data's range."""
+    content = asked(panel, "content")
+    badge = panel.locator(".ibv-badge")
+    for protocol in content["protocols"]:
+        pressed(panel, protocol["label"])
+        for place in range(len(protocol["values"])):
+            if len(protocol["values"]) > 1:
+                panel.locator("input[type=range]").first.fill(str(place))
+            assert panel.evaluate(WALK) == []
+            words = badge.text_content() or ""
+            assert content.get("label", "learned") not in words and (words == "" or "rival" in content)
+    for knots in drawn(panel, 20):
+        panel.evaluate("(root, knots) => root.ibvonns.draw(knots)", knots)
+        assert panel.evaluate(WALK) == []
+
+
+def test_a_protocol_that_leaves_the_data_is_told(panel: Locator) -> None:
+    """By the pulled end, from the step at which it does so; then a badge is shown, and lines are pale."""
+    badge = panel.locator(".ibv-badge")
+    pressed(panel, asked(panel, "content")["protocols"][0]["label"])
+    assert not badge.is_visible()
+    low, high = asked(panel, "content.axes.length")
+    knots = [0.1 * high * min(n / 12, 1) for n in range(7)] + 3 * [high, low]  # gently at first, then far and fast
+    panel.evaluate("(root, knots) => root.ibvonns.draw(knots)", knots)
+    assert badge.is_visible()
+    record, lengths = asked(panel, "record"), np.array(asked(panel, "lengths"))
+    content = asked(panel, "content")
+    low, top = np.array(content["trained"]) - (content["protocols"][0].get("lengths") and asked(panel, "values")[0] or 0)
+    beyond = np.flatnonzero((lengths > top + 0.05 * (top - low)) | (lengths < low - 0.05 * (top - low)))
+    assert 50 < record["from"] <= (beyond[0] if len(beyond) else 300)
+    assert record["why"] == "pulled end" or record["from"] not in beyond
+    assert (badge.text_content() or "").startswith("beyond the data: ")
+    assert f"from time {record['from'] / 100:.2f} ({record['why']})" in (badge.text_content() or "")
+    alphas = np.array(record["inner"] if "inner" in record else record["alpha"])[: record["from"]]
+    reach = np.array(content["law"]["tensors"]["law.reach"])
+    wide = (reach[1] - reach[0]) / 2
+    if "bands" not in content:
+        alphas = alphas.reshape(-1, reach.shape[-1])
+        assert (alphas >= reach[0] + 0.45 * wide).all() and (alphas <= reach[1] - 0.45 * wide).all()
+    # the line of the force: strong in the data, faint where they are left
+    strong, faint = panel.evaluate(
+        """root => {
+            const {force} = root.ibvonns.plots, {record} = root.ibvonns, {ctx} = force, ratio = force.canvas.width / force.w;
+            const [red, green, blue] = force.colours.law.match(/\\w\\w/g).map((part) => parseInt(part, 16));
+            const near = (n) => { // how near to the colour of the law a pixel is that the line covers
+                const x = Math.round(ratio * force.X(n / 100)), y = Math.round(ratio * force.Y(record.force[n])), {data} =
+                    ctx.getImageData(x - 1, y - 1, 3, 3);
+                let best = 765;
+                for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 60)
+                    best = Math.min(best, Math.abs(data[i] - red) + Math.abs(data[i + 1] - green)
+                        + Math.abs(data[i + 2] - blue) + 255 - data[i + 3]);
+                return best;
+            };
+            const middle = (from, to) => { const found = []; for (let n = from; n <= to; n += 3) found.push(near(n));
+                return found.sort((a, b) => a - b)[Math.floor(found.length / 2)]; };
+            return [middle(6, record.from - 4), middle(record.from + 4, 294)];
+        }"""
+    )
+    assert strong < 90 < faint
+    pressed(panel, content["protocols"][0]["label"])
+    assert not badge.is_visible()
+
+
+def test_the_thing_itself_moves(panel: Locator) -> None:
+    """It is drawn at once, with no play, and otherwise after some steps; its wall, springs and end are seen."""
+    pressed(panel, asked(panel, "content")["protocols"][0]["label"])
+    inked = """root => {
+        const {canvas, ctx} = root.ibvonns.plots.thing;
+        return Array.from(ctx.getImageData(0, 0, canvas.width, canvas.height).data).reduce(
+            (all, v, i) => all + (i % 4 === 3 && v > 0 ? 1 : 0), 0);
+    }"""
+    assert panel.evaluate(inked) > 500
+    picture = panel.evaluate("root => root.ibvonns.plots.thing.canvas.toDataURL()")
+    pressed(panel, "Play")
+    panel.page.wait_for_function("root => root.ibvonns.step > 100", arg=panel.element_handle())
+    pressed(panel, "Pause")
+    assert panel.evaluate("root => root.ibvonns.plots.thing.canvas.toDataURL()") != picture
+    assert panel.locator("canvas").first.get_attribute("aria-label", timeout=1000)
 
 
 def computed(gas: Locator, body: str, **given: Any) -> Any:

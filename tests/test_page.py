@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -234,6 +235,55 @@ def test_chapters_can_be_run_and_fetched(visit: Visit) -> None:
 def test_everyone_can_read_it(visit: Visit, mode: str, size: ViewportSize) -> None:
     visit.show(mode, size)
     assert visit.violations() == []
+
+
+# On both widths in both modes: pages with a panel of each kind, a slider, tables and drawings.
+FEW = ["book/intro", "notebooks/05_learning_the_trap", "notebooks/11_lattice_gas", "notebooks/15_how_sure"]
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_few_pages_can_be_read_in_all_combinations(browser: Browser, name: str, mode: Literal["light", "dark"]) -> None:
+    """Of width and of the mode that the device asks for."""
+    page = browser.new_page(viewport=WIDE, color_scheme=mode)
+    visit = Visit(page, name)
+    for size in (WIDE, {"width": 390, "height": 844}):
+        visit.show(mode, ViewportSize(size))
+        assert visit.violations() == []
+    page.close()
+
+
+def test_the_book_follows_the_device(browser: Browser) -> None:
+    """Dark where it prefers dark, at once and when it changes; text, panels and sliders as well."""
+    page = browser.new_page(viewport=WIDE, color_scheme="dark")
+    visit = Visit(page, "notebooks/05_learning_the_trap")
+    grounds = """() => ["body", ".ibv-panel", ".ibv-frames"].map((name) =>
+        getComputedStyle(document.querySelector(name)).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number))"""
+    page.locator(".ibv-panel").wait_for()
+    mode: Literal["light", "dark"]
+    for mode in ("dark", "light", "dark"):
+        page.emulate_media(color_scheme=mode)
+        page.wait_for_function("mode => document.documentElement.dataset.theme === mode", arg=mode)
+        for ground in page.evaluate(grounds):
+            assert max(ground) < 60 if mode == "dark" else min(ground) > 240
+        canvas = page.evaluate("document.querySelector('.ibv-panel').ibvonns.plots.force.colours.ground")
+        assert canvas == {"dark": "#14181e", "light": "#fff"}[mode]
+    assert visit.complaints == []
+    page.close()
+
+
+def test_sliders_play_and_fill_their_box(tab: Page) -> None:
+    Visit(tab, "notebooks/05_learning_the_trap")
+    frames = tab.locator(".ibv-frames").first
+    box, picture = frames.bounding_box(), frames.locator("img").bounding_box()
+    assert box and picture and picture["width"] > 0.9 * box["width"]
+    slider = frames.locator("input")
+    frames.get_by_role("button", name="Play").click()
+    tab.wait_for_function("e => Number(e.value) >= 2", arg=slider.element_handle())
+    frames.get_by_role("button", name="Pause").click()
+    stays = slider.input_value()
+    tab.wait_for_timeout(900)
+    assert slider.input_value() == stays
 
 
 def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:

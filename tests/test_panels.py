@@ -20,7 +20,7 @@ from ibvonns.bands import Banded
 from ibvonns.model import Architecture, Model
 from ibvonns.protocols import Protocol
 from ibvonns.show import panels
-from ibvonns.show.widgets import LIVE
+from ibvonns.show.widgets import script
 from ibvonns.systems.chain import LENGTHS, Chain
 from ibvonns.systems.lattice import Lattice
 from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
@@ -94,6 +94,31 @@ def test_axes_hold_what_was_trained(kind: str) -> None:
     assert all(low < high for low, high in content["axes"].values())
 
 
+def test_ranges_are_those_of_the_training_data() -> None:
+    """As the script takes them: alpha's from the law, which holds a path within twice its range in the data."""
+    data = seen_of("row")
+    model = chained(3)
+    for given in ({}, {"protocols": OWN}):
+        content = panels.content(model, Chain(), data=data, **given)
+        strains, length = data.field, 0.01 * (1 + data.field[..., 0]).sum(2)
+        assert content["strains"] == [float(strains.min()), float(strains.max())]
+        ends = length if given else length - length[:, :1]
+        assert content["trained"] == [float(ends.min()), float(ends.max())]
+        low, high = content["law"]["tensors"]["law.reach"]
+        alpha = model.encode(data)
+        wide = high[0] - low[0]
+        assert low[0] + wide / 4 == pytest.approx(float(alpha.min()), rel=1e-6)
+        assert high[0] - wide / 4 == pytest.approx(float(alpha.max()), rel=1e-6)
+    paper, (low, high) = content_of("chain"), content_of("chain")["strains"]
+    runs = Chain().simulate_paper(lengths=LENGTHS[::2], realisations=50)
+    strains = observe(runs, spacing=0.01, points=65).mean
+    assert low == pytest.approx(float(strains.min()), abs=0.1) and high == pytest.approx(float(strains.max()), abs=0.2)
+    assert paper["trained"] == pytest.approx([0.0, 0.1425], abs=1e-3)
+    assert content_of("trap")["strains"] is None and rivals_of(2, True)["strains"] is None
+    with pytest.raises(ValueError, match="data.field must have shape"):
+        panels.content(model_of("trap"), Trap(), data=data)
+
+
 def test_the_particles_are_those_of_the_given_system() -> None:
     content = panels.content(model_of("trap"), Trap(stiffness=2.0))
     assert content["system"] == {"stiffness": 2.0, "viscosity": 1.0, "temperature": 0.01}
@@ -101,7 +126,7 @@ def test_the_particles_are_those_of_the_given_system() -> None:
 
 def taken(content: Any, folder: Path) -> Any:
     """What the script computes from a content, under node."""
-    shutil.copy(LIVE / "panel.js", folder / "panel.mjs")
+    (folder / "panel.mjs").write_text(script("panel"), encoding="utf-8")
     (folder / "content.json").write_text(json.dumps(content), encoding="utf-8")
     (folder / "run.mjs").write_text(SCRIPT, encoding="utf-8")
     run = subprocess.run([str(NODE), "run.mjs"], cwd=folder, capture_output=True, text=True, check=True)

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Locator
 from test_panels import OWN, rivals_of
 
 from ibvonns.show.widgets import LIVE
+from ibvonns.show.widgets import script as module
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine")
 
@@ -20,7 +21,7 @@ def panel(browser: Browser) -> Iterator[Locator]:
     failed: list[str] = []
     page.on("pageerror", lambda error: failed.append(str(error)))
     page.emulate_media(reduced_motion="reduce")
-    script = (LIVE / "panel.js").read_text(encoding="utf-8").replace("export default", "const shown =")
+    script = module("panel").replace("export default", "const shown =")
     start = f"shown.render({{model: {{get: () => ({json.dumps(rivals_of(2, True))})}}, el: document.body}});"
     style = (LIVE / "live.css").read_text(encoding="utf-8")
     page.set_content(f"<meta charset=utf-8><style>{style}</style><body></body>")

@@ -21,7 +21,7 @@ from ibvonns.model import load
 from ibvonns.paper import cli, scoreboard
 from ibvonns.paper.results import load_metrics, reproduce
 from ibvonns.paper.scoreboard import VERDICTS, WAYS, counted, verdict, worsened
-from ibvonns_book.tables import markdown
+from ibvonns_book.tables import judged, kept, markdown, words
 
 PAPER = Path(ibvonns.__file__).parents[2] / "shared" / "paper" / "published.csv"
 ROW = {
@@ -181,7 +181,42 @@ def test_table_shows_every_row_once(folder: Path) -> None:
     assert len(lines) == len(rows) + 2
     assert len({line.count("|") for line in lines}) == 1
     for name, line in zip(identifiers("trap"), lines[2:], strict=True):
-        assert drawn.count(name) == 1 and line.startswith(f"| {name} ")
+        assert drawn.count(name) == 1 and f'title="{name}">{words(name, whole=False)}<' in line
+
+
+def test_every_row_is_told_in_words_of_its_own() -> None:
+    names = list(scoreboard.stored())
+    assert len({words(name) for name in names}) == len(names)
+    for name in names:
+        assert not set(words(name).split()) & {name, "nll", "phi", "f", "cnf", "gmm"}, name
+
+
+def test_each_verdict_follows_from_the_numbers_beside_it() -> None:
+    """As they are shown, rounded; the two that decide are bold, and nothing else is."""
+    board = scoreboard.stored()
+    lines = judged(list(board.values())).splitlines()[2:]
+    for row, line in zip(board.values(), lines, strict=True):
+        said, _, ours, published, own, floor = (cell.strip() for cell in line.strip("|").split("|"))
+        numbers = {name: re.findall(r"-?\d+\.?\d*", cell) for name, cell in
+                   {"ours": ours, "published": published, "own": own, "floor": floor}.items()}  # fmt: skip
+        shown = {**row, "median": float(numbers["ours"][0]), "comparable": float(numbers["published"][0])}
+        shown["authors_code"] = float(numbers["published"][1]) if numbers["published"][1:] else None
+        least = float(numbers["floor"][0])
+        shown |= (
+            {"limit": least} if row["unit"] == "nats" else {"floor": least, "model": {"median": float(own.strip("*"))}}
+        )
+        assert said == row["verdict"] == verdict(shown), line
+        bold = {name for name, cell in {"ours": ours, "published": published, "own": own}.items() if "**" in cell}
+        best = {"ours"} if row["unit"] == "nats" else {"own"}
+        assert bold == (best if said == VERDICTS[0] else set() if said == VERDICTS[4] else {"ours", "published"})
+
+
+def test_what_is_trained_now_is_shown_as_kept_unless_it_is_worse() -> None:
+    old = scoreboard.stored()["gmm-strain-test-velocity"]
+    bare = {name: old[name] for name in ("id", "quantity", "unit", "median", "min", "max")}  # as `score` knows it
+    assert kept([{**bare, "median": 0.99 * old["median"]}]) == [old]
+    with pytest.raises(ValueError, match="gmm-strain-test-velocity: median"):
+        kept([{**bare, "median": 1.5 * old["median"]}])
 
 
 def test_json_is_a_list_of_rows(folder: Path) -> None:

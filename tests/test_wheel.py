@@ -62,6 +62,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "py.typed",
         "show/live/panel.js",
         "show/live/gas.js",
+        "show/live/shared.js",
         "paper/published.csv",
         "paper/scoreboard.json",
     ):

@@ -42,7 +42,7 @@ for (const el of document.querySelectorAll("[data-ibvonns]")) {
 
 def classic() -> str:
     """All modules as one classic script: a page opened from disk may load no others."""
-    parts = ["(() => {", "const modules = {};"]
+    parts = ["(() => {", (LIVE / "shared.js").read_text(encoding="utf-8"), "const modules = {};"]
     for kind in KINDS.values():
         text = (LIVE / f"{kind.lower()}.js").read_text(encoding="utf-8")
         head, found, tail = text.rpartition("export default ")

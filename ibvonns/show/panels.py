@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from ibvonns.bands import MARGIN, Banded, student
 from ibvonns.layouts import Point, Row
 from ibvonns.model import Model
-from ibvonns.observations import observe
+from ibvonns.observations import Observations, observe
 from ibvonns.protocols import Protocol, lengths
 from ibvonns.show.widgets import Gas, Panel
 from ibvonns.systems.chain import LENGTHS, VELOCITY, Chain
@@ -98,11 +98,16 @@ def _law(model: Model, drawn: bool, digits: int | None) -> dict[str, Any]:
     return model.exported() | {"gain": model.law.dissipation_network.gain.tolist(), "tensors": tensors}
 
 
+def _ends(values: Tensor) -> list[float]:
+    """Smallest and largest."""
+    return [float(end) for end in values.aminmax()]
+
+
 def _banded(bands: Banded, first: Tensor) -> dict[str, Any]:
     """Laws of bands as the script reads them, what they make of first positions, and the ranges of their data."""
 
     def ends(values: Tensor) -> list[float]:
-        low, high = (float(end) for end in values.aminmax())
+        low, high = _ends(values)
         return [low - MARGIN * (high - low), high + MARGIN * (high - low)]
 
     name, factor = next(iter(bands.factors.items()))
@@ -128,12 +133,17 @@ def content(
     labels: tuple[str, str] = ("learned law", "other law"),
     trained: tuple[float, float] | None = None,
     bands: Banded | None = None,
+    data: Observations | None = None,
 ) -> dict[str, Any]:
     """What a panel needs: law, system, protocols, first states, and axes that hold all that they do.
 
     The first states are those of equilibrium. Sites are alike in it: their alpha is encoded from 20 000
     positions of all together. The particles start from 200 of these draws, rounded to four digits. With a
     rival or protocols of one's own, lengths and weights are rounded, too, for the sake of the page.
+
+    A panel tells where a path leaves what the law has learned from: by the pulled end, by a strain, or by an internal
+    variable. The model knows the range of the last (`law.Law.bound`). Those of the others are the paper's training
+    data's, where its protocols pull, or those of `data`, and else are not known.
 
     Args:
         model: trained, with its gauge frozen, and potentials for a law. Of the trap one internal variable and a
@@ -145,7 +155,8 @@ def content(
         protocols: for a chain, what pulls it instead of the paper's protocols, by label.
         rival_replica: which of the rival's seeds runs.
         labels: of the law and of the rival.
-        trained: total lengths between which the law was trained, for a band, if protocols are given.
+        trained: total lengths between which the law was trained, for a band, if protocols are given; else the data's.
+        data: what the model was trained on, if that is not the paper's.
         bands: for a trap, laws of resampled data, of which the model is the first: the force is then their mean, in its
             band.
 
@@ -154,7 +165,8 @@ def content(
 
     Raises:
         ValueError: another system, no such replica, an architecture that the script does not know, a rival or
-            protocols for a trap, bands for a chain or of another model, no protocol, or as `Chain.simulate`.
+            protocols for a trap, bands for a chain or of another model, no protocol, data of another kind than the
+            model's, or as `Chain.simulate`.
     """
     needs, pulls, told = TOLD[choice("system", type(system).__name__, TOLD)]
     laws = {"model": (model, replica)} | ({} if rival is None else {"rival": (rival, rival_replica)})
@@ -185,16 +197,19 @@ def content(
             for n, (label, each) in enumerate(protocols.items())
         ]
     axes: dict[str, list[Tensor]] = {}
+    strains = None if data is None else one.matched(data).field
     for drawn, one_law in product(runs, both):
         pulled = drawn.records["pulled_length"]
-        data = observe(drawn, () if bonds else "pulled_length", spacing=spacing, points=POINTS)
-        run, law = one_law.predict(data, "velocity"), one_law.law
+        seen = observe(drawn, () if bonds else "pulled_length", spacing=spacing, points=POINTS)
+        run, law = one_law.predict(seen, "velocity"), one_law.law
         assert run.force is not None
-        z, edge = run.states.flatten(1, 2), 0 if bonds else 3 * data.variance.sqrt()  # a density needs room
+        if strains is None and protocols is None:
+            strains = seen.field[::2]  # the paper's, every second condition of the first protocol
+        z, edge = run.states.flatten(1, 2), 0 if bonds else 3 * seen.variance.sqrt()  # a density needs room
         g = law.driving(z, run.force[..., 0].flatten(1) if bonds else None)
         for name, part in {
             "length": pulled - pulled[:, :1],
-            "position": torch.stack([data.mean - edge, data.mean + edge]),
+            "position": torch.stack([seen.mean - edge, seen.mean + edge]),
             "force": run.force,
             "alpha": run.alpha[..., 0] if one_law is one else run.alpha[:0],  # a rival's is not drawn
             "dissipation": law.dissipation(z, g).sum(-1),
@@ -202,12 +217,17 @@ def content(
             axes.setdefault(name, []).append(part.flatten())
     if own:
         axes["force"] += [drawn.records["external_force"].flatten() for drawn in runs]
-    record, sites, rng = runs[0].records["pulled_length"], data.mean.shape[2], Generator().manual_seed(seed)
-    first = system.simulate(record[rows, :2], data.times[:2], POOLED // sites, rng).realisations[:, 0]
+    record, sites, rng = runs[0].records["pulled_length"], seen.mean.shape[2], Generator().manual_seed(seed)
+    first = system.simulate(record[rows, :2], seen.times[:2], POOLED // sites, rng).realisations[:, 0]
     first = first.reshape(len(first), sites, -1)
     clouds, alphas = first[..., :PARTICLES], [each.encoder.encode(first.flatten(1))[0].tolist() for each in both]
-    low, high = (float(end) for end in clouds.aminmax())
-    seen = [float(end) for end in (record - record[:, :1])[::2].aminmax()]
+    low, high = _ends(clouds)
+    pulled = None if protocols is not None else record[::2] - record[::2, :1]
+    if data is not None:
+        pulled = spacing * (1 + data.field[..., -1]).sum(2) if bonds else data.field[:, :, 0, 0]
+        pulled = pulled if protocols is not None else pulled - pulled[:, :1]
+    if protocols is not None and trained is not None:
+        pulled = torch.tensor(trained, dtype=torch.float64)
     whole: dict[str, Any] = {
         **told,
         "law": _law(one, one.architecture.decoder != "flow", DIGITS if own else None),
@@ -218,7 +238,8 @@ def content(
             for mean, alpha, cloud in zip(first.mean((1, 2)), alphas[0], clouds, strict=True)
         ],
         "range": [low, high],
-        "trained": seen if protocols is None else trained and list(trained),
+        "trained": None if pulled is None else _ends(pulled),
+        "strains": _ends(strains) if bonds and strains is not None else None,
         "axes": {name: _reach(parts, 0.3 if name == "length" else 0.08) for name, parts in axes.items()},
         "protocols": given,
     }

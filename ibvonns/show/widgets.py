@@ -1,7 +1,7 @@
 """What moves in a notebook and in the page: JavaScript with its content, and no kernel behind it.
 
-Each widget is one module of `ibvonns/show/live` and one dictionary, `content`. Jupyter hands both to the
-browser through anywidget; the book's build writes them into the page (`book/_ext/live.py`). Either
+Each widget is one module of `ibvonns/show/live`, after what all of them share, and one dictionary, `content`.
+Jupyter hands both to the browser through anywidget; the book's build writes them into the page (`book/_ext/live.py`). Either
 way the module runs alone: it asks neither Python nor another host for anything.
 """
 
@@ -10,9 +10,18 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-__all__ = ["Frames", "Gas", "Panel"]
+__all__ = ["Frames", "Gas", "Panel", "script"]
 
 LIVE = Path(__file__).parent / "live"
+
+
+def script(name: str) -> str:
+    """The module of a widget: what all share, and its own.
+
+    Args:
+        name: of its file, without suffix.
+    """
+    return "".join((LIVE / f"{part}.js").read_text(encoding="utf-8") for part in ("shared", name))
 
 
 class _Widget(anywidget.AnyWidget):
@@ -35,7 +44,7 @@ class Frames(_Widget):
     <Frames: A cloud in time>
     """
 
-    _esm = LIVE / "frames.js"
+    _esm = script("frames")
 
 
 class Panel(_Widget):
@@ -48,7 +57,7 @@ class Panel(_Widget):
     <Panel: The trap>
     """
 
-    _esm = LIVE / "panel.js"
+    _esm = script("panel")
 
 
 class Gas(_Widget):
@@ -60,4 +69,4 @@ class Gas(_Widget):
     <Gas: Particles on a ring>
     """
 
-    _esm = LIVE / "gas.js"
+    _esm = script("gas")

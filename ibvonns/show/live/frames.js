@@ -1,16 +1,12 @@
-// A slider over finished pictures. `content`: sources, labels, description, width (pixels).
+// A slider over finished pictures, which also plays. `content`: sources, labels, description, width (pixels).
+
+const PAUSE = 700; // milliseconds a picture
 
 function render({ model, el }) {
-  const { sources, labels, description, width } = model.get("content");
-  const figure = document.createElement("div");
-  const picture = document.createElement("img");
-  const row = document.createElement("label");
-  const slider = document.createElement("input");
-  const shown = document.createElement("output");
-  figure.className = "ibv-frames";
-  picture.width = width;
-  Object.assign(slider, { type: "range", min: 0, max: sources.length - 1, step: 1, value: 0 });
-  slider.setAttribute("aria-label", description);
+  const { sources, labels, description, width } = model.get("content"), last = sources.length - 1;
+  const picture = element("img", { width }), shown = element("output");
+  const slider = element("input", { type: "range", min: 0, max: last, step: 1, value: 0, "aria-label": description });
+  let timer = null;
 
   const show = () => {
     const frame = Number(slider.value);
@@ -19,11 +15,25 @@ function render({ model, el }) {
     shown.textContent = labels[frame];
     slider.setAttribute("aria-valuetext", labels[frame]);
   };
-  slider.addEventListener("input", show);
-  row.append(slider, shown);
-  figure.append(row, picture);
-  el.replaceChildren(figure);
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+  };
+  const to = (frame) => { slider.value = frame; show(); };
+  const play = element("button", { type: "button", onclick: () => {
+    if (timer) return stop();
+    if (Number(slider.value) === last) to(0);
+    play.textContent = "Pause";
+    timer = setInterval(() => {
+      to(Number(slider.value) + 1);
+      if (Number(slider.value) === last) stop();
+    }, PAUSE);
+  } }, "Play");
+  slider.addEventListener("input", () => { stop(); show(); });
+  el.replaceChildren(element("div", { class: "ibv-frames" }, element("div", { class: "ibv-row" }, play, slider, shown), picture));
   show();
+  return stop;
 }
 
 export default { render };

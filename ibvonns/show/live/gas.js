@@ -2,7 +2,7 @@
 //
 // `content` comes from `gas_content` of ibvonns/show/panels.py. The first part is arithmetic: the jumps of
 // systems/lattice.py, each realisation by itself, and its closed form Phi (`nearest`) in finite volumes.
-// The second part draws, in the manner of panel.js. Nothing is loaded.
+// The second part draws, on the plots of shared.js. Nothing is loaded.
 
 const PACES = [1, 4, 16, 64]; // of the gas's time, a second
 const ROWS = 6; // realisations that are drawn
@@ -106,49 +106,16 @@ function distance(mean, density, runs) {
 
 // --- drawing -------------------------------------------------------------------------------
 
-const short = (x) => String(Number(x.toPrecision(3)));
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else node.setAttribute(key, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-// a canvas over the sites; what rarely changes is drawn once (`base`), the rest on top of it
-function plotOf(root, host, { title, height, x, y, margin }) {
-  const canvas = element("canvas", { role: "img", "aria-label": title });
-  const area = element("div", { class: "ibv-area", style: `height: ${height}px` }, canvas);
-  host.append(element("figure", { class: "ibv-plot", style: "grid-column: 1 / -1" }, element("p", {}, title), area));
-  const under = document.createElement("canvas"), plot = { colours: {} };
-  let ctx = canvas.getContext("2d"), w = 0, h = 0, ratio = 1;
-
-  plot.X = (v) => margin.left + ((v - x[0]) / (x[1] - x[0])) * (w - margin.left - margin.right);
-  plot.Y = (v) => h - margin.bottom - ((v - y[0]) / (y[1] - y[0])) * (h - margin.top - margin.bottom);
-  const stroke = (colour, width, dash = []) => {
-    ctx.strokeStyle = plot.colours[colour];
-    ctx.lineWidth = width;
-    ctx.setLineDash(dash);
-    ctx.stroke();
-    ctx.setLineDash([]);
-  };
-  const segment = (a, b, c, d) => {
-    ctx.beginPath();
-    ctx.moveTo(a, b);
-    ctx.lineTo(c, d);
-    stroke("grid", 1);
-  };
-  const along = (values) => values.forEach((v, i) => ctx.lineTo(plot.X(i + 0.5), plot.Y(v)));
-
+// what is drawn over the sites, on a plot of shared.js
+function sited(plot) {
+  const along = (values) => values.forEach((v, i) => plot.ctx.lineTo(plot.X(i + 0.5), plot.Y(v)));
   plot.line = (values, colour, width, dash) => {
-    ctx.beginPath();
+    plot.ctx.beginPath();
     along(values);
-    stroke(colour, width, dash);
+    plot.stroke(colour, width, dash);
   };
   plot.band = (low, high) => {
+    const { ctx } = plot;
     ctx.fillStyle = plot.colours.grid;
     ctx.beginPath();
     along(low);
@@ -156,6 +123,7 @@ function plotOf(root, host, { title, height, x, y, margin }) {
     ctx.fill();
   };
   plot.dots = (points, wide, high) => {
+    const { ctx } = plot;
     ctx.fillStyle = plot.colours.cloud;
     ctx.beginPath();
     for (const [i, v] of points) {
@@ -163,52 +131,6 @@ function plotOf(root, host, { title, height, x, y, margin }) {
       ctx.ellipse(plot.X(i + 0.5), plot.Y(v), wide, high, 0, 0, 2 * Math.PI);
     }
     ctx.fill();
-  };
-  plot.rows = (count) => {
-    for (let row = 0; row < count; row++) segment(plot.X(x[0]), plot.Y(row + 0.5), plot.X(x[1]), plot.Y(row + 0.5));
-  };
-  plot.axes = (name) => {
-    ctx.font = "11px system-ui, sans-serif";
-    ctx.fillStyle = plot.colours.ink;
-    ctx.textAlign = "center";
-    ctx.textBaseline = "top";
-    for (let i = 0; i <= 5; i++) {
-      const value = x[0] + (i * (x[1] - x[0])) / 5;
-      segment(plot.X(value), margin.top, plot.X(value), h - margin.bottom);
-      ctx.fillText(short(value), Math.min(plot.X(value), w - 10), h - margin.bottom + 4);
-    }
-    ctx.textAlign = "right";
-    ctx.fillText(name, w - margin.right, h - 13);
-    ctx.textBaseline = "middle";
-    for (let i = 0; i <= 4; i++) {
-      const value = y[0] + (i * (y[1] - y[0])) / 4;
-      segment(margin.left, plot.Y(value), w - margin.right, plot.Y(value));
-      ctx.fillText(short(value), margin.left - 4, plot.Y(value));
-    }
-  };
-
-  plot.base = (draw) => {
-    [w, h] = [area.clientWidth, area.clientHeight];
-    if (!w || !h) return;
-    ratio = Math.min(window.devicePixelRatio || 1, 2);
-    for (const each of [canvas, under]) [each.width, each.height] = [Math.round(w * ratio), Math.round(h * ratio)];
-    const style = getComputedStyle(root);
-    for (const key of ["ink", "faint", "grid", "law", "cloud"]) {
-      plot.colours[key] = style.getPropertyValue(`--ibv-${key}`).trim();
-    }
-    ctx = under.getContext("2d");
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    ctx.clearRect(0, 0, w, h);
-    draw();
-    ctx = canvas.getContext("2d");
-  };
-  plot.frame = (draw) => {
-    if (!w) return;
-    ctx.setTransform(1, 0, 0, 1, 0, 0);
-    ctx.clearRect(0, 0, canvas.width, canvas.height);
-    ctx.drawImage(under, 0, 0);
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    draw();
   };
   return plot;
 }
@@ -223,7 +145,8 @@ const KEYS = "Step goes on by as much as a second of playing. Reset begins with 
 
 function render({ model, el }) {
   const content = model.get("content"), { sites, runs, gases, profiles, starts } = content;
-  let gas = 0, profile = 0, seed = 1, time = 0, playing = false, before = null, told = 0, frames = [];
+  let gas = 0, profile = 0, seed = 1, time = 0, playing = false, before = null, told = 0;
+  const frames = counter();
   let particles, law, first, span;
 
   // --- what stands on the page
@@ -249,16 +172,16 @@ function render({ model, el }) {
   root.append(
     element("div", { class: "ibv-row", role: "group", "aria-label": "Particles" }, "Particles:", ...ofGas),
     element("div", { class: "ibv-row", role: "group", "aria-label": "First profile" }, "First profile:", ...ofProfile),
-    element("div", { class: "ibv-row" }, play, step, reset, element("label", {}, "pace", dial, shown), key),
-    host, said, readout, spoken,
+    key, host, element("div", { class: "ibv-row ibv-steer" }, play, step, reset, element("label", {}, "pace", dial, shown)),
+    said, readout, spoken,
     element("details", {}, element("summary", {}, "How to read and steer it"), element("p", {}, HELP), element("p", {}, KEYS)),
   );
   el.replaceChildren(root);
-  const rows = Math.min(ROWS, runs), margin = { left: 36, right: 8, top: 6, bottom: 32 };
-  const strip = plotOf(root, host, {
-    title: `${rows} of ${runs} runs: particles on the ring`, height: 14 * rows + 4, x: [0, sites], y: [rows, 0], margin: { ...margin, top: 2, bottom: 2 },
-  });
-  const plot = plotOf(root, host, { title: `density: mean of ${runs} runs, and the equation`, height: 240, x: [0, sites], y: [0, 1], margin });
+  const rows = Math.min(ROWS, runs), x = [0, sites], wide = "ibv-full";
+  const strip = sited(plotOf(root, host, {
+    title: `${rows} of ${runs} runs: particles on the ring`, x, y: [rows, 0], wide, height: 14 * rows + 4, margin: { ...MARGIN, top: 2, bottom: 2 },
+  }));
+  const plot = sited(plotOf(root, host, { title: `density: mean of ${runs} runs, and the equation`, x, wide, height: 240 }));
 
   // --- what happens
   function restart() {
@@ -288,7 +211,7 @@ function render({ model, el }) {
     playing = true;
     play.textContent = "Pause";
     before = null;
-    frames = [];
+    frames.clear();
     requestAnimationFrame(tick);
   }
 
@@ -303,8 +226,7 @@ function render({ model, el }) {
     if (!playing || !root.isConnected) return;
     const lapse = Math.min(at - (before ?? at), 100) / 1000; // a busy machine is slow, and not late
     before = at;
-    frames.push(at);
-    while (frames[0] < at - 1000) frames.shift();
+    frames.count(at);
     forward(time + pace() * lapse);
     if (over()) pause();
     else requestAnimationFrame(tick);
@@ -322,7 +244,9 @@ function render({ model, el }) {
 
   // --- drawing
   function layout() {
-    strip.base(() => strip.rows(rows));
+    strip.base(() => {
+      for (let row = 0; row < rows; row++) strip.segment(strip.X(0), strip.Y(row + 0.5), strip.X(sites), strip.Y(row + 0.5));
+    });
     plot.base(() => plot.axes("site"));
     paint(true);
   }
@@ -346,11 +270,10 @@ function render({ model, el }) {
     const { found, noise } = distance(mean, density, runs), ends = over() ? ", where all is nearly flat," : "";
     said.textContent = `At time ${time.toFixed(1)}${ends} the mean of ${runs} runs lies ${found.toFixed(3)} from the ` +
       `equation (root mean square over the sites). By chance alone ${noise.toFixed(3)} is expected.`;
-    const rate = frames.length > 10 ? ((frames.length - 1) * 1000) / (frames[frames.length - 1] - frames[0]) : null;
     reading.time.textContent = time.toFixed(1);
     reading["particles of a run"].textContent = held(mean);
     reading["of the equation"].textContent = held(density);
-    if (rate !== null) reading["frames a second"].textContent = rate.toFixed(0);
+    frames.show(reading["frames a second"]);
   }
 
   // what a test, or a curious reader at the console, may ask
@@ -366,14 +289,10 @@ function render({ model, el }) {
     arithmetic: { distance, equation, hopping, phi, unpacked },
   };
 
-  const sized = new ResizeObserver(() => layout());
-  const themed = new MutationObserver(() => layout());
   dialled();
   restart();
-  sized.observe(host);
-  themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  return () => { playing = false; sized.disconnect(); themed.disconnect(); };
+  const unwatch = watch(host, layout);
+  return () => { playing = false; unwatch(); };
 }
 
 export default { render, distance, equation, hopping, phi, unpacked };

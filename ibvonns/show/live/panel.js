@@ -2,11 +2,12 @@
 //
 // `content` comes from ibvonns/show/panels.py. The first half is arithmetic: the networks of
 // ibvonns/networks.py, the potentials of law.py, the rollouts of rollout.py, and the particles of
-// systems/, in the same order of operations. The second half draws. Nothing is loaded.
+// systems/, in the same order of operations. The second half draws, on the plots of shared.js. Nothing is loaded.
 
 const STEPS = 300;
 const DT = (n) => (n + 1) / 100 - n / 100; // as torch.diff of the paper's times
 const PACE = 50; // steps a second
+const MARGIN_OF_DATA = 0.05; // of the range of the data, by which a path may leave it (bands.MARGIN)
 
 // --- networks ------------------------------------------------------------------------------
 
@@ -195,6 +196,7 @@ const SHAPES = {
   sinusoidal: (t) => smoothed(t) * (1 + 0.2 * Math.sin(Math.PI * t)),
 };
 const KNOTS = 13;
+const PALE = 0.35; // of a line whose path has left the data
 
 const path = (make) => Float64Array.from({ length: STEPS + 1 }, (_, n) => make(n / 100));
 
@@ -214,6 +216,10 @@ function through(knots) {
 
 // --- what both systems share ---------------------------------------------------------------
 
+// a range with a share of its width added at either end; and whether a value, NaN also, lies beyond one
+const widened = (low, high, share = MARGIN_OF_DATA) => [low - share * (high - low), high + share * (high - low)];
+const beyond = (value, [low, high]) => !(value >= low && value <= high);
+
 // the networks of a law, and its units (law.Scales): energy, force, rate and clock, one over a time
 function lawOf(law) {
   const T = law.tensors, { spacing, layout } = law.architecture;
@@ -224,6 +230,8 @@ function lawOf(law) {
     friction: picinn(T, "law.dissipation_network", law.gain),
     scaled: (field, alpha) => [(field - middle) / width, ...alpha],
     bounded: (alpha) => alpha.map((a, k) => Math.min(Math.max(a, low[k]), high[k])),
+    // where alpha was in the data: a path is held within twice as much (law.BEYOND)
+    home: low.map((a, k) => widened(a, high[k], -1 / 4)),
     unit, rate, spacing,
     force: unit / width / spacing,
     clock: layout.kind === "Point" ? rate : rate / spacing / width,
@@ -247,11 +255,12 @@ function unpacked(content, value, number) {
 function trapSystem(content) {
   const { law, system, axes } = content, T = law.tensors;
   const { stiffness: k, viscosity: eta, temperature } = system;
-  const { energy, friction, scaled, bounded, unit, force, clock } = lawOf(law);
+  const { energy, friction, scaled, bounded, home, unit, force, clock } = lawOf(law);
   const zero = energy.value(T["law.reference"][0]);
   const decode = mlp(T, "decoder.network"), encode = encoder(law);
   const [[centre], [spread]] = T["decoder.position"] || [[0], [1]]; // a law that makes a band is not decoded
   const drawn = "decoder.position" in T;
+  let slack = 0; // rest length of the second spring, as drawn
   // laws of resampled data, which make a band
   const others = (content.bands ? content.bands.laws.slice(1) : []).map((one) => trapSystem({
     ...content, bands: null, law: one.law, starts: content.starts.map((s, i) => ({ ...s, alpha: one.starts[i] })),
@@ -267,11 +276,14 @@ function trapSystem(content) {
   return {
     others,
     pull: (protocol, value) => path((t) => value * SHAPES[protocol](t)),
-    begin: (value) => ({ alpha: [starting(content, value).alpha], mean: [], force: [], dissipation: [] }),
+    begin: (value) => ({ alpha: [starting(content, value).alpha], mean: [], edges: [], force: [], dissipation: [] }),
+    outside: (record, n) => (beyond(record.alpha[n][0], widened(...home[0])) ? "internal variable" : ""),
     // what is seen at step n
     observe(record, lengths, n) {
       const alpha = record.alpha[n][0], here = law_at(lengths[n], alpha);
-      record.mean[n] = drawn ? [this.density(alpha)[0]] : [];
+      const [mean, deviation] = drawn ? this.density(alpha) : [];
+      record.mean[n] = drawn ? [mean] : [];
+      if (drawn) record.edges.push(mean - 3 * deviation, mean + 3 * deviation);
       record.force[n] = here.force;
       record.dissipation[n] = here.power;
       record.speed = here.speed;
@@ -304,8 +316,8 @@ function trapSystem(content) {
       };
     },
     plots: {
-      length: { title: "pulled length λ", y: axes.length, wide: true },
-      cloud: { title: "density of the position", x: axes.position, against: "position x", y: [0, 0.55 / Math.sqrt(temperature / (2 * k))], wide: true },
+      length: { title: "pulled length λ", y: axes.length, wide: "ibv-wide" },
+      cloud: { title: "density of the position", x: axes.position, against: "position x", y: [0, 0.7 / Math.sqrt(temperature / (2 * k))], wide: "ibv-wide" },
       mean: { title: "mean position ⟨x⟩", y: axes.position },
       alpha: { title: "internal variable α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
@@ -315,11 +327,30 @@ function trapSystem(content) {
     },
     time: "time",
     springs: 1,
+    across: "x",
+    thing: "The trap: a bead between two springs. Bead: the law's mean. Specks: the particles, at any height",
+    // Rest lengths are left open by the model: these keep the order of wall, bead and end.
+    stage({ mean }, lengths, last, [low, high]) {
+      slack = -low;
+      for (let n = 0; n <= last; n++) if (mean[n][0] - lengths[n] > slack) slack = mean[n][0] - lengths[n];
+      slack += 0.5;
+      return [Math.min(axes.position[0], ...mean.flat().filter(Number.isFinite)) - 0.6, high + slack + 0.3];
+    },
+    drawThing(plot, cloud, record, lengths, n, value, gone) {
+      const { x: [wall] } = plot, middle = plot.h / 2, [mean] = record.mean[n], end = lengths[n] + slack;
+      for (const rest of [0, slack]) plot.segment(plot.X(rest), 2, plot.X(rest), plot.h - 2, "faint", 1, [2, 3]);
+      plot.wall(wall);
+      plot.spring(wall, mean, middle);
+      plot.spring(mean, end, middle);
+      plot.pale(gone, () => plot.disc(mean, middle, 8, "law"));
+      plot.specks(cloud.x, cloud.jitter.map((j) => 0.5 + 0.84 * (j - 0.5)));
+      plot.grip(end);
+    },
     landscape(record, lengths, n) {
       const f = (alpha) => unit * (energy.value(scaled(lengths[n], [alpha])) - zero);
       return { curve: f, at: record.alpha[n][0], cloud: (seen) => seen.alpha[0] };
     },
-    drawCloud(plot, cloud, record, n) {
+    drawCloud(plot, cloud, record, n, gone) {
       const [mean, deviation] = this.density(record.alpha[n][0]);
       const bins = 48, [low, high] = plot.x, size = (high - low) / bins;
       const counts = new Array(bins).fill(0);
@@ -328,7 +359,8 @@ function trapSystem(content) {
         if (bin >= 0 && bin < bins) counts[bin] += 1;
       }
       plot.bars(counts.map((c, i) => [low + i * size, size, c / (cloud.x.length * size)]));
-      plot.curve((x) => Math.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * Math.sqrt(2 * Math.PI)));
+      const bell = (x) => Math.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * Math.sqrt(2 * Math.PI));
+      plot.pale(gone, () => plot.curve(bell));
       plot.specks(cloud.x, cloud.jitter.map((j) => 0.15 + 1.2 * j));
     },
   };
@@ -354,7 +386,7 @@ function chainSystem(content) {
   const { law, system, axes, rival } = content, T = law.tensors;
   const { springs, natural_length: L0, viscosity: eta, temperature, stiffness } = system;
   const { barrier_strain: barrier, well_strain: well } = system, { neighbours, internal } = law.architecture;
-  const { energy, friction, scaled, bounded, unit, force, rate: speed, clock, spacing } = lawOf(law);
+  const { energy, friction, scaled, bounded, home, unit, force, rate: speed, clock, spacing } = lawOf(law);
   const mobility = T["law.mobility"][0].map(softplus), encode = encoder(law), decode = mixture(law), many = internal > 1;
   const tension = (e) => (e <= barrier ? stiffness[0] * e : stiffness[1] * (e - well));
   const velocity = (lengths, n) => (n ? (lengths[n] - lengths[n - 1]) / DT(n - 1) : 0);
@@ -427,7 +459,11 @@ function chainSystem(content) {
     begin(value) {
       const { mean, alpha } = starting(content, value);
       const fill = (x) => new Array(springs).fill(x);
-      return { alpha: [fill(alpha[0])], inner: [fill(alpha)], mean: [fill(mean)], force: [], dissipation: [] };
+      return { alpha: [fill(alpha[0])], inner: [fill(alpha)], mean: [fill(mean)], edges: [], force: [], dissipation: [] };
+    },
+    outside(record, n) {
+      if (content.strains && record.mean[n].some((e) => beyond(e, widened(...content.strains)))) return "strain of a spring";
+      return record.inner[n].some((a) => a.some((v, k) => beyond(v, widened(...home[k])))) ? "internal variable" : "";
     },
     observe(record, lengths, n) {
       const { guess } = record.found || { guess: 0 };
@@ -435,6 +471,7 @@ function chainSystem(content) {
       const here = law_at(record.found, velocity(lengths, n)); // entry n belongs to the state at n
       record.force[n] = here.force;
       record.dissipation[n] = here.power;
+      record.edges.push(...record.mean[n]);
     },
     move(record, lengths, n) {
       const moved = law_at(record.found, velocity(lengths, n + 1)), step = DT(n);
@@ -473,30 +510,48 @@ function chainSystem(content) {
       };
     },
     plots: {
-      length: { title: "displacement λ of the end", y: axes.length, wide: true },
+      length: { title: "displacement λ of the end", y: axes.length, wide: "ibv-wide" },
       ...(rival && { loop: { title: "force F against pull λ", x: axes.length, against: "displacement λ", y: axes.force } }),
-      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: !rival },
+      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: rival ? "" : "ibv-wide" },
       mean: { title: "mean strains ε", y: axes.position },
       alpha: { title: `internal variables α${many ? "\u2081" : ""}`, y: axes.alpha },
       force: { title: "external force F", y: axes.force },
-      energy: { title: "free energy f (in kT)", x: axes.position, against: "strain ε" },
+      energy: { title: "free energy f / kT", x: axes.position, against: "strain ε" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
     time: "time",
     springs,
     rest: springs * L0,
+    across: "y",
+    thing: "The chain: above one of the simulated, below the law's means. Bold, filled: a spring beyond its barrier",
+    stage: (record, lengths, last, [, high], value) => [-0.02 * (value + high), 1.03 * (value + high)],
+    drawThing(plot, cloud, record, lengths, n, value, gone) {
+      const end = value + lengths[n], rows = [cloud.x.map((part) => part[0]), record.mean[n]];
+      plot.wall(0);
+      rows.forEach((strains, row) => {
+        const y = (0.28 + 0.44 * row) * plot.h, colour = row ? "law" : "cloud";
+        let from = 0;
+        plot.pale(row && gone, () => strains.forEach((e, i) => {
+          const to = i < springs - 1 ? from + L0 * (1 + e) : end, over = e > barrier;
+          plot.spring(from, to, y, colour, over);
+          if (i < springs - 1) plot.disc(to, y, 3.5, colour, !over);
+          from = to;
+        }));
+      });
+      plot.grip(end);
+    },
     landscape(record, lengths, n, spring) {
       const alpha = record.inner[n][spring];
       const f = (strain) => (unit * energy.value(scaled(strain, alpha))) / temperature;
       return { curve: f, at: record.mean[n][spring], cloud: (seen) => seen.mean[spring] };
     },
-    drawCloud(plot, cloud, record, n) {
+    drawCloud(plot, cloud, record, n, gone) {
       for (let i = 0; i < springs; i++) {
         const density = decode && decode(record.mean[n][i], record.inner[n][i]);
         plot.specks(cloud.jitter.map((j) => i + 1 + j), cloud.x[i]);
-        if (density) plot.violin(i + 1, (x) => Math.min(0.6 * density(x), 0.47));
+        if (density) plot.pale(gone, () => plot.violin(i + 1, (x) => Math.min(0.6 * density(x), 0.47)));
       }
-      record.mean[n].forEach((e, i) => plot.dash(i + 1, e));
+      plot.pale(gone, () => record.mean[n].forEach((e, i) => plot.dash(i + 1, e)));
     },
   };
 }
@@ -505,68 +560,32 @@ const SYSTEMS = { trap: trapSystem, chain: chainSystem };
 
 // --- drawing -------------------------------------------------------------------------------
 
-const MARGIN = { left: 40, right: 8, top: 6, bottom: 32 };
-
-const short = (x) => String(Number(x.toPrecision(3))).replace("-", "\u2212");
-
-function ticks(low, high, most) {
-  const raw = (high - low) / most, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
-  const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
-  return found;
-}
-
-// one canvas with axes; what rarely changes is drawn once (`base`), the rest on top of it
-function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide = false }, time) {
-  const figure = document.createElement("figure"), name = document.createElement("p");
-  const area = document.createElement("div"), canvas = document.createElement("canvas");
-  figure.className = wide ? "ibv-plot ibv-wide" : "ibv-plot";
-  area.className = "ibv-area";
-  name.textContent = title;
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${title}, against ${against || time}`);
-  area.append(canvas);
-  figure.append(name, area);
-  host.append(figure);
-  const base = document.createElement("canvas");
-  const plot = { figure, area, canvas, x, y, colours: {} };
-  let ctx = canvas.getContext("2d"), w = 0, h = 0, ratio = 1;
-
-  plot.X = (v) => MARGIN.left + ((v - plot.x[0]) / (plot.x[1] - plot.x[0])) * (w - MARGIN.left - MARGIN.right);
-  plot.Y = (v) => h - MARGIN.bottom - ((v - plot.y[0]) / (plot.y[1] - plot.y[0])) * (h - MARGIN.top - MARGIN.bottom);
-  plot.unX = (p) => plot.x[0] + ((p - MARGIN.left) / (w - MARGIN.left - MARGIN.right)) * (plot.x[1] - plot.x[0]);
-  plot.unY = (p) => plot.y[0] + ((h - MARGIN.bottom - p) / (h - MARGIN.top - MARGIN.bottom)) * (plot.y[1] - plot.y[0]);
-
-  const clipped = (draw) => {
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(MARGIN.left, MARGIN.top - 2, w - MARGIN.left - MARGIN.right, h - MARGIN.top - MARGIN.bottom + 4);
-    ctx.clip();
-    draw();
-    ctx.restore();
-  };
-  const stroke = (colour, width, dash = []) => {
-    ctx.strokeStyle = colour;
-    ctx.lineWidth = width;
-    ctx.setLineDash(dash);
-    ctx.stroke();
-    ctx.setLineDash([]);
-  };
-
+// what is drawn on a plot of shared.js
+function marked(root, host, about, time) {
+  const plot = plotOf(root, host, { ...about, label: about.label || `${about.title}, against ${about.against || time}` });
+  const { clipped, stroke } = plot, margin = about.margin || MARGIN;
   const time_of = (n) => n / 100;
-  plot.line = (values, last, { width = 1.6, dash = [], shade = 1, colour = "law", at = time_of } = {}) => clipped(() => {
-    ctx.globalAlpha = shade;
-    ctx.beginPath();
-    for (let n = 0; n <= last; n++) ctx.lineTo(plot.X(at(n)), plot.Y(values(n)));
-    stroke(plot.colours[colour], width, dash);
+  // what follows step `left`, where the path leaves the data, is pale
+  plot.line = (values, last, { width = 1.6, dash = [], shade = 1, colour = "law", at = time_of, left = Infinity } = {}) => clipped((ctx) => {
+    for (const [from, to, strong] of [[0, Math.min(left, last), 1], [left, last, PALE]]) {
+      if (from > to) continue;
+      ctx.globalAlpha = shade * strong;
+      ctx.beginPath();
+      for (let n = from; n <= to; n++) ctx.lineTo(plot.X(at(n)), plot.Y(values(n)));
+      stroke(colour, width, dash);
+    }
   });
+  plot.pale = (is, draw) => {
+    plot.ctx.globalAlpha = is ? PALE : 1;
+    draw();
+    plot.ctx.globalAlpha = 1;
+  };
   plot.band = (low, high) => {
-    ctx.fillStyle = plot.colours.fill;
-    ctx.fillRect(MARGIN.left, plot.Y(high), w - MARGIN.left - MARGIN.right, plot.Y(low) - plot.Y(high));
+    plot.ctx.fillStyle = plot.colours.fill;
+    plot.ctx.fillRect(margin.left, plot.Y(high), plot.w - margin.left - margin.right, plot.Y(low) - plot.Y(high));
   };
   // between two curves; faint where the last says so
-  plot.between = (low, high, last, faint) => clipped(() => {
+  plot.between = (low, high, last, faint) => clipped((ctx) => {
     ctx.fillStyle = plot.colours.law;
     for (let n = 0; n < last; n++) {
       ctx.globalAlpha = faint(n) ? 0.1 : 0.28;
@@ -574,153 +593,103 @@ function plotOf(root, host, { title, x = [0, 3], against, y, whole = false, wide
       for (const [m, f] of [[n, low], [n + 1, low], [n + 1, high], [n, high]]) ctx.lineTo(plot.X(time_of(m)), plot.Y(f(m)));
       ctx.fill();
     }
-    ctx.globalAlpha = 1;
   });
-  plot.curve = (f) => clipped(() => {
+  plot.curve = (f) => clipped((ctx) => {
     ctx.beginPath();
-    for (let p = MARGIN.left; p <= w - MARGIN.right; p += 2) ctx.lineTo(p, plot.Y(f(plot.unX(p))));
-    stroke(plot.colours.law, 1.8);
+    for (let p = margin.left; p <= plot.w - margin.right; p += 2) ctx.lineTo(p, plot.Y(f(plot.unX(p))));
+    stroke("law", 1.8);
   });
   plot.violin = (at, f) => {
-    ctx.beginPath();
+    plot.ctx.beginPath();
     for (const side of [-1, 1]) {
       let open = false; // a pen up where there is next to nothing
-      for (let p = MARGIN.top; p <= h - MARGIN.bottom; p += 2) {
+      for (let p = margin.top; p <= plot.h - margin.bottom; p += 2) {
         const wide = f(plot.unY(p));
-        if (wide > 0.005) ctx[open ? "lineTo" : "moveTo"](plot.X(at + side * wide), p);
+        if (wide > 0.005) plot.ctx[open ? "lineTo" : "moveTo"](plot.X(at + side * wide), p);
         open = wide > 0.005;
       }
     }
-    stroke(plot.colours.law, 1.3);
+    stroke("law", 1.3);
   };
-  plot.bars = (bars) => clipped(() => {
+  plot.bars = (bars) => clipped((ctx) => {
     ctx.fillStyle = plot.colours.cloud;
     ctx.globalAlpha = 0.35;
     for (const [left, size, high] of bars) {
       if (high) ctx.fillRect(plot.X(left), plot.Y(high), plot.X(left + size) - plot.X(left), plot.Y(0) - plot.Y(high));
     }
-    ctx.globalAlpha = 1;
   });
-  plot.specks = (xs, ys) => clipped(() => {
+  plot.specks = (xs, ys) => clipped((ctx) => {
     ctx.fillStyle = plot.colours.cloud;
     ctx.globalAlpha = 0.6;
     for (let i = 0; i < xs.length; i++) ctx.fillRect(plot.X(xs[i]) - 1, plot.Y(ys[i]) - 1, 2, 2);
-    ctx.globalAlpha = 1;
   });
-  plot.rings = (points) => clipped(() => {
+  plot.rings = (points) => clipped((ctx) => {
     ctx.beginPath();
     for (const [a, b] of points) {
       ctx.moveTo(plot.X(a) + 2.6, plot.Y(b));
       ctx.arc(plot.X(a), plot.Y(b), 2.6, 0, 2 * Math.PI);
     }
-    stroke(plot.colours.cloud, 1.2);
+    stroke("cloud", 1.2);
   });
-  plot.ball = (a, b) => clipped(() => {
-    ctx.fillStyle = plot.colours.law;
-    ctx.beginPath();
-    ctx.arc(plot.X(a), plot.Y(b), 5, 0, 2 * Math.PI);
-    ctx.fill();
-  });
-  plot.dash = (a, b) => clipped(() => {
-    ctx.beginPath();
-    ctx.moveTo(plot.X(a - 0.42), plot.Y(b));
-    ctx.lineTo(plot.X(a + 0.42), plot.Y(b));
-    stroke(plot.colours.ink, 1.6);
-  });
-  plot.now = (t) => {
-    ctx.beginPath();
-    ctx.moveTo(plot.X(t), MARGIN.top);
-    ctx.lineTo(plot.X(t), h - MARGIN.bottom);
-    stroke(plot.colours.faint, 1, [3, 3]);
+  plot.ball = (a, b) => clipped(() => plot.disc(a, plot.Y(b), 5, "law"));
+  plot.dash = (a, b) => clipped(() => plot.segment(plot.X(a - 0.42), plot.Y(b), plot.X(a + 0.42), plot.Y(b), "ink", 1.6));
+  plot.now = (t) => plot.segment(plot.X(t), margin.top, plot.X(t), plot.h - margin.bottom, "faint", 1, [3, 3]);
+  // parts of the trap and the chain; heights are pixels
+  plot.disc = (a, y, size, colour, empty) => {
+    plot.ctx.fillStyle = plot.colours[empty ? "ground" : colour];
+    plot.ctx.beginPath();
+    plot.ctx.arc(plot.X(a), y, size, 0, 2 * Math.PI);
+    plot.ctx.fill();
+    if (empty) stroke(colour, 1.3);
   };
-
-  // axes, and then what the caller draws; false where there is no room
-  plot.base = (draw) => {
-    [w, h] = [area.clientWidth, area.clientHeight];
-    if (!w || !h) return false;
-    ratio = Math.min(window.devicePixelRatio || 1, 2);
-    for (const each of [canvas, base]) [each.width, each.height] = [Math.round(w * ratio), Math.round(h * ratio)];
-    const style = getComputedStyle(root);
-    for (const key of ["ink", "faint", "grid", "law", "cloud", "fill", "ground"]) {
-      plot.colours[key] = style.getPropertyValue(`--ibv-${key}`).trim();
-    }
-    ctx = base.getContext("2d");
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    ctx.clearRect(0, 0, w, h);
-    if (plot.under) plot.under();
-    ctx.font = "11px system-ui, sans-serif";
-    ctx.lineWidth = 1;
-    ctx.textAlign = "center";
-    ctx.textBaseline = "top";
-    const along = whole ? Array.from({ length: 10 }, (_, i) => i + 1) : ticks(...plot.x, 5);
-    for (const v of along) {
-      ctx.beginPath();
-      ctx.moveTo(plot.X(v), MARGIN.top);
-      ctx.lineTo(plot.X(v), h - MARGIN.bottom);
-      if (!whole) stroke(plot.colours.grid, 1);
-      ctx.fillStyle = plot.colours.ink;
-      ctx.fillText(short(v), Math.min(plot.X(v), w - 8), h - MARGIN.bottom + 4);
-    }
-    ctx.textAlign = "right";
-    ctx.fillText(against || time, w - MARGIN.right, h - 13);
-    ctx.textBaseline = "middle";
-    for (const v of ticks(...plot.y, 4)) {
-      ctx.beginPath();
-      ctx.moveTo(MARGIN.left, plot.Y(v));
-      ctx.lineTo(w - MARGIN.right, plot.Y(v));
-      stroke(plot.colours.grid, 1);
-      ctx.fillStyle = plot.colours.ink;
-      ctx.fillText(short(v), MARGIN.left - 4, plot.Y(v));
-    }
-    draw();
-    ctx = canvas.getContext("2d");
-    return true;
+  plot.spring = (from, to, y, colour = "ink", bold = false) => {
+    const [a, b] = [plot.X(from), plot.X(to)], turns = 8;
+    plot.ctx.beginPath();
+    plot.ctx.moveTo(a, y);
+    for (let i = 0; i < turns; i++) plot.ctx.lineTo(a + ((b - a) * (i + 1)) / (turns + 1), y + (i % 2 ? -5 : 5));
+    plot.ctx.lineTo(b, y);
+    stroke(colour, bold ? 2.2 : 1);
   };
-  plot.frame = (draw) => {
-    if (!w) return;
-    ctx.setTransform(1, 0, 0, 1, 0, 0);
-    ctx.clearRect(0, 0, canvas.width, canvas.height);
-    ctx.drawImage(base, 0, 0);
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    draw();
+  plot.wall = (at) => {
+    plot.segment(plot.X(at), 2, plot.X(at), plot.h - 2, "ink", 2);
+    for (let y = 8; y < plot.h; y += 8) plot.segment(plot.X(at), y - 6, plot.X(at) - 6, y, "faint");
   };
+  plot.grip = (at) => {
+    plot.ctx.fillStyle = plot.colours.ink;
+    plot.ctx.fillRect(plot.X(at) - 3, 4, 6, plot.h - 8);
+  };
+  const { base } = plot;
+  if (!about.bare) plot.base = (draw) => base(() => { if (plot.under) plot.under(); plot.axes(about.against || time, about.whole); draw(); });
   return plot;
 }
 
 // --- the panel -----------------------------------------------------------------------------
 
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else node.setAttribute(key, value);
-  }
-  node.append(...children);
-  return node;
-}
-
+const UNITS = " All numbers are in the units of the model, and so have no dimension.";
 const HELP = {
   trap: ({ bands }) => "Lines and filled dots: the learned law. Rings, bars and specks: the particles. Grey band: pulled " +
-    "lengths that occurred in training; beyond it the law guesses." +
+    "lengths that occurred in training. Lines are pale from where the path has left the data: there the law guesses." +
     (bands ? ` The force is the mean of ${bands.laws.length} laws of resampled data, in a band that should hold ` +
-      `${Math.round(100 * bands.share)} % of the truth; a plot of its own shows it large. It is faint from where the path has left the data.` : ""),
+      `${Math.round(100 * bands.share)} % of the truth; a plot of its own shows it large.` : "") + UNITS,
   chain: ({ law, rival, label = "the learned law", trained }) =>
     `Lines, ${law.architecture.decoder === "mixture" ? "outlines (the decoded density)" : "strokes (the mean strain)"} ` +
     `and the filled dot: ${label}. Rings and specks: 200 simulated chains. The farther a spring from the wall, the darker its line.` +
     (law.architecture.internal > 1 ? " Of the internal variables the first is drawn." : "") +
     (rival ? ` Dashed: ${rival.label}; among the strains that of the chosen spring alone.` : "") +
-    (trained ? " Grey band: displacements that occurred in training; beyond it the law guesses." : ""),
+    (trained ? " Grey band: displacements that occurred in training." : "") +
+    " Lines are pale from where the path has left the data: there the law guesses." + UNITS,
 };
 const KEYS = "Draw: drag over the first plot, or tab to its handles: left and right choose a time, up and down move it. " +
-  "By hand: press play, then drag the slider or use the arrow keys. Everything runs in this page.";
+  "By hand: press play, then drag the end in the topmost picture, or the slider, or use the arrow keys. Everything runs in this page.";
 
 function render({ model, el }) {
   const content = model.get("content"), system = SYSTEMS[content.kind](content), now = { n: 0 };
   const [low, high] = system.plots.length.y, { rival, others = [] } = system, { bands } = content;
   const laws = rival ? [system, rival] : [system, ...others];
-  let lengths, record, records, cloud, seen, seed = 1, playing = false, handle = 0, clock = null;
+  const frames = counter();
+  let lengths, record, records, cloud, seen, seed = 1, playing = false, handle = 0, clock = null, speed = 0, held = [];
   let protocol = content.protocols[0], value = protocol.values[0], mode = protocol.name, spring = system.springs - 1;
-  let knots = new Array(KNOTS).fill(0), frames = [];
+  let knots = new Array(KNOTS).fill(0);
 
   // --- what stands on the page
   const root = element("section", { class: "ibv-panel", "aria-label": content.description });
@@ -741,27 +710,29 @@ function render({ model, el }) {
   for (let i = 1; i <= system.springs; i++) which.append(element("option", {}, `spring ${i}`));
   which.selectedIndex = spring;
   const whichLabel = element("label", {}, rival ? "free energy and dashes of" : "free energy of", which);
+  const badge = element("p", { class: "ibv-badge", role: "status" });
   const spoken = element("p", { class: "ibv-spoken", "aria-live": "polite" });
   const host = element("div", { class: "ibv-plots" });
   const readout = element("dl");
   const reading = {};
-  for (const name of ["time", "pulled end", "force", ...(bands ? ["the data"] : []), "dissipation", "frames a second"]) {
+  for (const name of ["time", "pulled end", "force", "dissipation", "frames a second"]) {
     reading[name] = element("dd", {}, "\u2013");
     readout.append(element("div", {}, element("dt", {}, name), reading[name]));
   }
   const key = element("p", { class: "ibv-key" }, element("i", {}, `\u2014 ${content.label || "learned law"}`),
     ...(rival ? [` \u00a0 - - ${content.rival.label}`] : []), " \u00a0 ", element("b", {}, "\u25cb particles"),
-    " \u00a0 All axes are dimensionless.");
+    );
   root.append(
     element("div", { class: "ibv-row", role: "group", "aria-label": "Protocol" }, ...buttons.values()),
-    element("div", { class: "ibv-row" }, play, reset, dialLabel, handLabel, ...(system.springs > 1 ? [whichLabel] : []), key),
-    host, readout, spoken,
+    element("div", { class: "ibv-row" }, key, ...(system.springs > 1 ? [whichLabel] : [])), host,
+    element("div", { class: "ibv-row ibv-steer" }, play, reset, dialLabel, handLabel, badge), readout, spoken,
     element("details", {}, element("summary", {}, "How to read and steer it"),
       element("p", {}, HELP[content.kind](content)), element("p", {}, KEYS)),
   );
   el.replaceChildren(root);
   const plots = {};
-  for (const [name, about] of Object.entries(system.plots)) plots[name] = plotOf(root, host, { ...about, y: about.y || [0, 1] }, system.time);
+  const thing = { title: system.thing, label: system.thing, wide: "ibv-full", height: 64, margin: { left: 12, right: 12, top: 2, bottom: 2 }, bare: true };
+  for (const [name, about] of Object.entries({ thing, ...system.plots })) plots[name] = marked(root, host, about, system.time);
 
   // --- handles of the drawn protocol: one stop of the tab key, arrows go on from there
   const handles = Array.from({ length: KNOTS - 1 }, (_, i) => {
@@ -813,32 +784,55 @@ function render({ model, el }) {
 
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-  // dragging sets every knot that the pointer passes; the first is where the system rests
+  // In Draw a drag over the protocol sets every knot that it passes; the first is where the system rests. By hand
+  // a drag moves the end: along the picture of the thing, or, where no finger scrolls, over the protocol. In
+  // other modes a drag is the page's.
   let last = null, due = 0;
-  const canvas = plots.length.area;
-  const reach = (event) => {
+  const canvas = plots.length.area, stage = plots.thing.area;
+  const placed = (event) => {
     const box = canvas.getBoundingClientRect();
-    const at = (plots.length.unX(event.clientX - box.left) / 3) * (KNOTS - 1);
-    const here = { k: Math.min(Math.max(Math.round(at), 1), KNOTS - 1), v: plots.length.unY(event.clientY - box.top) };
+    return [plots.length.unX(event.clientX - box.left), plots.length.unY(event.clientY - box.top)];
+  };
+  const reach = (event) => {
+    const [t, v] = placed(event), here = { k: Math.min(Math.max(Math.round((t / 3) * (KNOTS - 1)), 1), KNOTS - 1), v };
     const from = last || here, reachTo = Math.max(Math.abs(here.k - from.k), 1);
     for (let i = 0; i <= reachTo; i++) {
       const k = Math.round(from.k + ((here.k - from.k) * i) / reachTo);
       knots[k] = within(from.v + ((here.v - from.v) * i) / reachTo);
     }
     last = here;
-    if (!due) due = requestAnimationFrame(() => { due = 0; renew(through(knots)); }); // once a frame
+    if (!due) due = requestAnimationFrame(() => { due = 0; if (mode === "draw") renew(through(knots)); }); // once a frame
   };
-  canvas.classList.add("ibv-draw");
-  canvas.addEventListener("pointerdown", (event) => {
+  const pull = (to) => {
+    if (!playing && !calm()) start();
+    hand.value = within(to);
+  };
+  const drags = (area, allowed, begin, move, end) => {
+    area.addEventListener("pointerdown", (event) => {
+      if (event.button || !allowed(event)) return;
+      area.setPointerCapture(event.pointerId);
+      begin(event);
+      event.preventDefault();
+    });
+    area.addEventListener("pointermove", (event) => { if (area.hasPointerCapture(event.pointerId)) move(event); });
+    for (const name of ["pointerup", "pointercancel"]) area.addEventListener(name, end);
+  };
+  drags(canvas, ({ pointerType }) => mode === "draw" || (mode === "hand" && pointerType !== "touch"), (event) => {
+    if (mode === "hand") return pull(placed(event)[1]);
     pause();
-    if (mode !== "draw") select("draw");
-    canvas.setPointerCapture(event.pointerId);
     last = null;
     reach(event);
-    event.preventDefault();
+  }, (event) => (mode === "draw" ? reach(event) : pull(placed(event)[1])), () => {
+    if (mode !== "draw" || !last) return;
+    last = null;
+    renew(through(knots)); // now with all that the particles will do
+    if (!calm()) start();
   });
-  canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) reach(event); });
-  canvas.addEventListener("pointerup", () => { if (mode === "draw" && !calm()) start(); });
+  let grabbed = null;
+  drags(stage, () => mode === "hand", ({ clientX }) => { grabbed = { clientX, from: lengths[now.n] }; }, ({ clientX }) => {
+    const by = clientX - grabbed.clientX, { unX } = plots.thing;
+    if (Math.abs(by) > 4) pull(grabbed.from + unX(by) - unX(0)); // a swipe up the page is no pull
+  }, () => {});
 
   // --- what happens
   function select(name) {
@@ -853,6 +847,8 @@ function render({ model, el }) {
     if (name === "draw") {
       knots = knots.map((_, k) => within(lengths[(k * STEPS) / (KNOTS - 1)]));
     }
+    canvas.classList.toggle("ibv-draw", mode === "draw");
+    stage.classList.toggle("ibv-pull", mode === "hand");
     for (const [each, button] of buttons) button.setAttribute("aria-pressed", String(each === name));
     turn();
   }
@@ -872,9 +868,11 @@ function render({ model, el }) {
   // a new protocol: the law's whole path at once (by hand: step by step, as the hand moves)
   function renew(pulled) {
     lengths = pulled;
-    records = laws.map((each) => each.begin(value));
+    records = laws.map((each) => ({ ...each.begin(value), from: Infinity })); // where it leaves the data
     [record] = records;
+    speed = 0;
     laws.forEach((each, i) => each.observe(records[i], lengths, 0));
+    leave(0);
     for (let n = 0; n < STEPS && mode !== "hand"; n++) onward(n);
     restart(false);
   }
@@ -883,6 +881,22 @@ function render({ model, el }) {
     laws.forEach((each, i) => {
       each.move(records[i], lengths, n);
       each.observe(records[i], lengths, n + 1);
+    });
+    leave(n + 1);
+  }
+
+  // the pulled ends of the training data, as displacements; one's own protocols have a band of total lengths
+  function trained() {
+    const shift = content.protocols[0].lengths ? value : 0;
+    return content.trained && content.trained.map((end) => end - shift);
+  }
+
+  // whether paths leave their data at a step, and by what: what follows remembers it
+  function leave(n) {
+    const range = trained(), out = range && beyond(lengths[n], widened(...range)) ? "pulled end" : "";
+    records.forEach((each, i) => {
+      const why = bands ? (told(n).gone ? out || "internal variable" : "") : out || laws[i].outside(each, n);
+      if (why && each.from > n) Object.assign(each, { from: n, why });
     });
   }
 
@@ -893,9 +907,27 @@ function render({ model, el }) {
     }
     cloud = system.cloud(value, noise(1000 * seed + 7), content.particles);
     seen = [{ n: 0, ...cloud.measure(lengths, 0) }];
+    held = mode === "hand" || last ? ends(cloud) : ahead();
     now.n = 0;
     clock = null;
     layout();
+  }
+
+  // how far the particles are from one another, and how far they come by the very draws that will play
+  const ends = ({ x }) => [x].flat().reduce(([low, high], part) => part.reduce((all, v) => {
+    if (v < all[0]) all[0] = v;
+    if (v > all[1]) all[1] = v;
+    return all;
+  }, [low, high]), [Infinity, -Infinity]);
+  const joined = ([a, b], [c, d]) => [Math.min(a, c), Math.max(b, d)];
+  function ahead() {
+    const trial = system.cloud(value, noise(1000 * seed + 7), content.particles);
+    let found = ends(trial);
+    for (let n = 0; n < STEPS; n++) {
+      trial.step(lengths, n);
+      found = joined(found, ends(trial));
+    }
+    return found;
   }
 
   function start() {
@@ -903,7 +935,7 @@ function render({ model, el }) {
     playing = true;
     play.textContent = "Pause";
     clock = null;
-    frames = [];
+    frames.clear();
     requestAnimationFrame(tick);
   }
 
@@ -919,16 +951,8 @@ function render({ model, el }) {
     if (!playing || !root.isConnected) return;
     if (clock === null) clock = at - (1000 * now.n) / PACE;
     const until = Math.min(Math.floor(((at - clock) / 1000) * PACE), STEPS, now.n + 10);
-    while (now.n < until) {
-      if (mode === "hand") follow(now.n);
-      cloud.step(lengths, now.n);
-      now.n += 1;
-      if (now.n % 10 === 0) seen.push({ n: now.n, ...cloud.measure(lengths, now.n) });
-    }
-    // a hand may pull beyond an axis
-    if (mode === "hand" && now.n % 10 === 0 && (stretched() || bands)) layout();
-    frames.push(at);
-    while (frames[0] < at - 1000) frames.shift();
+    while (now.n < until) advance();
+    frames.count(at);
     paint();
     if (now.n >= STEPS) {
       pause();
@@ -936,13 +960,26 @@ function render({ model, el }) {
     } else requestAnimationFrame(tick);
   }
 
-  // the end goes where the hand is, at most at a quarter of the axis in a tenth of a time unit, and no faster
-  // than the fastest of one's own protocols: there the laws are at home
+  function advance() {
+    const live = mode === "hand";
+    if (live) follow(now.n);
+    cloud.step(lengths, now.n);
+    now.n += 1;
+    if (live) held = joined(held, ends(cloud));
+    if (now.n % 10 === 0) seen.push({ n: now.n, ...cloud.measure(lengths, now.n) });
+    // a path may leave its axes
+    if ((now.n % 10 === 0 && (stretched() || (live && bands))) || outgrown()) layout();
+  }
+
+  // The end goes where the hand is, without a jump of its velocity, which is smoothed over 0.05 time units, at most
+  // at a quarter of the axis in a tenth of a time unit, and no faster than the fastest of one's own protocols:
+  // there the laws are at home.
   const steps = content.protocols.flatMap(({ lengths: l = [] }) => l.slice(1).map((x, n) => Math.abs(x - l[n])));
   const most = steps.length ? Math.max(...steps) : (high - low) / 40;
   function follow(n) {
-    const wish = within(Number(hand.value)) - lengths[n];
-    lengths[n + 1] = lengths[n] + Math.min(Math.max(0.2 * wish, -most), most);
+    const wish = 0.05 * (within(Number(hand.value)) - lengths[n]); // so slow that the end does not overshoot
+    speed += 0.2 * (Math.min(Math.max(wish, -most), most) - speed);
+    lengths[n + 1] = within(lengths[n] + speed);
     onward(n);
   }
 
@@ -969,18 +1006,23 @@ function render({ model, el }) {
     return Array.from({ length: until + 1 }, (_, n) => {
       const here = told(n);
       outside = outside || here.gone;
-      return { ...here, outside, away: here.wide * (outside ? bands.beyond : bands.reach) };
+      return { ...here, outside, away: here.wide * (outside ? bands.beyond || bands.reach : bands.reach) };
     });
   }
 
   // axes hold what the protocols do, and stretch where the reader pulls farther
   function fit(values, name) {
-    const [from, to] = system.plots[name].y, bottom = Math.min(from, ...values), top = Math.max(to, ...values);
-    const room = 0.05 * (top - bottom), wanted = [bottom < from ? bottom - room : from, top > to ? top + room : to];
-    const changed = wanted.some((v, i) => v !== plots[name].y[i]);
+    const wanted = stretch(system.plots[name].y, values), changed = wanted.some((v, i) => v !== plots[name].y[i]);
     plots[name].y = wanted;
     return changed;
   }
+
+  // an axis as it was meant, or as far as values go beyond it
+  function stretch([from, to], values) {
+    const [bottom, top] = [Math.min, Math.max].map((f, i) => values.reduce((a, b) => f(a, b), [from, to][i])), room = 0.05 * (top - bottom);
+    return [bottom < from ? bottom - room : from, top > to ? top + room : to];
+  }
+  const outgrown = () => beyond(held[0], plots.cloud[system.across]) || beyond(held[1], plots.cloud[system.across]);
 
   const stretched = () => TIMED.map((name) => {
     const drawn = [...(name === "alpha" || (bands && name !== "force") ? [record] : records).map((each) => each[name]), seen.map((s) => s[name])];
@@ -988,11 +1030,11 @@ function render({ model, el }) {
   }).includes(true);
 
   // of the other law: what the first has as a line, but alpha, whose gauge is another
-  const dashed = { dash: [6, 4], colour: "ink" };
+  const dashed = () => ({ dash: [6, 4], colour: "ink", left: records[1].from });
 
   // what laws do until a step
   function curves(name, until) {
-    const plot = plots[name];
+    const plot = plots[name], left = record.from;
     if (name === "miss") {
       const band = banded(until);
       plot.between((n) => -band[n].away, (n) => band[n].away, until, (n) => band[n].outside);
@@ -1001,18 +1043,18 @@ function render({ model, el }) {
     }
     if (name === "loop") {
       const at = (n) => lengths[n];
-      plot.line((n) => record.force[n], until, { at });
-      plot.line((n) => records[1].force[n], until, { at, ...dashed });
+      plot.line((n) => record.force[n], until, { at, left });
+      plot.line((n) => records[1].force[n], until, { at, ...dashed() });
     } else if (name === "mean" || name === "alpha") {
-      for (let i = 0; i < system.springs; i++) plot.line((n) => record[name][n][i], until, { shade: shades(i) });
-      if (rival && name === "mean") plot.line((n) => records[1].mean[n][spring], until, dashed);
+      for (let i = 0; i < system.springs; i++) plot.line((n) => record[name][n][i], until, { shade: shades(i), left });
+      if (rival && name === "mean") plot.line((n) => records[1].mean[n][spring], until, dashed());
     } else if (bands && name === "force") {
       const band = banded(until);
       plot.between((n) => band[n].middle - band[n].away, (n) => band[n].middle + band[n].away, until, (n) => band[n].outside);
-      plot.line((n) => band[n].middle, until);
+      plot.line((n) => band[n].middle, until, { left });
     } else {
-      plot.line((n) => record[name][n], until);
-      if (rival) plot.line((n) => records[1][name][n], until, dashed);
+      plot.line((n) => record[name][n], until, { left });
+      if (rival) plot.line((n) => records[1][name][n], until, dashed());
     }
   }
   const TIMED = ["mean", "alpha", "force", "dissipation"], DRAWN = [...(rival ? ["loop"] : []), ...TIMED, ...(bands ? ["miss"] : [])];
@@ -1026,10 +1068,12 @@ function render({ model, el }) {
       plots.miss.y = [-1.3 * most, 1.3 * most];
     }
     if (rival) plots.loop.y = plots.force.y;
-    if (content.kind === "trap") [plots.cloud.x, plots.energy.x] = [plots.mean.y, plots.alpha.y];
-    else plots.energy.x = plots.mean.y;
-    const shift = content.protocols[0].lengths ? value : 0; // of one's own protocols, a band of total lengths
-    const band = content.trained && content.trained.map((end) => Math.min(Math.max(end - shift, low), high));
+    plots.energy.x = content.kind === "trap" ? plots.alpha.y : plots.mean.y;
+    plots.cloud[system.across] = stretch(system.plots.cloud[system.across], [...held, ...record.edges].filter(Number.isFinite));
+    const range = trained(), band = range && range.map((end) => Math.min(Math.max(end, low), high));
+    const pulled = [0, ...(range || []), ...lengths.slice(0, until + 1)];
+    plots.thing.x = system.stage(record, lengths, until, [Math.min(...pulled), Math.max(...pulled)], value);
+    plots.thing.base(() => {});
     plots.length.under = () => { if (band) plots.length.band(...band); };
     plots.length.base(() => { if (!live) plots.length.line((n) => lengths[n], until, { colour: "ink" }); });
     plots.cloud.base(() => {});
@@ -1037,6 +1081,8 @@ function render({ model, el }) {
     place();
     paint(true);
   }
+
+  const gone = () => now.n >= record.from;
 
   function scape() {
     const { curve, at, cloud: measured } = system.landscape(record, lengths, now.n, spring);
@@ -1051,21 +1097,22 @@ function render({ model, el }) {
     }
     const y = (v) => curve(v) - bottom;
     plot.frame(() => {
-      plot.curve(y);
       const newest = measured(seen[seen.length - 1]);
+      plot.pale(gone(), () => plot.curve(y));
       plot.rings([[newest, y(newest)]]);
-      plot.ball(at, y(at));
+      plot.pale(gone(), () => plot.ball(at, y(at)));
     });
   }
 
   function paint(whole = false) {
     const n = now.n, t = n / 100, live = mode === "hand";
     if (whole) plots.energy.drawn = false;
+    plots.thing.frame(() => system.drawThing(plots.thing, cloud, record, lengths, n, value, gone()));
     plots.length.frame(() => {
       if (live) plots.length.line((m) => lengths[m], n, { colour: "ink" });
       plots.length.now(t);
     });
-    plots.cloud.frame(() => system.drawCloud(plots.cloud, cloud, record, n));
+    plots.cloud.frame(() => system.drawCloud(plots.cloud, cloud, record, n, gone()));
     for (const name of DRAWN) {
       const many = ["mean", "alpha"].includes(name) && system.springs > 1, of = ["loop", "miss"].includes(name) ? "force" : name; // rings of ten springs
       plots[name].frame(() => {
@@ -1074,19 +1121,28 @@ function render({ model, el }) {
         const at = (s) => (name === "loop" ? lengths[s.n] : s.n / 100);
         const values = (s) => (name === "miss" ? [s.force - told(s.n).middle] : [s[of]].flat());
         plots[name].rings(shown.flatMap((s) => values(s).map((v) => [at(s), v])));
-        if (name === "loop") plots.loop.ball(lengths[n], record.force[n]);
+        if (name === "loop") plots.loop.pale(gone(), () => plots.loop.ball(lengths[n], record.force[n]));
         else plots[name].now(t);
       });
     }
     scape();
-    const rate = frames.length > 10 ? ((frames.length - 1) * 1000) / (frames[frames.length - 1] - frames[0]) : null;
+    tell(live ? n : STEPS);
     reading.time.textContent = t.toFixed(2);
     reading["pulled end"].textContent = short(lengths[n]);
     const band = bands && banded(n)[n];
     reading.force.textContent = band ? `${band.middle.toFixed(4)} \u00b1 ${band.away.toPrecision(2)}` : short(record.force[n]);
-    if (band) reading["the data"].textContent = band.outside ? "left" : "hold this";
     reading.dissipation.textContent = short(record.dissipation[n]);
-    if (rate !== null) reading["frames a second"].textContent = rate.toFixed(0);
+    frames.show(reading["frames a second"]);
+  }
+
+  // the badge: from where a path that is shown lies beyond the data, and by what
+  function tell(until) {
+    const left = (rival ? records : [record]).flatMap(({ from, why }, i) => {
+      const whose = rival ? [content.label, content.rival.label][i] : "";
+      return from > until ? [] : `${whose} from time ${(from / 100).toFixed(2)} (${why})`.trim();
+    });
+    const said = left.length ? `beyond the data: ${left.join(", ")}` : "";
+    if (badge.textContent !== said) badge.textContent = said;
   }
 
   // what a test, or a curious reader at the console, may ask
@@ -1099,17 +1155,21 @@ function render({ model, el }) {
     get step() { return now.n; },
     get rate() { return Number(reading["frames a second"].textContent); },
     get values() { return protocol.values; },
+    get plots() { return plots; },
+    get ends() { return ends(cloud); },
+    advance,
+    draw(to) {
+      select("draw");
+      knots = to.map(within);
+      renew(through(knots));
+    },
     content,
   };
 
-  const seenSize = new ResizeObserver(() => layout());
-  const themed = new MutationObserver(() => layout());
   lengths = new Float64Array(STEPS + 1);
   select(mode);
-  seenSize.observe(host);
-  themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  return () => { playing = false; seenSize.disconnect(); themed.disconnect(); };
+  const unwatch = watch(host, layout);
+  return () => { playing = false; unwatch(); };
 }
 
 export default { render, SYSTEMS };
