@@ -16,7 +16,6 @@ FREE = {
     "The velocity is prescribed, so that it has no noise": "by the way the data are made",
     "A likelihood has a limit instead of a floor": "a definition",
     "if the rollouts of a seed miss": "how the recipe works; tests/test_fit.py",
-    "Appendix A.2 of the paper argues that there is": "what the paper says; the section goes on to test it",
 }
 
 
