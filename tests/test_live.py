@@ -106,7 +106,9 @@ def test_a_band_is_that_of_its_laws_and_fades_for_good(browser: Browser) -> None
         band = {
             name: np.array(asked(panel, f"bands.map((each) => each.{name})")) for name in ("middle", "away", "outside")
         }
-        wide = told["reach"] * np.sqrt((forces.var(0, ddof=1) + told["usual"]) / 2)
+        variance = forces.var(0, ddof=1)
+        wide = np.sqrt(np.maximum(variance, (variance + told["usual"]) / 2))
+        wide *= np.where(band["outside"], told.get("beyond", told["reach"]), told["reach"])
         assert np.allclose(band["middle"], forces.mean(0)) and np.allclose(band["away"], wide)
         inside = np.stack(
             [

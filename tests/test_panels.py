@@ -105,7 +105,7 @@ def test_ranges_are_those_of_the_training_data() -> None:
         ends = length if given else length - length[:, :1]
         assert content["trained"] == [float(ends.min()), float(ends.max())]
         low, high = content["law"]["tensors"]["law.reach"]
-        alpha = model.encode(data)
+        alpha = model.encode(data).detach()
         wide = high[0] - low[0]
         assert low[0] + wide / 4 == pytest.approx(float(alpha.min()), rel=1e-6)
         assert high[0] - wide / 4 == pytest.approx(float(alpha.max()), rel=1e-6)
