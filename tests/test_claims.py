@@ -12,11 +12,10 @@ CLAIM = re.compile(r"\b(noise|floors?|at most|none|no model)\b", re.IGNORECASE)
 SUMMARY = "## What to remember"
 #: Beginnings of the sentences that need no cell beside them, and why.
 FREE = {
-    "The noise of a mean grows with the time": "chapter 7 measures how the noise grows with time, in the figure that is named",
+    "The noise of a mean grows with the time": "chapter 7 measures it, in the figure that is named",
     "The velocity is prescribed, so that it has no noise": "by the way the data are made",
     "A likelihood has a limit instead of a floor": "a definition",
     "if the rollouts of a seed miss": "how the recipe works; tests/test_fit.py",
-    "Appendix A.2 of the paper argues that there is": "what the paper says; the section goes on to test it",
 }
 
 

@@ -106,7 +106,9 @@ def test_a_band_is_that_of_its_laws_and_fades_for_good(browser: Browser) -> None
         band = {
             name: np.array(asked(panel, f"bands.map((each) => each.{name})")) for name in ("middle", "away", "outside")
         }
-        wide = told["reach"] * np.sqrt((forces.var(0, ddof=1) + told["usual"]) / 2)
+        variance = forces.var(0, ddof=1)
+        wide = np.sqrt(np.maximum(variance, (variance + told["usual"]) / 2))
+        wide *= np.where(band["outside"], told.get("beyond", told["reach"]), told["reach"])
         assert np.allclose(band["middle"], forces.mean(0)) and np.allclose(band["away"], wide)
         inside = np.stack(
             [
@@ -268,7 +270,7 @@ def test_by_hand_a_drag_moves_the_end(panel: Locator) -> None:
 
 
 def test_the_hand_is_smoothed(panel: Locator) -> None:
-    """A jump of the hand is no jump of the velocity: that takes some 0.05 time units, and the end then goes no farther."""
+    """A jump of the hand is no jump of the velocity: that takes some 0.05 time units. The end stops there."""
     pressed(panel, "By hand")
     panel.get_by_label("pulled end", exact=True).evaluate("e => { e.value = 0.4 * e.max; }")
     end = float(panel.get_by_label("pulled end", exact=True).input_value())
@@ -332,7 +334,8 @@ def test_a_protocol_that_leaves_the_data_is_told(panel: Locator) -> None:
     assert badge.is_visible()
     record, lengths = asked(panel, "record"), np.array(asked(panel, "lengths"))
     content = asked(panel, "content")
-    low, top = np.array(content["trained"]) - (content["protocols"][0].get("lengths") and asked(panel, "values")[0] or 0)
+    first = asked(panel, "values")[0] if "lengths" in content["protocols"][0] else 0
+    low, top = np.array(content["trained"]) - first
     beyond = np.flatnonzero((lengths > top + 0.05 * (top - low)) | (lengths < low - 0.05 * (top - low)))
     assert 50 < record["from"] <= (beyond[0] if len(beyond) else 300)
     assert record["why"] == "pulled end" or record["from"] not in beyond
@@ -347,11 +350,11 @@ def test_a_protocol_that_leaves_the_data_is_told(panel: Locator) -> None:
     # the line of the force: strong in the data, faint where they are left
     strong, faint = panel.evaluate(
         """root => {
-            const {force} = root.ibvonns.plots, {record} = root.ibvonns, {ctx} = force, ratio = force.canvas.width / force.w;
+            const {record, plots: {force}} = root.ibvonns, {ctx} = force, ratio = force.canvas.width / force.w;
             const [red, green, blue] = force.colours.law.match(/\\w\\w/g).map((part) => parseInt(part, 16));
             const near = (n) => { // how near to the colour of the law a pixel is that the line covers
-                const x = Math.round(ratio * force.X(n / 100)), y = Math.round(ratio * force.Y(record.force[n])), {data} =
-                    ctx.getImageData(x - 1, y - 1, 3, 3);
+                const [x, y] = [force.X(n / 100), force.Y(record.force[n])].map((v) => Math.round(ratio * v));
+                const {data} = ctx.getImageData(x - 1, y - 1, 3, 3);
                 let best = 765;
                 for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 60)
                     best = Math.min(best, Math.abs(data[i] - red) + Math.abs(data[i + 1] - green)

@@ -243,12 +243,13 @@ FEW = ["book/intro", "notebooks/05_learning_the_trap", "notebooks/11_lattice_gas
 
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize("mode", ["light", "dark"])
-def test_a_few_pages_can_be_read_in_all_combinations(browser: Browser, name: str, mode: Literal["light", "dark"]) -> None:
+def test_a_few_pages_can_be_read_everywhere(browser: Browser, name: str, mode: Literal["light", "dark"]) -> None:
     """Of width and of the mode that the device asks for."""
     page = browser.new_page(viewport=WIDE, color_scheme=mode)
     visit = Visit(page, name)
-    for size in (WIDE, {"width": 390, "height": 844}):
-        visit.show(mode, ViewportSize(size))
+    sizes: tuple[ViewportSize, ...] = (WIDE, {"width": 390, "height": 844})
+    for size in sizes:
+        visit.show(mode, size)
         assert visit.violations() == []
     page.close()
 

@@ -2,7 +2,7 @@
 
 Cells that follow one another and have a tag ``switch-NAME`` become the tabs of one set. Each keeps its figure, with
 number, label, caption and text for the blind. sphinx-design turns all switches of a page together, and the switch of a
-figure that a link leads to. On paper all pictures are printed.
+figure that a link leads to. A picture is loaded when it is shown. On paper all are printed.
 """
 
 from typing import Any
@@ -37,6 +37,8 @@ class JoinSwitched(SphinxTransform):
             if joins:
                 before += item
                 parent.remove(cell)
+                for image in cell.findall(nodes.image):
+                    image["loading"] = "lazy"  # until the switch is turned
             else:
                 parent[place] = create_component("tab-set", ["sd-tab-set", "ibv-switch"], children=[item])
             content += cell

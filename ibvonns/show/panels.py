@@ -222,12 +222,12 @@ def content(
     first = first.reshape(len(first), sites, -1)
     clouds, alphas = first[..., :PARTICLES], [each.encoder.encode(first.flatten(1))[0].tolist() for each in both]
     low, high = _ends(clouds)
-    pulled = None if protocols is not None else record[::2] - record[::2, :1]
+    ends: Tensor | None = None if protocols is not None else record[::2] - record[::2, :1]
     if data is not None:
-        pulled = spacing * (1 + data.field[..., -1]).sum(2) if bonds else data.field[:, :, 0, 0]
-        pulled = pulled if protocols is not None else pulled - pulled[:, :1]
+        length = spacing * (1 + data.field[..., -1]).sum(2) if bonds else data.field[:, :, 0, 0]
+        ends = length if protocols is not None else length - length[:, :1]
     if protocols is not None and trained is not None:
-        pulled = torch.tensor(trained, dtype=torch.float64)
+        ends = torch.tensor(trained, dtype=torch.float64)
     whole: dict[str, Any] = {
         **told,
         "law": _law(one, one.architecture.decoder != "flow", DIGITS if own else None),
@@ -238,7 +238,7 @@ def content(
             for mean, alpha, cloud in zip(first.mean((1, 2)), alphas[0], clouds, strict=True)
         ],
         "range": [low, high],
-        "trained": None if pulled is None else _ends(pulled),
+        "trained": None if ends is None else _ends(ends),
         "strains": _ends(strains) if bonds and strains is not None else None,
         "axes": {name: _reach(parts, 0.3 if name == "length" else 0.08) for name, parts in axes.items()},
         "protocols": given,

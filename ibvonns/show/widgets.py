@@ -1,8 +1,8 @@
 """What moves in a notebook and in the page: JavaScript with its content, and no kernel behind it.
 
 Each widget is one module of `ibvonns/show/live`, after what all of them share, and one dictionary, `content`.
-Jupyter hands both to the browser through anywidget; the book's build writes them into the page (`book/_ext/live.py`). Either
-way the module runs alone: it asks neither Python nor another host for anything.
+Jupyter hands both to the browser through anywidget; the book's build writes them into the page
+(`book/_ext/live.py`). Either way the module runs alone: it asks neither Python nor another host for anything.
 """
 
 from pathlib import Path
