@@ -120,6 +120,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@index=; \
 	if [ "$$(uname -s)" = Linux ] && $(BIN)/python -c "$(ANSWERS)" 2>/dev/null; \
 	then index="--extra-index-url $(CPU_TORCH)"; fi; \
-	echo "Installing packages into .venv: 2 GB, two to ten minutes, once. The details: .venv/install.log"; \
+	echo "Installing packages into .venv: 2 GB, two to twenty minutes, once. The details: .venv/install.log"; \
 	$(BIN)/python book/quietly.py .venv/install.log $(BIN)/python -m pip install --progress-bar off -c constraints.txt $$index -e '.[book,test]'
 	@touch $@
