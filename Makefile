@@ -28,9 +28,11 @@ help: ## list the targets
 book: notebooks ## execute every chapter, then build the pages
 	@$(MAKE) --no-print-directory html
 
-html: $(INSTALLED) ## build the pages from the stored outputs (seconds)
-	$(BUILD)
-	@$(BIN)/python -c "import pathlib; print('Open', pathlib.Path('$(PAGE)').resolve().as_uri(), 'in a browser.')"
+# What the builders say is kept in a file, and shown where they fail.
+html: $(INSTALLED) ## build the pages from the stored outputs (a minute)
+	@echo "Building the pages from the stored chapters: about a minute."
+	@mkdir -p _build; $(BUILD) > _build/html.log 2>&1 || { cat _build/html.log; exit 1; }
+	@$(BIN)/python book/next.py $(PAGE)
 
 pdf: html ## print the built pages into one PDF, by Chromium or Chrome (half a minute)
 	$(BIN)/python book/pdf.py
@@ -70,7 +72,7 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five 
 
 # Two chapters at once, the longest, the last, first.
 notebooks: seeds ## execute every chapter: notebooks/*.md -> *.ipynb
-	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py
+	ls -r notebooks/[0-9]*.md | xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py -q
 	$(BIN)/python book/picture.py
 	$(BIN)/python book/drawings.py
 	$(BIN)/python book/landing.py measure
@@ -118,6 +120,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@index=; \
 	if [ "$$(uname -s)" = Linux ] && $(BIN)/python -c "$(ANSWERS)" 2>/dev/null; \
 	then index="--extra-index-url $(CPU_TORCH)"; fi; \
-	echo "Installing into .venv $$index"; \
-	$(BIN)/python -m pip install --progress-bar on -c constraints.txt $$index -e '.[book,test]'
+	echo "Installing packages into .venv: 2 GB, two to ten minutes, once. The details: .venv/install.log"; \
+	$(BIN)/python book/quietly.py .venv/install.log $(BIN)/python -m pip install --progress-bar off -c constraints.txt $$index -e '.[book,test]'
 	@touch $@

@@ -2,6 +2,7 @@
 
     python notebooks/execute.py                  every chapter
     python notebooks/execute.py 02_optical_trap  one; "02" or "2" will do
+    python notebooks/execute.py -q 2             without a word on what to do next
 
 Two runs write the same bytes, so that git shows a change only where a result changed. How long
 each took, and how much memory, goes into book/running.json, from which the page on running is made.
@@ -189,12 +190,23 @@ def execute(source: Path, running: Path | None = None) -> Path:
     return target
 
 
+def next_step(done: list[Path]) -> str:
+    """What to do after chapters have been executed, for their reader.
+
+    >>> print(next_step([HERE / "00_quick.ipynb"]))
+    Next: run `make html`, then open _build/html/notebooks/00_quick.html in a browser.
+    """
+    page = f"notebooks/{done[0].stem}" if len(done) == 1 else "index"
+    return f"Next: run `make html`, then open _build/html/{page}.html in a browser."
+
+
 def main(names: list[str]) -> int:
-    """Execute the named chapters, or all. Returns the exit status."""
+    """Execute the named chapters, or all; `-q` keeps the next step to itself. Returns the exit status."""
+    quiet, names, done = "-q" in names, [name for name in names if name != "-q"], list[Path]()
     chapters = {path.stem: path for path in sources()}
     numbers = {str(int(stem[:2])): stem for stem in chapters}
     stems = [Path(name).stem for name in names] or list(chapters)
-    wanted = [numbers.get(stem.lstrip("0"), stem) for stem in stems]  # "3" and "03" will do
+    wanted = [numbers.get(stem.lstrip("0") or stem[:1], stem) for stem in stems]  # "3" and "03" will do, and "00"
     unknown = [name for name in wanted if name not in chapters]
     if unknown or not wanted:
         known = ", ".join(chapters) or "none"
@@ -209,6 +221,9 @@ def main(names: list[str]) -> int:
             print(f"\nFAILED {error}", file=sys.stderr)
             return 1
         print(f"wrote {target.name} ({perf_counter() - started:.1f} s)", file=sys.stderr)
+        done.append(target)
+    if not quiet:
+        print(next_step(done), file=sys.stderr)
     return 0
 
 

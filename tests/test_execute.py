@@ -117,15 +117,21 @@ def test_failing_cell_is_named_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_chapter_may_be_named_by_its_number(
-    execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_chapter_may_be_named_by_its_number_and_says_what_comes_next(
+    execute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = chapter(tmp_path, "print(1)")
-    monkeypatch.setattr(execute, "sources", lambda: [source])
+    first, source = chapter(tmp_path, "print(1)").replace(tmp_path / "00_first.md"), chapter(tmp_path, "print(1)")
+    monkeypatch.setattr(execute, "sources", lambda: [first, source])
     monkeypatch.setattr(execute, "RUNNING", tmp_path / "running.json")
-    for name in ("1", "01", "01_trial", "notebooks/01_trial.md"):
-        assert execute.main([name]) == 0
-        source.with_suffix(".ipynb").unlink()
+    names = {first: ("0", "00"), source: ("1", "01", "01_trial", "notebooks/01_trial.md")}
+    for path, spelt in names.items():
+        for name in spelt:
+            assert execute.main([name]) == 0
+            path.with_suffix(".ipynb").unlink()
+            last = capsys.readouterr().err.splitlines()[-1]
+            assert "make html" in last and f"_build/html/notebooks/{path.stem}.html" in last
+    assert execute.main(["-q", "0"]) == 0
+    assert "make html" not in capsys.readouterr().err
 
 
 def test_unknown_chapter_is_refused(execute: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
