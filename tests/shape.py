@@ -7,15 +7,19 @@ is not counted, and neither are formulas.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
-from chromium import CHROMIUM, QUIET
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "book"))
+
+from chromium import CHROMIUM, QUIET  # noqa: E402
+
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 FOLDED = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 SCREEN = 900  # height of a screen, in pixels

@@ -533,7 +533,7 @@ function chainSystem(content) {
         let from = 0;
         plot.pale(row && gone, () => strains.forEach((e, i) => {
           const to = i < springs - 1 ? from + L0 * (1 + e) : end, over = e > barrier;
-          plot.spring(from, to, y, colour, over);
+          plot.spring(from, to, y, 4, colour, over);
           if (i < springs - 1) plot.disc(to, y, 3.5, colour, !over);
           from = to;
         }));
@@ -642,8 +642,8 @@ function marked(root, host, about, time) {
     plot.ctx.fill();
     if (empty) stroke(colour, 1.3);
   };
-  plot.spring = (from, to, y, colour = "ink", bold = false) => {
-    const [a, b] = [plot.X(from), plot.X(to)], turns = 8;
+  plot.spring = (from, to, y, turns = 8, colour = "ink", bold = false) => {
+    const [a, b] = [plot.X(from), plot.X(to)];
     plot.ctx.beginPath();
     plot.ctx.moveTo(a, y);
     for (let i = 0; i < turns; i++) plot.ctx.lineTo(a + ((b - a) * (i + 1)) / (turns + 1), y + (i % 2 ? -5 : 5));
@@ -1071,7 +1071,8 @@ function render({ model, el }) {
     plots.energy.x = content.kind === "trap" ? plots.alpha.y : plots.mean.y;
     plots.cloud[system.across] = stretch(system.plots.cloud[system.across], [...held, ...record.edges].filter(Number.isFinite));
     const range = trained(), band = range && range.map((end) => Math.min(Math.max(end, low), high));
-    const pulled = [0, ...(range || []), ...lengths.slice(0, until + 1)];
+    // the trap's picture has one scale for all speeds; ten springs need all the room
+    const pulled = [0, ...(content.kind === "trap" ? range || [] : live ? [high] : []), ...lengths.slice(0, until + 1)];
     plots.thing.x = system.stage(record, lengths, until, [Math.min(...pulled), Math.max(...pulled)], value);
     plots.thing.base(() => {});
     plots.length.under = () => { if (band) plots.length.band(...band); };
