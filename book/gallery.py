@@ -188,7 +188,7 @@ def small(picture: bytes) -> bytes:
     image = Image.open(BytesIO(picture)).convert("RGB")
     height = round(2 * WIDTH * image.height / image.width)
     out = BytesIO()
-    image.resize((2 * WIDTH, height), Image.Resampling.LANCZOS).save(out, "WEBP", quality=60)
+    image.resize((2 * WIDTH, height), Image.Resampling.LANCZOS).save(out, "WEBP", quality=45)
     return out.getvalue()
 
 

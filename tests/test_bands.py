@@ -84,7 +84,7 @@ def test_no_band_is_narrower_than_its_scatter_beyond_the_data() -> None:
     few = pulls()
     narrow = replace(made(), factors={"external_force": 0.5})
     asked = few.times, {"pulled_length": 9.0 * few.records["pulled_length"][:1]}
-    first = {"start": few.select(torch.tensor([0]))}
+    first: dict[str, Any] = {"start": few.select(torch.tensor([0]))}
     (own,), (wide,) = (
         each.predict(*asked, **first).force.values()
         for each in (narrow, replace(narrow, factors={"external_force": 1.0}))

@@ -257,10 +257,10 @@ def test_a_few_pages_can_be_read_everywhere(browser: Browser, name: str, mode: L
 def test_the_book_follows_the_device(browser: Browser) -> None:
     """Dark where it prefers dark, at once and when it changes; text, panels and sliders as well."""
     page = browser.new_page(viewport=WIDE, color_scheme="dark")
-    visit = Visit(page, "notebooks/05_learning_the_trap")
+    visit = Visit(page, "notebooks/08_chain_gmm")
     grounds = """() => ["body", ".ibv-panel", ".ibv-frames"].map((name) =>
         getComputedStyle(document.querySelector(name)).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number))"""
-    page.locator(".ibv-panel").wait_for()
+    page.locator(".ibv-panel").first.wait_for()
     mode: Literal["light", "dark"]
     for mode in ("dark", "light", "dark"):
         page.emulate_media(color_scheme=mode)
@@ -274,7 +274,7 @@ def test_the_book_follows_the_device(browser: Browser) -> None:
 
 
 def test_sliders_play_and_fill_their_box(tab: Page) -> None:
-    Visit(tab, "notebooks/05_learning_the_trap")
+    Visit(tab, "notebooks/08_chain_gmm")
     frames = tab.locator(".ibv-frames").first
     box, picture = frames.bounding_box(), frames.locator("img").bounding_box()
     assert box and picture and picture["width"] > 0.9 * box["width"]

@@ -33,7 +33,11 @@ class JoinSwitched(SphinxTransform):
             item = create_component("tab-item", ["sd-tab-item"], children=parts, selected=False, switched=name)
             place, parent = cell.parent.index(cell), cell.parent
             before = parent[place - 1] if place else None
-            joins = is_component(before, "tab-set") and name not in [each["switched"] for each in before]
+            joins = (
+                before is not None
+                and is_component(before, "tab-set")
+                and name not in [one["switched"] for one in before]
+            )
             if joins:
                 before += item
                 parent.remove(cell)
