@@ -5,7 +5,8 @@
     python benchmarks/certainty.py amount --jobs 2       over three hundred fits (an hour)
 
 Rows are added to ibvonns_book/certainty.jsonl, each under the key of the code that made it; what it holds by this very
-code is not done again. Those that are stored were made by code that has been edited since: the command does all anew.
+code is not done again. The stored rows of `ways` and `amount` were made by code that has been edited since: these two
+commands do all anew.
 """
 
 import argparse

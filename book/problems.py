@@ -19,9 +19,8 @@ TITLE = re.compile(r"(?m)^# (.+)$")
 
 @dataclass(frozen=True)
 class Problem:
-    """An exercise: its chapter's number and file, its title, level, minutes, label and text."""
+    """An exercise: its chapter's file, its title, level, minutes, label and text."""
 
-    chapter: int
     file: str
     title: str
     level: int
@@ -40,7 +39,7 @@ def problems(folder: Path = CHAPTERS) -> dict[str, list[Problem]]:
     for path in sorted(folder.glob("[0-9][0-9]_*.md")):
         source = path.read_text(encoding="utf-8")
         some = [
-            Problem(int(path.stem[:2]), path.stem, name, int(level), int(minutes), label, text.strip())
+            Problem(path.stem, name, int(level), int(minutes), label, text.strip())
             for _, name, level, minutes, label, text in EXERCISE.findall(source)
         ]
         told = ANY.findall(source)

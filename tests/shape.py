@@ -28,7 +28,7 @@ MEASURE = """() => {
   const seen = (each) => each.getBoundingClientRect().height && !each.closest("details:not([open])");
   const own = (each) => [...document.querySelectorAll(each)].filter(seen);
   const height = (each) => each.getBoundingClientRect().height;
-  const code = own(".cell > .cell_input, .cell_input").filter((e) => !e.parentElement.closest(".cell_input"));
+  const code = own(".cell_input").filter((e) => !e.parentElement.closest(".cell_input"));
   const figures = own("figure, .ibv-panel, .cell_output img, .ibv-drawing").map((e) => e.getBoundingClientRect().top);
   return {
     height: height(article),

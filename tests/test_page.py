@@ -238,7 +238,13 @@ def test_everyone_can_read_it(visit: Visit, mode: str, size: ViewportSize) -> No
 
 
 # On both widths in both modes: pages with a panel of each kind, a slider, tables and drawings.
-FEW = ["book/intro", "notebooks/05_learning_the_trap", "notebooks/11_lattice_gas", "notebooks/15_how_sure"]
+FEW = [
+    "book/intro",
+    "notebooks/05_learning_the_trap",
+    "notebooks/08_chain_gmm",
+    "notebooks/11_lattice_gas",
+    "notebooks/15_how_sure",
+]
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -303,6 +309,22 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
     }""")
     assert outside == []
     assert width <= PHONE["width"]
+
+
+def test_figures_can_be_read_on_a_phone_and_wide_formulas_say_so(visit: Visit) -> None:
+    """The smallest letters, 9.5 points at 200 dots an inch (tests/test_shape.py), are nine pixels high."""
+    visit.show("light", {"width": 390, "height": 844})
+    small, silent = visit.page.evaluate("""() => {
+        const letters = (e) => (e.clientWidth / Number(e.getAttribute("width"))) * 9.5 * 200 / 72;
+        const seen = [...document.querySelectorAll("article a.picture img[width]")].filter((e) => e.clientWidth);
+        const wide = [...document.querySelectorAll("article div.math mjx-container")].filter(
+            (e) => e.scrollWidth > e.clientWidth);
+        return [
+            seen.filter((e) => letters(e) < 9).map((e) => [e.alt.slice(0, 60), letters(e)]),
+            wide.filter((e) => !getComputedStyle(e).backgroundImage.includes("gradient")).map((e) => e.textContent),
+        ];
+    }""")
+    assert (small, silent) == ([], [])
 
 
 def test_page_is_light(visit: Visit) -> None:

@@ -1,5 +1,6 @@
 """Lectures, not treatises: how long each chapter is, how much of it is code, how soon something is to be seen."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from chromium import CHROMIUM
 from playwright.sync_api import Browser
 from shape import CHAPTERS, ROOT, Shape, read, shapes
 
-WORDS, CELLS, LINES, CODE, FIGURE = 2500, 35, 18, 0.25, 3.0
+WORDS, CELLS, LINES, CODE, FIGURE = 2500, 35, 17, 0.25, 2.5
+LETTERS = 9.5  # points, of the smallest that figures may have: tests/test_page.py shows what a phone makes of them
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,13 @@ def test_a_chapter_is_a_lecture(chapter: Path) -> None:
 def test_code_leaves_room_for_the_subject(found: dict[str, Shape]) -> None:
     assert {name: shape.code for name, shape in found.items() if shape.code > CODE} == {}
     assert {name: shape.figure for name, shape in found.items() if shape.figure > FIGURE} == {}
+
+
+def test_no_figure_has_smaller_letters() -> None:
+    sources = [*CHAPTERS, ROOT / "ibvonns_book" / "plots.py"]
+    told = re.compile(r"(?:fontsize|labelsize|font\.size|legend\.fontsize)\"?\s*[=:]\s*([\d.]+)")
+    sizes = [float(size) for path in sources for size in told.findall(path.read_text(encoding="utf-8"))]
+    assert len(sizes) > 10 and min(sizes) >= LETTERS
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

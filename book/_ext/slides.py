@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 FOLDER = "slides"
 PAGE = """<!DOCTYPE html>
@@ -50,17 +51,27 @@ def _told(caption: Tag | None) -> tuple[str, str]:
     return (inside[: whole[0]], inside[whole[0] :].strip()) if whole else (inside, "")
 
 
-def slides(page: str) -> tuple[str, str] | None:
-    """Title and slides of a chapter's page, as HTML; None of a page that is no chapter.
+def slides(page: str, name: str) -> str:
+    """Slides of a chapter's page, as HTML.
 
     Args:
         page: its HTML.
+        name: of its file, without suffix: links of the slides lead to it.
+
+    Raises:
+        ExtensionError: a page without a title.
     """
     soup = BeautifulSoup(page, "html.parser")
     article = soup.select_one("article.bd-article")
     title = article and article.select_one("h1")
     if article is None or title is None:
-        return None
+        raise ExtensionError(f"{name}: a chapter must have a title, but has none")
+    for anchor in article.select("a[href]"):  # as seen from the folder beside the chapters'
+        goal = str(anchor["href"])
+        if goal.startswith("#"):
+            anchor["href"] = f"../notebooks/{name}.html{goal}"
+        elif not re.match(r"\.\./|[a-z]+:", goal):
+            anchor["href"] = f"../notebooks/{goal}"
     question, box = article.select_one("h1 ~ p > em"), article.select_one(".admonition")
     seen = next((p for p in (box.select("p") if box else []) if p.get_text().startswith("You will see")), None)
     parts = [
@@ -79,7 +90,7 @@ def slides(page: str) -> tuple[str, str] | None:
     parts.append(f"<h2>What to remember</h2><ul>{_inside(points)}</ul>")
     math = "\n".join(str(each) for each in soup.select("script") if re.search("mathjax|MathJax", str(each)))
     sections = "\n".join(f"<section>{part}</section>" for part in parts)
-    return title.get_text().rstrip("#"), PAGE.format(title=_inside(title), math=math, sections=sections)
+    return PAGE.format(title=_inside(title), math=math, sections=sections)
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
@@ -90,10 +101,9 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     folder.mkdir(exist_ok=True)
     for name in sorted(app.env.found_docs):
         if re.fullmatch(r"notebooks/\d\d_\w+", name):
-            made = slides((Path(app.outdir) / f"{name}.html").read_text(encoding="utf-8"))
-            if made:
-                text = made[1].replace('href="#', f'href="../{name}.html#')
-                (folder / f"{Path(name).name}.html").write_text(text, encoding="utf-8")
+            page = (Path(app.outdir) / f"{name}.html").read_text(encoding="utf-8")
+            chapter = Path(name).name
+            (folder / f"{chapter}.html").write_text(slides(page, chapter), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

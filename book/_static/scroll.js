@@ -4,7 +4,8 @@ addEventListener("load", async () => {
   const look = () => {
     for (const box of document.querySelectorAll("article div.math mjx-container, article span.math")) {
       const drawn = box.querySelector("mjx-math");
-      const wide = drawn && drawn.scrollWidth > box.clientWidth + 4;
+      // one of a line hangs over by some pixels without being cut; one on display scrolls at the first
+      const wide = drawn && drawn.scrollWidth > box.clientWidth + (box.matches("mjx-container") ? 0 : 4);
       if (Boolean(wide) === box.classList.contains("wide")) continue;
       box.classList.toggle("wide");
       if (wide) {
