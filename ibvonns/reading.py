@@ -332,7 +332,8 @@ def _telling(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of what packages will drop, and of formats without a clock
             yield
     except Exception as error:  # each package has its own
-        why = (str(error) or type(error).__name__).splitlines()[0][:160]
+        # the first sentence: NumPy's second says how to load a file that may run code
+        why = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0][:160]
         if isinstance(error, ImportError):
             says = f"a package must be there to read {ends} files, but is not ({why})"
             raise ImportError(f'{says}: pip install "ibvonns[{READERS[ends][1]}]"') from error
