@@ -34,6 +34,7 @@ from ibvonns.networks import generators
 from ibvonns.rollout import rollout
 from ibvonns.systems.chain import Chain
 from ibvonns.systems.lattice import Lattice
+from ibvonns.systems.noise import TOGETHER, WIDTH, normals
 from ibvonns.validation import count
 
 __all__ = ["bench", "main", "tables"]
@@ -410,36 +411,62 @@ def growth_rows(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def simulation_rows(realisations: int = 2000) -> list[dict[str, Any]]:
-    """Particle-steps per second of the simulation, and of a plain NumPy loop over the steps."""
+def simulation_rows(realisations: int = 2000, repeats: int = 5) -> list[dict[str, Any]]:
+    """Particle-steps per second of the simulation on one core, and of its random numbers alone, beside plain NumPy.
+
+    Args:
+        realisations: of four conditions.
+        repeats: of each measurement, of which the shortest counts.
+    """
     chain, rng = Chain(), np.random.default_rng(0)
-    begun = chain.simulate_paper(lengths=(0.12, 0.16, 0.2, 0.24), realisations=realisations)
-    lengths, first = begun.records["pulled_length"], begun.realisations[:, 0].clone()
+    lengths, times = chain.pulls("smoothed-linear", (0.12, 0.16, 0.2, 0.24))
     generator = torch.Generator().manual_seed(0)
-    begin = perf_counter()
-    chain.simulate(lengths, begun.times, realisations, generator, first)
-    ours = perf_counter() - begin
-    strains, (one, two) = first.numpy(), chain.stiffness
-    steps, stretch = begun.times.diff().numpy(), lengths.diff(dim=1).numpy() / chain.natural_length
-    history = np.empty(tuple(begun.realisations.shape))  # every state is kept, as `simulate` does
-    begin = perf_counter()
-    for n, step in enumerate(steps):
-        bent = two * (strains - chain.well_strain)
-        tension = np.where(strains <= chain.barrier_strain, one * strains, bent)
-        noise = (2 * chain.temperature / chain.viscosity * step) ** 0.5 / chain.natural_length
-        moves = noise * rng.standard_normal((len(first), chain.springs - 1, realisations))
-        moves += step / chain.viscosity / chain.natural_length * np.diff(tension, axis=1)
-        strains = strains.copy()
-        strains[:, :-1] += moves
-        strains[:, 1:] -= moves
-        strains[:, -1] += stretch[:, n, None]
-        history[:, n + 1] = strains
-    plain = perf_counter() - begin
-    moved = chain.springs * len(lengths) * realisations * len(steps)
+    first = chain.initial(lengths[:, 0], realisations, generator)
+    steps, stretch = times.diff().numpy(), lengths.diff(dim=1).numpy() / chain.natural_length
+    free, (one, two), history = chain.springs - 1, chain.stiffness, np.empty((4, 301, 10, realisations))
+
+    def simulated() -> object:
+        return chain.simulate(lengths, times, realisations, generator, first)
+
+    def looped() -> None:
+        strains = history[:, 0] = first.numpy()
+        for n, step in enumerate(steps):
+            tension = np.where(strains <= chain.barrier_strain, one * strains, two * (strains - chain.well_strain))
+            noise = (2 * chain.temperature / chain.viscosity * step) ** 0.5 / chain.natural_length
+            moves = noise * rng.standard_normal((len(first), free, realisations))
+            moves += step / chain.viscosity / chain.natural_length * np.diff(tension, axis=1)
+            strains = strains.copy()
+            strains[:, :-1] += moves
+            strains[:, 1:] -= moves
+            strains[:, -1] += stretch[:, n, None]
+            history[:, n + 1] = strains  # every state is kept, as `simulate` does
+
+    def numpys() -> None:
+        for _ in steps:
+            rng.standard_normal((len(first), free, realisations))
+
+    groups = len(lengths) * free * -(-len(steps) // TOGETHER) * -(-realisations // WIDTH)
+    works: dict[str, Work] = {
+        "ibvonns": simulated,
+        "its normals alone": partial(_normals_alone, groups),
+        "NumPy, a loop over steps": looped,
+        "its normals alone, PCG64": numpys,
+    }
+    with _threads(1):
+        took = {name: (work(), _best(work, repeats))[1] for name, work in works.items()}
+    moved, plain = free * len(lengths) * realisations * len(steps), took["NumPy, a loop over steps"]
     return [
-        {"engine": "ibvonns", "particle_steps_per_second": moved / ours},
-        {"engine": "NumPy, a loop over steps", "particle_steps_per_second": moved / plain},
+        {"engine": name, "particle_steps_per_second": moved / seconds, "ratio": plain / seconds}
+        for name, seconds in took.items()
     ]
+
+
+@njit
+def _normals_alone(groups: Any) -> None:
+    """So many groups of normals, as the simulation asks for them, and nothing else."""
+    out = np.empty((TOGETHER, WIDTH), np.float32)
+    for group in range(groups):
+        normals(np.uint64(1), 0, 0, group, 0, out)
 
 
 @njit
@@ -495,7 +522,7 @@ def bench(repeats: int = 5) -> dict[str, Any]:
         "gradient": gradient_rows(repeats),
         "gpu": gpu_rows(repeats),
         "growth": growth_rows(repeats),
-        "simulation": simulation_rows(),
+        "simulation": simulation_rows(repeats=repeats),
         "lattice": lattice_rows(repeats),
     }
 
@@ -525,9 +552,9 @@ def tables(found: dict[str, Any]) -> list[Table]:
     for row in found["growth"]:
         each = f"{1e6 * row['seconds'] / row['number']:.3g}"
         growth.add_row(row["of"], str(row["number"]), f"{1e3 * row['seconds']:.3g}", each)
-    simulation = Table("simulation", "particle-steps per second")
+    simulation = Table("simulation, one core", "particle-steps per second", "to the loop")
     for row in found["simulation"]:
-        simulation.add_row(row["engine"], f"{row['particle_steps_per_second']:.3g}")
+        simulation.add_row(row["engine"], f"{row['particle_steps_per_second']:.3g}", f"{row['ratio']:.3g}")
     lattice = Table("lattice gas, one core", "bonds tried per second", "to the loop")
     for row in found["lattice"]:
         lattice.add_row(row["engine"], f"{row['tries_per_second']:.3g}", f"{row['ratio']:.3g}")

@@ -78,7 +78,7 @@ def test_command_prints_tables_or_json(monkeypatch: pytest.MonkeyPatch, capsys: 
         "gradient": [{**row, "first": 1.0}, {"system": "chain", "engine": "JAX", "missing": "No module named 'jax'"}],
         "gpu": [{"device": "a GPU", "engine": "reference", "seeds": 8, "seconds": 0.01}],
         "growth": [{"of": "springs", "number": 10, "seconds": 0.01}],
-        "simulation": [{"engine": "ibvonns", "particle_steps_per_second": 1e7}],
+        "simulation": [{"engine": "ibvonns", "particle_steps_per_second": 1e7, "ratio": 9.0}],
         "lattice": [{"engine": "64 in a word", "tries_per_second": 4e9, "ratio": 90.0}],
     }
     monkeypatch.setattr(engines, "bench", lambda repeats: found)

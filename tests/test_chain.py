@@ -2,14 +2,15 @@
 
 from math import sqrt
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, interpolate, stats
 from torch import Generator, Tensor
 
-from ibvonns.systems.chain import LENGTHS, Chain, _falling
+from ibvonns.systems.chain import LENGTHS, Chain, _falling, _inverted
 from ibvonns.systems.trap import paper_times
 
 CHAIN = Chain()
@@ -54,13 +55,25 @@ def test_equilibrium_of_any_number_of_springs(springs: int) -> None:
 
 
 def test_a_table_read_backwards_is_zero_outside() -> None:
-    table, places = torch.rand(9, generator=Generator().manual_seed(0)).double(), torch.arange(-30, 40) + 0.25
-    whole = torch.cat([torch.zeros(40), table, torch.zeros(40)])
-    at = (places[:, None] - torch.arange(6)).floor().long() + 40
-    expected = (0.75 * whole[at] + 0.25 * whole[at + 1]).where((at >= 40) & (at < 48), 0.0)
-    found = _falling(table, places[:, None].double(), 6)
-    inner = (at >= 40) & (at < 48) | (at < 39) | (at > 48)  # at the ends the line goes down to 0
-    assert torch.allclose(found[inner], expected[inner], atol=1e-15)
+    table, ones = np.random.default_rng(0).random(9), np.ones(6)
+    line = interpolate.interp1d(np.arange(-1, 10), np.pad(table, 1), bounds_error=False, fill_value=0)
+    found = np.empty(6)
+    for place in np.arange(-30, 40) + 0.25:
+        _falling(np.pad(table[::-1], 1), place, ones, found)
+        assert np.allclose(found, line(place - np.arange(6)), atol=1e-15)
+
+
+@pytest.mark.parametrize("points", [2, 31, 33, 64, 65, 200])
+@given(level=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 99))
+def test_distribution_functions_are_inverted(points: int, level: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    density = rng.random(points) * rng.integers(0, 2, points)  # with gaps, where nothing may be drawn
+    density[rng.integers(points)] = 1
+    whole = integrate.cumulative_trapezoid(density, initial=0)
+    place = _inverted(density, level)
+    cell = min(int(place), points - 2)
+    assert np.interp(place, np.arange(points), whole) == pytest.approx(level * whole[-1], abs=1e-12)
+    assert density[cell] + density[cell + 1] > 0
 
 
 def test_harmonic_chain_is_the_gaussian_of_its_constraint() -> None:
@@ -179,6 +192,49 @@ def test_mean_of_a_harmonic_chain_is_its_closed_form() -> None:
         path.append(mean)
     scores = (ensemble.mean()[0] - torch.stack(path)) / ensemble.standard_error()[0]
     assert scores.square().mean() < 2 and scores.abs().max() < 6
+
+
+def in_numpy(lengths: Tensor, times: Tensor, strains: Tensor, seed: int) -> np.ndarray:
+    """Eq. (36) by a plain loop and NumPy's own normals: strains (times, springs, realisations)."""
+    rng, path, total = np.random.default_rng(seed), [strains.numpy()], lengths.numpy() / CHAIN.natural_length
+    for step, stretch in zip(times.diff().tolist(), np.diff(total), strict=True):
+        old = path[-1]
+        tension = np.where(old <= 1, 0.01 * old, 0.01 * (old - 2))
+        move = step / CHAIN.viscosity / CHAIN.natural_length * np.diff(tension, axis=0)
+        kick = sqrt(2 * CHAIN.temperature / CHAIN.viscosity * step) / CHAIN.natural_length
+        move += kick * rng.standard_normal(move.shape)
+        path.append(old + np.concatenate([move, [[stretch] * move.shape[1]]]) - np.pad(move, ((1, 0), (0, 0))))
+    return np.stack(path)
+
+
+def test_the_process_is_that_of_a_plain_loop() -> None:
+    """Moments and covariances within four standard errors, and the law of each spring, at three times."""
+    number, (lengths, times) = 20_000, CHAIN.pulls("smoothed-linear", (0.17,))
+    start = CHAIN.initial(lengths[:, 0], number, Generator().manual_seed(1))
+    ours = CHAIN.simulate(lengths, times, number, Generator().manual_seed(2), start).realisations[0].numpy()
+    plain = in_numpy(lengths[0], times, start[0], 3)
+    pairs = [(i, j) for i in range(10) for j in range(i, min(i + 3, 10))]
+    for n in (10, 100, 300):
+        for observable in (
+            lambda x: x,
+            lambda x: np.stack([x[i] * x[j] for i, j in pairs]),
+            lambda x: x**3,
+            lambda x: x * np.roll(x, 1, 0) ** 2,
+        ):
+            one, other = observable(ours[n]), observable(plain[n])
+            # both begin with the same chains: what they share drops out of a difference of pairs
+            gap = (one - other).mean(1) / ((one - other).std(1) / sqrt(number))
+            assert np.abs(gap).max() < 4
+        for spring in range(10):
+            assert stats.ks_2samp(ours[n, spring], plain[n, spring]).pvalue > 1e-4
+
+
+def test_more_realisations_and_other_conditions_leave_the_noise_of_the_first_as_it_is() -> None:
+    lengths, times = CHAIN.pulls("smoothed-linear", (0.12, 0.28))
+    start = CHAIN.initial(lengths[:, 0], 1100, Generator().manual_seed(0))  # in more than one block
+    whole = CHAIN.simulate(lengths, times, 1100, Generator().manual_seed(1), start).realisations
+    few = CHAIN.simulate(lengths[:1], times, 7, Generator().manual_seed(1), start[:1, :, :7]).realisations
+    assert torch.equal(few, whole[:1, ..., :7])
 
 
 def test_records_say_velocity_and_force_with_drag() -> None:

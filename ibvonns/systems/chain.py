@@ -12,14 +12,18 @@ consistent set; the paper's numbers, Eq. (38), come without units.
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, sqrt
+from typing import Any
 
-import numpy
+import numpy as np
 import torch
+from numba import njit
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from ibvonns.compiled import compiled, on_threads
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
+from ibvonns.systems.noise import TOGETHER, WIDTH, fresh_key, normals
 from ibvonns.systems.trap import Values, paper_times, stable_steps
 from ibvonns.validation import count, positive, require, seeded, shaped, tensor
 
@@ -28,6 +32,7 @@ __all__ = ["LENGTHS", "VELOCITY", "Chain"]
 #: First total lengths of Sec. 4.1: even entries are for training, odd for test.
 LENGTHS = tuple(round(0.12 + 0.01 * i, 2) for i in range(17))
 FINE = 22.3  # points of a grid of strains to a thermal width, at least
+CELLS = 32  # of a grid of strains, summed before one of them is looked for
 MOST = 30_000  # points of such a grid: convolving more takes minutes
 VELOCITY = 0.05  #: v of the pulled end in Sec. 4.1, a length per time.
 
@@ -155,10 +160,11 @@ class Chain:
         spacing = 1 / ceil(FINE / narrow) if spacing is None else positive("spacing", spacing)
         wide = f"spacing must be below the narrower well's thermal width at this temperature, {narrow:.3g}, but is"
         require(spacing < narrow, f"{wide} {spacing:.3g}")
-        strains, sums = _sums(self, total / self.springs, spacing)
+        low, weight, tables, begins = _sums(self, total / self.springs, spacing)
         levels = torch.rand(realisations, self.springs - 1, generator=generator, dtype=torch.float64)
-        # block by block: the densities of all at once would not fit into the processor's cache
-        return torch.cat([_draw(total, strains, sums, part) for part in levels.split(500)])
+        drawn = np.empty((realisations, self.springs))
+        _draw(total, low, spacing, weight, tables, begins, levels.numpy(), drawn)
+        return torch.from_numpy(drawn)
 
     @property
     def _widths(self) -> list[float]:
@@ -247,33 +253,29 @@ class Chain:
         steps, least = stable_steps(lengths, times, self.rate), float(lengths.min())
         require(least > 0, f"lengths must be above 0, but the smallest is {least:g}")
         shape = (len(lengths), len(times), self.springs, count("realisations", realisations))
-        strains = torch.empty(shape, dtype=torch.float64)
+        strains = torch.from_numpy(np.empty(shape))  # which asks for large pages of memory, as the trap does
         begun = self.initial(lengths[:, 0], realisations, generator) if initial is None else tensor("initial", initial)
         strains[:, 0] = shaped("initial", begun, (shape[0], *shape[2:]))
         off = float((strains[:, 0].sum(1) - (lengths[:, :1] / self.natural_length - self.springs)).abs().max())
         sentence = f"initial must have the first of lengths, but its total strain is off by up to {off:.3g}"
         require(off <= 1e-9 * self.springs, sentence)
-        if force is not None:
-            force = shaped("force", tensor("force", force), shape[:2])
-            lengths = lengths.clone()
+        driven = force is not None
+        pull = shaped("force", tensor("force", force), shape[:2]) if driven else lengths
         stretch = torch.diff(lengths, dim=1) / self.natural_length
-        amplitude = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
+        kick = (2 * self.temperature / self.viscosity * steps).sqrt() / self.natural_length
         drift = steps / self.viscosity / self.natural_length
-        moves = torch.empty((len(lengths), self.springs - 1, realisations), dtype=torch.float64)
-        for n in range(len(steps)):  # `moves`: of the free particles, in natural lengths
-            here, new = strains[:, n], strains[:, n + 1]
-            if force is not None:
-                pull = (force[:, n] - self._tension(here[:, -1]).mean(-1)) * drift[n]
-                stretch[:, n] = pull
-                lengths[:, n + 1] = lengths[:, n] + self.natural_length * pull
-            moves.normal_(generator=generator).mul_(amplitude[n])
-            moves.add_(self._tension(here).diff(dim=1), alpha=float(drift[n]))
-            new.copy_(here)
-            new[:, :-1] += moves
-            new[:, 1:] -= moves
-            new[:, -1] += stretch[:, n, None]
+        tension = torch.zeros_like(lengths)
+        parts = [part.double().numpy() for part in (strains, pull, stretch, tension, kick, drift)]
+        wells, key = (*self.stiffness, self.barrier_strain, self.well_strain), fresh_key(generator)
+
+        def work(c: int) -> None:
+            _run(*(part[c] for part in parts[:4]), *parts[4:], tuple(map(float, wells)), key, c, driven)
+
+        on_threads(work, range(len(lengths)), torch.get_num_threads())
+        if driven:
+            lengths = lengths[:, :1] + self.natural_length * pad(stretch.cumsum(1), (1, 0))
         velocity = pad(torch.diff(lengths, dim=1) / steps, (1, 0))
-        force = self.spring_force(strains[:, :, -1]).mean(-1) + self.viscosity * velocity
+        force = tension + self.viscosity * velocity
         records = {"pulled_length": lengths, "velocity": velocity, "external_force": force}
         return Ensemble(times, strains, records)
 
@@ -312,14 +314,21 @@ class Chain:
 
 
 @lru_cache(maxsize=len(LENGTHS) + 1)  # blocks of one condition ask for the same again
-def _sums(chain: Chain, mean: float, spacing: float) -> tuple[Tensor, list[Tensor]]:
-    """Grid of strains with the wanted mean, and W_k on the grid that starts at k times the first."""
-    strains, weight = chain._tilted(mean, spacing)
+def _sums(chain: Chain, mean: float, spacing: float) -> tuple[float, Any, Any, Any]:
+    """Lowest strain of the grid with the wanted mean, the weights on it, and all W_k, one behind another.
+
+    W_k lies on the grid that starts at k times the first strain, turned round and between two zeros;
+    the table of W_1 begins at the first of `begins`, and so on.
+    """
+    strains, tilted = chain._tilted(mean, spacing)
+    weight = tilted.numpy()
     sums = [weight]
     for _ in range(chain.springs - 2):
         # a sum of positive products: no cancellation, unlike by FFT
-        sums.append(torch.from_numpy(numpy.convolve(sums[-1].numpy(), weight.numpy())) * spacing)
-    return strains, sums
+        sums.append(np.convolve(sums[-1], weight) * spacing)
+    tables = [np.pad(table[::-1], 1) for table in sums]
+    begins = np.cumsum([0, *map(len, tables)])
+    return float(strains[0]), weight, np.concatenate(tables), begins
 
 
 def _bounded(points: float, most: int) -> float:
@@ -328,35 +337,118 @@ def _bounded(points: float, most: int) -> float:
     return points
 
 
-def _draw(total: float, strains: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:
-    """Strains that share a total, one spring after another, from uniform levels (rows, n - 1)."""
-    spacing, weight = float(strains[1] - strains[0]), sums[0]
-    left = torch.full((len(levels), 1), total, dtype=torch.float64)
-    drawn = []
-    for rest, level in zip(range(len(sums), 0, -1), levels.unbind(1), strict=True):
-        # where r - eps lies in the table of W_rest, in units of the spacing
-        place = (left - (rest + 1) * strains[0]) / spacing
-        density = weight * _falling(sums[rest - 1], place, len(strains))
-        cumulative = pad(torch.cumulative_trapezoid(density, dim=1), (1, 0))
-        aim = level[:, None].clamp_min(2.0**-54) * cumulative[:, -1:]  # above 0: its cell has a weight
-        cell = torch.searchsorted(cumulative, aim) - 1
-        below, above = (cumulative.gather(1, cell + side) for side in (0, 1))
-        strain = strains[cell] + spacing * (aim - below) / (above - below)
-        drawn.append(strain)
-        left = left - strain
-    return torch.cat([*drawn, left], 1)
+@njit(fastmath={"reassoc"}, error_model="numpy")
+def _sum(values: Any) -> Any:
+    total = 0.0
+    for j in range(len(values)):
+        total += values[j]
+    return total
 
 
-def _falling(table: Tensor, place: Tensor, number: int) -> Tensor:
-    """Values of a table at place, place - 1, ... between its entries, linearly; 0 outside.
+@njit(error_model="numpy")
+def _falling(table: Any, place: float, weight: Any, out: Any) -> None:
+    """out = weight times the table's values at place, place - 1, ... between its entries, linearly; 0 outside.
 
-    Each row of places, shape (rows, 1), falls by whole entries: it reads one stretch of the table,
-    with the same shares throughout. Returns (rows, number).
+    Places count from the first entry; the table is turned round and lies between two zeros (`_sums`).
     """
-    cell = place.floor()
-    share = place - cell
-    # turned round, so that the stretches rise; a stretch with nothing to read begins in the zeros
-    padded = pad(table.flip(0), (number + 1, number + 1))
-    first = (len(table) + number - 1 - cell).long().clamp(0, len(table) + number + 1)
-    rows = padded.unfold(0, number + 1, 1)[first[:, 0]]
-    return torch.lerp(rows[:, 1:], rows[:, :-1], share)
+    cell = int(np.floor(place))
+    share, entries, points = place - cell, len(table) - 2, len(out)
+    begin, end = min(max(cell - entries + 1, 0), points), max(min(cell + 2, points), 0)
+    out[:begin] = 0
+    out[end:] = 0
+    values, some, under = table[entries - 1 - cell + begin :], out[begin:end], weight[begin:end]
+    for j in range(len(some)):
+        some[j] = under[j] * (share * values[j] + (1 - share) * values[j + 1])
+
+
+@njit(error_model="numpy")
+def _inverted(density: Any, level: float) -> Any:
+    """Where, in cells from the first point, the distribution function of a density on points reaches a level."""
+    parts = np.empty(len(density) // CELLS + 1)
+    for b in range(len(parts)):
+        own = density[b * CELLS : (b + 1) * CELLS + 1]  # the last point is the next part's first
+        parts[b] = _sum(own) - (own[0] + own[-1]) / 2 if len(own) else 0.0
+    aim, below, b = max(level, 2.0**-54) * _sum(parts), 0.0, 0  # above 0: its cell has a weight
+    while b < len(parts) - 1 and below + parts[b] < aim:
+        below += parts[b]
+        b += 1
+    found, begun, step = 0, 0.0, 1.0
+    for j in range(b * CELLS, min((b + 1) * CELLS, len(density) - 1)):
+        more = (density[j] + density[j + 1]) / 2
+        if more > 0:
+            found, begun, step = j, below, more
+        below += more
+        if below >= aim:
+            break
+    return found + min((aim - begun) / step, 1.0)  # the part's sum was rounded otherwise
+
+
+@compiled(error_model="numpy")
+def _draw(total: Any, low: Any, spacing: Any, weight: Any, tables: Any, begins: Any, levels: Any, out: Any) -> None:
+    """Strains that share a total, (rows, n), one spring after another, from uniform levels (rows, n - 1)."""
+    rows, springs = levels.shape
+    density = np.empty(len(weight))
+    for row in range(rows):
+        left = total
+        for k in range(springs):
+            rest = springs - k
+            # where r - eps lies in the table of W_rest, in units of the spacing
+            place = (left - (rest + 1) * low) / spacing
+            _falling(tables[begins[rest - 1] : begins[rest]], place, weight, density)
+            out[row, k] = low + spacing * _inverted(density, levels[row, k])
+            left -= out[row, k]
+        out[row, springs] = left
+
+
+@njit(error_model="numpy")
+def _pulled(strain: Any, wells: Any, out: Any) -> None:
+    """Tension of a spring."""
+    first, second, barrier, well = wells
+    for j in range(len(out)):
+        out[j] = first * strain[j] if strain[j] <= barrier else second * (strain[j] - well)
+
+
+@njit(error_model="numpy")
+def _moved(noise: Any, above: Any, below: Any, kick: float, drift: float, out: Any) -> None:
+    """By how much a particle moves, in natural lengths."""
+    for j in range(len(out)):
+        out[j] = drift * (above[j] - below[j]) + kick * noise[j]
+
+
+@njit(error_model="numpy")
+def _stretched(old: Any, move: Any, before: Any, new: Any) -> None:
+    for j in range(len(old)):
+        new[j] = old[j] + (move[j] - before[j])
+
+
+@compiled(error_model="numpy")
+def _run(
+    strains: Any, pull: Any, stretch: Any, mean: Any, kick: Any, drift: Any, wells: Any, key: Any, c: int, driven: bool
+) -> None:
+    """Fill in the strains of condition c, (times, springs, realisations), from the first on, by Eq. (36).
+
+    And the `mean` tension of the last spring at each time; and, where a force drives the end, each step's `stretch`.
+    """
+    times, springs, realisations = strains.shape
+    width = realisations if driven else min(WIDTH, realisations)  # the mean tension is that of all
+    noise, move = np.empty((springs, TOGETHER, width), np.float32), np.zeros((springs + 1, width))
+    tension = np.empty((springs, width))
+    for first in range(0, realisations, width):
+        part = strains[:, :, first : first + width]
+        some = part.shape[2]
+        for n in range(times):
+            for i in range(springs):
+                _pulled(part[n, i], wells, tension[i, :some])
+            mean[n] += _sum(tension[springs - 1, :some]) / realisations
+            if n == times - 1:
+                break
+            for i in range(springs - 1):
+                if n % TOGETHER == 0:
+                    normals(key, c, i, n // TOGETHER, first, noise[i])
+                now = noise[i, n % TOGETHER, :some]
+                _moved(now, tension[i + 1, :some], tension[i, :some], kick[n], drift[n], move[i + 1, :some])
+            if driven:
+                stretch[n] = drift[n] * (pull[n] - mean[n])
+            move[springs] = stretch[n]
+            for i in range(springs):
+                _stretched(part[n, i], move[i + 1, :some], move[i, :some], part[n + 1, i])

@@ -11,12 +11,17 @@ dimensionless.
 
 from dataclasses import dataclass
 from math import exp, log, pi, sqrt
+from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Generator, Tensor
 
+from ibvonns.compiled import compiled, on_threads
 from ibvonns.ensemble import Ensemble
 from ibvonns.protocols import pulled_length
+from ibvonns.systems.noise import TOGETHER, WIDTH, fresh_key, normals
 from ibvonns.validation import choice, count, finite, increasing, positive, require, seeded, shaped, tensor
 
 __all__ = ["VELOCITIES", "Trap", "paper_times", "stable_steps"]
@@ -113,7 +118,7 @@ class Trap:
             lengths: pulled length lambda, shape (conditions, times).
             times: shape (times,), strictly increasing; also the steps of the integrator.
             realisations: how many particles for each condition.
-            generator: source of every random number, on the device of `lengths`.
+            generator: source of every random number, on the device of `lengths`; the noise has a key from it (`noise`).
 
         Returns:
             Positions of shape (conditions, times, realisations), with records "pulled_length" and
@@ -129,17 +134,19 @@ class Trap:
         """
         lengths, times = tensor("lengths", lengths), tensor("times", times)
         steps = stable_steps(lengths, times, self.rate)
-        positions = lengths.new_empty(*lengths.shape, count("realisations", realisations))
-        # one draw for the whole run: the noise is then turned into positions in place
-        positions.normal_(generator=generator)
-        positions[:, 0] *= self.equilibrium_deviation
-        positions[:, 0] += lengths[:, :1] / 2
-        amplitude = (2 * self.temperature / self.viscosity * steps).sqrt()
-        drift = self.stiffness / self.viscosity * steps
-        for n in range(len(steps)):
-            here = positions[:, n]
-            positions[:, n + 1] *= amplitude[n]
-            positions[:, n + 1] += here + drift[n] * (lengths[:, n, None] - 2 * here)
+        # NumPy asks for large pages of memory, which a simulation fills twice as fast
+        positions = torch.from_numpy(np.empty((*lengths.shape, count("realisations", realisations))))
+        start = lengths.new_empty(len(lengths), realisations).normal_(generator=generator)
+        positions[:, 0] = self.equilibrium_deviation * start + lengths[:, :1] / 2
+        kicks, drifts = (2 * self.temperature / self.viscosity * steps).sqrt(), self.rate / 2 * steps
+        pull, kick, drift = (part.cpu().double().numpy() for part in (lengths, kicks, drifts))
+        key, out = fresh_key(generator), positions.numpy()
+
+        def work(c: int) -> None:
+            _run(out[c], pull[c], kick, drift, key, c)
+
+        on_threads(work, range(len(out)), torch.get_num_threads())
+        positions = positions.to(lengths)
         force = self.stiffness * (lengths - positions.mean(-1))
         return Ensemble(times, positions, {"pulled_length": lengths, "external_force": force})
 
@@ -312,3 +319,25 @@ class Trap:
             ValueError: NaN.
         """
         return self.stiffness * tensor("lengths", lengths) / 2
+
+
+@njit(error_model="numpy")
+def _moved(old: Any, noise: Any, pull: float, kick: float, drift: float, new: Any) -> None:
+    """A step of Eq. (17)."""
+    for j in range(len(old)):
+        new[j] = old[j] + drift * (pull - 2 * old[j]) + kick * noise[j]
+
+
+@compiled(error_model="numpy")
+def _run(positions: Any, pull: Any, kick: Any, drift: Any, key: Any, condition: int) -> None:
+    """Fill in the positions of a condition, (times, realisations), from the first on."""
+    times, realisations = positions.shape
+    width = min(WIDTH, realisations)
+    noise = np.empty((TOGETHER, width), np.float32)
+    for first in range(0, realisations, width):
+        part = positions[:, first : first + width]
+        some = part.shape[1]
+        for n in range(times - 1):
+            if n % TOGETHER == 0:
+                normals(key, condition, 0, n // TOGETHER, first, noise)
+            _moved(part[n], noise[n % TOGETHER, :some], pull[n], kick[n], drift[n], part[n + 1])
