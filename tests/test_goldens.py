@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from ibvonns.ensemble import Ensemble
 from ibvonns.files import load_tensors
@@ -18,9 +19,10 @@ from ibvonns.losses import loss_terms
 from ibvonns.model import Architecture, Model
 from ibvonns.networks import generators
 from ibvonns.observations import Observations, observe
+from ibvonns.protocols import pulled_length
 from ibvonns.recipe import Recipe
 from ibvonns.systems.chain import LENGTHS, Chain
-from ibvonns.systems.trap import Trap
+from ibvonns.systems.trap import VELOCITIES, Trap, paper_times
 
 SEEDS = [0, 1]
 STARTS = torch.tensor([0, 40, 111])
@@ -49,14 +51,32 @@ def on_grid(ensemble: Ensemble, points: int, *control: str, spacing: float = 1.0
 
 @cache
 def trap() -> Observations:
-    """Eleven conditions of the trap."""
-    return on_grid(Trap().simulate_paper(realisations=50).select(slice(None, None, 2)), 256, "pulled_length")
+    """Eleven conditions of the trap, by the noise of that time: one stream of PyTorch's for all."""
+    times = paper_times()
+    lengths = pulled_length("oscillating", torch.tensor(VELOCITIES, dtype=torch.float64), times)
+    x = torch.empty(*lengths.shape, 50, dtype=torch.float64).normal_(generator=Generator().manual_seed(0))
+    x[:, 0] = Trap().equilibrium_deviation * x[:, 0] + lengths[:, :1] / 2
+    for n, step in enumerate(times.diff()):
+        x[:, n + 1] = x[:, n] + step * (lengths[:, n, None] - 2 * x[:, n]) + (0.02 * step).sqrt() * x[:, n + 1]
+    records = {"pulled_length": lengths, "external_force": lengths - x.mean(-1)}
+    return on_grid(Ensemble(times, x, records).select(slice(None, None, 2)), 256, "pulled_length")
 
 
 @cache
 def chain() -> Observations:
-    """Five conditions of the chain."""
-    return on_grid(Chain().simulate_paper(lengths=LENGTHS[::4], realisations=20, seed=0), 160, spacing=0.01)
+    """Five conditions of the chain, by the noise of that time."""
+    rng, (lengths, times) = Generator().manual_seed(0), Chain().pulls("smoothed-linear", LENGTHS[::4])
+    path = [Chain().initial(lengths[:, 0], 20, rng)]
+    for step, stretch in zip(times.diff(), (lengths.diff(dim=1) / 0.01).unbind(1), strict=True):
+        moves = torch.empty(5, 9, 20, dtype=torch.float64).normal_(generator=rng) * (1e-4 * step).sqrt() / 0.01
+        moves += step / 1e-3 * Chain().spring_force(path[-1]).diff(dim=1)
+        pulled = pad(moves, (0, 0, 0, 1)) - pad(moves, (0, 0, 1, 0))
+        pulled[:, -1] += stretch[:, None]
+        path.append(path[-1] + pulled)
+    strains, velocity = torch.stack(path, 1), pad(lengths.diff(dim=1) / times.diff(), (1, 0))
+    force = Chain().spring_force(strains[:, :, -1]).mean(-1) + 0.1 * velocity
+    records = {"pulled_length": lengths, "velocity": velocity, "external_force": force}
+    return on_grid(Ensemble(times, strains, records), 160, spacing=0.01)
 
 
 def data_entries() -> Entries:

@@ -105,6 +105,9 @@ def normals(key: Any, condition: Any, site: Any, call: Any, first: Any, out: Any
 def fresh_key(generator: Generator) -> np.uint64:
     """A key for `normals`, another one from each call.
 
+    Args:
+        generator: that decides it.
+
     >>> rng = torch.Generator().manual_seed(0)
     >>> bool(fresh_key(rng) == fresh_key(rng))
     False
