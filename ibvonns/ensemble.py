@@ -92,7 +92,12 @@ class Density:
         values = features(self.grid[:, None])
         if times is None:
             return self.expectation(values)
-        return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
+        needed, place = times.unique(return_inverse=True)
+        if 2 * len(needed) > times.numel():
+            return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
+        # replicas share times: one product for all of them, and each picks its own
+        found = self.at(needed).expectation(values).unflatten(1, (len(self.weights), len(needed), -1)).transpose(1, 2)
+        return found[torch.arange(len(times))[:, None], place].transpose(1, 2).flatten(1, 3)
 
     def shifted(self, by: Tensor) -> "Density":
         """The same ensembles, moved by a length, of shape (1,)."""
