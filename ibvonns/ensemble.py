@@ -92,7 +92,12 @@ class Density:
         values = features(self.grid[:, None])
         if times is None:
             return self.expectation(values)
-        return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
+        needed, place = times.unique(return_inverse=True)
+        if 2 * len(needed) > times.numel():
+            return self.weights[:, times].movedim(1, 0).flatten(1, -2) @ values
+        # replicas share times: one product for all of them, and each picks its own
+        found = self.at(needed).expectation(values).unflatten(1, (len(self.weights), len(needed), -1)).transpose(1, 2)
+        return found[torch.arange(len(times))[:, None], place].transpose(1, 2).flatten(1, 3)
 
     def shifted(self, by: Tensor) -> "Density":
         """The same ensembles, moved by a length, of shape (1,)."""
@@ -121,10 +126,16 @@ class Density:
         """
         if count("factor", factor) == 1:
             return self
-        whole = self.reaching(len(self.grid) + (1 - len(self.grid)) % factor)
-        place = torch.arange(len(whole.grid)).to(self.grid)
-        shares = (1 - (place[:, None] / factor - place[::factor] / factor).abs()).clamp_min(0.0)
-        return Density(whole.grid[::factor].contiguous(), whole.weights @ shares, self.averages)
+        points = -(-(len(self.grid) - 1) // factor) + 1
+        weights = self.weights.new_zeros(*self.weights.shape[:-1], points)
+        for place in range(factor):  # between a coarse point and the next
+            part = self.weights[..., place::factor]
+            number = part.shape[-1]
+            weights[..., :number].add_(part, alpha=1 - place / factor)
+            if place:
+                weights[..., 1 : number + 1].add_(part, alpha=place / factor)
+        grid = self.grid[0] + factor * self.spacing * torch.arange(points).to(self.grid)
+        return Density(grid, weights, self.averages)
 
     def reaching(self, points: int, before: int = 0) -> "Density":
         """The same on a grid of so many points, some of weight 0 before and the rest behind.
@@ -133,6 +144,8 @@ class Density:
             points: of the new grid.
             before: how many of them lie before the old grid.
         """
+        if points == len(self.grid):
+            return self
         place = torch.arange(points).to(self.grid) - before
         padded = torch.nn.functional.pad(self.weights, (before, points - before - len(self.grid)))
         return Density(self.grid[0] + self.spacing * place, padded)
@@ -431,10 +444,11 @@ def _tool(name: str) -> Any:
 @compiled(error_model="numpy")
 def _share(samples: Any, first: float, spacing: float, each: float, weights: Any) -> None:
     """Rows of samples, each of the same weight, shared between grid points."""
+    last, steps = weights.shape[1] - 2, 1 / spacing
     for row in range(len(samples)):
-        for sample in samples[row]:
-            place = (sample - first) / spacing
-            left = min(int(place), weights.shape[1] - 2)
-            share = place - left
-            weights[row, left] += each * (1 - share)
-            weights[row, left + 1] += each * share
+        for n in range(samples.shape[1]):
+            place = (samples[row, n] - first) * steps
+            left = min(int(place), last)
+            share = each * (place - left)
+            weights[row, left] += each - share
+            weights[row, left + 1] += share

@@ -115,10 +115,13 @@ class Moves:
         """
         conditions, nodes, sites = self.states.shape
         z = self.states.flatten(0, 1)[None, :, :, None].expand(len(law.reference), -1, -1, -1)
-        rates = law.step(z)[0][..., 0].unflatten(1, (conditions, nodes)) @ self.shapes.mT / sites
-        first = z.unflatten(1, (conditions, nodes))[:, :, 0]
+        g = law.driving(z)
+        mobility = law.operator(z, g)  # asked once, for `law.step` would ask it again
+        change = law.changed(mobility * g, z[..., :0], None)[0][..., 0]
+        rates = change.unflatten(1, (conditions, nodes)) @ self.shapes.mT / sites
         slope = forces(law.layout, self.shapes) / law.spacing
-        operator = torch.einsum("rcsd,isd,jsd->rcij", law.operator(first, first), slope, slope) / sites
+        first = mobility.unflatten(1, (conditions, nodes))[:, :, 0]
+        operator = torch.einsum("rcsd,isd,jsd->rcij", first, slope, slope) / sites
         return torch.einsum("n,rcnv->rcv", self._weights[0], rates), operator
 
     def missed(self, law: Law) -> dict[str, Tensor]:

@@ -17,67 +17,71 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ibvonns.adjoint import FAST, _bent, inner
 from ibvonns.compiled import compiled, first_only, on_threads
 from ibvonns.validation import require, shaped
 
 __all__ = ["flow_nll", "mixture_nll"]
 
 HALF_LOG = 0.5 * log(2 * pi)
-TINY = 1e-280  # sums below it, some 650 widths out, are taken by their logarithms
+loop: Callable[..., Any] = compiled(fastmath=FAST, error_model="numpy")
 
 
-@compiled(error_model="numpy")
+@inner
+def _reach(weights: Any) -> Any:
+    """First and last point of a row that carry weight, the last one more."""
+    low, high = 0, len(weights)
+    while low < high and weights[low] == 0:
+        low += 1
+    while high > low and weights[high - 1] == 0:
+        high -= 1
+    return low, high
+
+
+@inner
+def _log_sum(logs: Any, total: Any, number: int) -> None:
+    """total = log of the sum of exp(logs) over the first axis, and logs = share of each, at so many points."""
+    for j in range(number):
+        total[j], logs[0, j] = logs[0, j], 1.0
+    for k in range(1, len(logs)):
+        for j in range(number):
+            more, share = _bent(logs[k, j] - total[j])
+            total[j] += more
+            logs[k, j] = share
+        for i in range(k):
+            for j in range(number):
+                logs[i, j] *= 1 - logs[k, j]
+
+
+@loop
 def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     """Rows low to high; parts are log weights, centres, log deviations, each (rows, k)."""
-    components = parts.shape[2]
-    logs, standard = np.empty(components), np.empty(components)
+    d, points = parts.shape[2], len(grid)
+    standard, share, total = np.empty((d, points)), np.empty((d, points)), np.empty(points)
     for row in range(low, high):
-        narrow = np.exp(-parts[2, row])
-        for j, w in enumerate(weights[row % len(weights)]):
-            if w == 0:
-                continue
-            top, total = -np.inf, 0.0
-            for k in range(components):
-                standard[k] = (grid[j] - parts[1, row, k]) * narrow[k]
-                logs[k] = parts[0, row, k] - parts[2, row, k] - 0.5 * standard[k] ** 2
-                top = max(top, logs[k])
-            for k in range(components):
-                logs[k] = np.exp(logs[k] - top)
-                total += logs[k]
-            value[row] -= w * (top + np.log(total) - HALF_LOG)
-            for k in range(components):
-                share = w * logs[k] / total
-                slopes[0, row, k] -= share
-                slopes[1, row, k] -= share * standard[k] * narrow[k]
-                slopes[2, row, k] -= share * (standard[k] ** 2 - 1)
+        w = weights[row % len(weights)]
+        first, last = _reach(w)
+        for k in range(d):
+            narrow, top = np.exp(-parts[2, row, k]), parts[0, row, k] - parts[2, row, k] - HALF_LOG
+            for j in range(last - first):
+                z = (grid[first + j] - parts[1, row, k]) * narrow
+                standard[k, j], share[k, j] = z, top - 0.5 * z * z
+        _log_sum(share, total, last - first)
+        for j in range(last - first):
+            value[row] -= w[first + j] * total[j]
+        for k in range(d):
+            narrow, by_log, by_centre, by_width = np.exp(-parts[2, row, k]), 0.0, 0.0, 0.0
+            for j in range(last - first):
+                z, each = standard[k, j], w[first + j] * share[k, j]
+                by_log += each
+                by_centre += each * z
+                by_width += each * (z * z - 1)
+            slopes[0, row, k], slopes[1, row, k], slopes[2, row, k] = -by_log, -by_centre * narrow, -by_width
 
 
-@njit(error_model="numpy")
-def _log_sum(logs: Any) -> Any:
-    top = logs.max()
-    return top + np.log(np.exp(logs - top).sum())
-
-
-@njit(error_model="numpy")
-def _far(x: float, a: Any, b: Any, log_c: Any, slopes: Any) -> Any:
-    """log q so far out that sums underflow; its derivatives by log a, b, log c are left in slopes."""
-    p = a * x + b
-    log_s = np.minimum(p, 0.0) - np.log1p(np.exp(-np.abs(p)))
-    log_t = log_s - p
-    low, high, steep = log_c + log_s, log_c + log_t, log_c + np.log(a) + log_s + log_t
-    below, above, dense = _log_sum(low), _log_sum(high), _log_sum(steep)
-    y = below - above
-    low, high, steep = np.exp(low - below) * (-y - 1), np.exp(high - above) * (y - 1), np.exp(steep - dense)
-    s, t = np.exp(log_s), np.exp(log_t)
-    by_p = low * t - high * s + steep * (t - s)
-    slopes[0], slopes[1], slopes[2] = by_p * a * x + steep, by_p, low + high + steep
-    return dense - below - above - 0.5 * y * y - HALF_LOG
-
-
-@compiled(error_model="numpy")
+@loop
 def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     r"""Rows low to high; parts are log a, b, log c, each (rows, d).
 
@@ -86,39 +90,37 @@ def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int
 
         log q = -y^2 / 2 - log(2 pi) / 2 + log D - log S - log T,
 
-    whose derivatives by S, T, D are (-y - 1) / S, (y - 1) / T, 1 / D.
+    whose derivatives by log S, log T, log D are -y - 1, y - 1, 1.
     """
-    d = parts.shape[2]
-    s, t, far = np.empty(d), np.empty(d), np.empty((3, d))
+    d, points = parts.shape[2], len(grid)
+    s, below, above, steep = np.empty((d, points)), np.empty((d, points)), np.empty((d, points)), np.empty((d, points))
+    log_below, log_above, dense = np.empty(points), np.empty(points), np.empty(points)
     for row in range(low, high):
-        a, c = np.exp(parts[0, row]), np.exp(parts[2, row])
-        for j, w in enumerate(weights[row % len(weights)]):
-            if w == 0:
-                continue
-            below, above, dense = 0.0, 0.0, 0.0
-            for k in range(d):
-                p = a[k] * grid[j] + parts[1, row, k]
-                e = np.exp(-abs(p))
-                big, small = 1 / (1 + e), e / (1 + e)
-                s[k], t[k] = (big, small) if p > 0 else (small, big)
-                below += c[k] * s[k]
-                above += c[k] * t[k]
-                dense += c[k] * a[k] * big * small
-            if not min(below, above, dense) > TINY:
-                value[row] -= w * _far(grid[j], a, parts[1, row], parts[2, row], far)
-                slopes[:, row] -= w * far
-                continue
-            log_below, log_above = np.log(below), np.log(above)
-            y = log_below - log_above
-            value[row] -= w * (np.log(dense) - log_below - log_above - 0.5 * y * y - HALF_LOG)
-            by_below, by_above, by_dense = w * (-y - 1) / below, w * (y - 1) / above, w / dense
-            for k in range(d):
-                both = s[k] * t[k]
-                by_p = c[k] * both * (by_below - by_above + by_dense * a[k] * (t[k] - s[k]))
-                direct = c[k] * by_dense * a[k] * both
-                slopes[0, row, k] -= by_p * a[k] * grid[j] + direct
-                slopes[1, row, k] -= by_p
-                slopes[2, row, k] -= c[k] * (by_below * s[k] + by_above * t[k]) + direct
+        w = weights[row % len(weights)]
+        first, last = _reach(w)
+        for k in range(d):
+            a, b, log_a, log_c = np.exp(parts[0, row, k]), parts[1, row, k], parts[0, row, k], parts[2, row, k]
+            for j in range(last - first):
+                p = a * grid[first + j] + b
+                soft, s[k, j] = _bent(p)
+                below[k, j], above[k, j] = log_c + p - soft, log_c - soft
+                steep[k, j] = log_c + log_a + p - 2 * soft
+        _log_sum(below, log_below, last - first)
+        _log_sum(above, log_above, last - first)
+        _log_sum(steep, dense, last - first)
+        for j in range(last - first):
+            y = log_below[j] - log_above[j]
+            value[row] -= w[first + j] * (dense[j] - log_below[j] - log_above[j] - 0.5 * y * y - HALF_LOG)
+            log_below[j], log_above[j] = w[first + j] * (-y - 1), w[first + j] * (y - 1)  # from here on derivatives
+        for k in range(d):
+            a, by_a, by_b, by_c = np.exp(parts[0, row, k]), 0.0, 0.0, 0.0
+            for j in range(last - first):
+                under, over, direct = log_below[j] * below[k, j], log_above[j] * above[k, j], w[first + j] * steep[k, j]
+                by_p = (under + direct) * (1 - s[k, j]) - (over + direct) * s[k, j]
+                by_a += by_p * a * grid[first + j] + direct
+                by_b += by_p
+                by_c += under + over + direct
+            slopes[0, row, k], slopes[1, row, k], slopes[2, row, k] = -by_a, -by_b, -by_c
 
 
 class _Compressed(torch.autograd.Function):

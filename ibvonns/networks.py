@@ -219,9 +219,9 @@ class INN(nn.Module):
         kept, adjoint = list[tuple[Tensor, Any]](), self.last.weight.mT
         beside = 0.0 if self.cubes is None else self.cubes(z).square() @ self.cubes.weight.mT
         for layer in self.layers:
-            before = layer(z)
-            z = softplus(before)
+            before = layer(softplus(z) if kept else z)
             kept.append((torch.sigmoid(before), layer.weight.mT))
+            z = before
         for slope, weight in reversed(kept):
             adjoint = (adjoint * slope) @ weight
         return adjoint + beside

@@ -84,13 +84,14 @@ LAWS: dict[str, Trial] = {
 }
 
 
-def observed(protocols: Sequence[Protocol], realisations: int, seed: int) -> Observations:
+def observed(protocols: Sequence[Protocol], realisations: int, seed: int, points: int = 641) -> Observations:
     """A chain under some protocols, from equilibrium at their first lengths.
 
     Args:
         protocols: one for each condition.
         realisations: of each, a multiple of 4.
         seed: of every random number.
+        points: of the grid of positions.
 
     Raises:
         ValueError: no protocol, or realisations that do not make 4 equal parts.
@@ -102,7 +103,7 @@ def observed(protocols: Sequence[Protocol], realisations: int, seed: int) -> Obs
     chain, times = Chain(), paper_times()
     reached = lengths(protocols, times)
     parts = (chain.simulate(reached, times, realisations // BLOCKS, seeded(BLOCKS * seed + n)) for n in range(BLOCKS))
-    return observe(parts, spacing=chain.natural_length)
+    return observe(parts, spacing=chain.natural_length, points=points)
 
 
 def truth(kind: str, copy: int = 1) -> Observations:
@@ -150,11 +151,11 @@ def trained(name: str) -> Model:
     trial = LAWS[choice("law", name, LAWS)]
     if trial == Trial("paper"):
         return result("chain-cnf")[0]
-    plan, spacing = replace(recipe(trial.design), attempts=trial.attempts), Chain().natural_length
+    plan, spacing = replace(recipe(trial.design), attempts=trial.attempts, coarse=1), Chain().natural_length
     site = Architecture(Row(), spacing, trial.internal, "flow", reference=0.0, neighbours=trial.neighbours)
 
     def compute() -> dict[str, Any]:
-        data = observed(DESIGNS[trial.design], TRAINING, 1)
+        data = observed(DESIGNS[trial.design], TRAINING, 1, points=161)  # of 641 on the way to as few: 2 GB more
         return fitted(site, data, range(trial.seeds), plan).model.exported()
 
     key = [Chain(), DESIGNS[trial.design], TRAINING, site, plan, trial.seeds]

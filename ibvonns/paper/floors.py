@@ -97,17 +97,18 @@ def _scores(studies: Mapping[str, Study], models: Mapping[str, Model], number: i
         floors = defaultdict[tuple[str, str], list[list[float]]](list)
         parts: list[Observations] = light.setdefault(split, [])
         for given, seen in _runs(study, split, number):
-            now = {} if study.exact else {name: comparable(seen, model) for name, model in models.items()}
+            thin = seen.coarser(study.recipe.coarse)  # enough to tell two runs apart
+            now = {} if study.exact else {name: comparable(thin, model) for name, model in models.items()}
             start = start if given else now
             for name in now if given else ():
                 for quantity, values in restart_floors(start[name], now[name]).items():
                     if studies[name].asked(quantity, given):
                         floors[name, studies[name].row(quantity, split, given)].append(values)
             if given != "force":
-                parts.append(replace(seen.coarser(study.points), blocks={}))
+                parts.append(replace(thin.coarser(study.points), blocks={}))
                 total = total or seen.cloud
                 total.weights.lerp_(cast(Density, seen.cloud).weights, 1 / len(parts))  # in place: clouds are large
-            del seen
+            del seen, thin
         whole = replace(joined(parts), cloud=total)
         for name, own in studies.items():
             found[name][0].update(errors(own, models[name], {split: whole})[0])
