@@ -154,7 +154,7 @@ def watched(folder: Path, wait: float = WAIT, say: float = SAY) -> Iterator[Call
 
     A line of the log is an object with its time; of a step it has "step", "of", the steps of this run, and "terms",
     the loss by name, for each seed. A model whose seeds are drawn several times, or a choice, is several runs, and each
-    is told by the name of its checkpoint, "run". On a terminal, where training has a bar, no line is told.
+    is told by the name of its checkpoint, "run". On a terminal, where training has a bar, its end alone is told.
 
     Args:
         folder: of checkpoints and log; it is made if there is none.
@@ -166,7 +166,7 @@ def watched(folder: Path, wait: float = WAIT, say: float = SAY) -> Iterator[Call
     """
     folder.mkdir(parents=True, exist_ok=True)
     ended, runs = Event(), dict[Path, tuple[int, int, float]]()  # step, first step, and when that was seen
-    quiet = sys.stderr.isatty() or os.environ.get("IBVONNS_PROGRESS") == "off"
+    quiet, bar = os.environ.get("IBVONNS_PROGRESS") == "off", sys.stderr.isatty()
 
     def log(**what: Any) -> None:
         line = {"time": datetime.now().astimezone().isoformat(timespec="milliseconds"), **plain(what)}
@@ -174,19 +174,23 @@ def watched(folder: Path, wait: float = WAIT, say: float = SAY) -> Iterator[Call
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def watch() -> None:
-        said, line = time.monotonic(), ""
+        said = due = time.monotonic()
+        line = ""
         while not ended.wait(wait):
-            for path in folder.glob(".checkpoint-*.safetensors"):
-                now, clock = _seen(path), time.monotonic()
+            paths, clock = [*folder.glob(".checkpoint-*.safetensors")], time.monotonic()
+            for path in paths:
+                now = _seen(path)
                 if now is None or runs.get(path, (-1,))[0] == now[0]:
                     continue
                 runs[path] = step, first, since = (now[0], *runs.get(path, (0, now[0], clock))[1:])
                 log(run=path.stem[12:20], step=step, of=now[1], terms=now[2])
-                left = timedelta(seconds=round((now[1] - step) * (clock - since) / max(1, step - first)))
-                line = f"step {step} of {now[1]}" + f", {left} left" * (step > first)
-            if line and not quiet and time.monotonic() - said >= say:
-                said = time.monotonic()
-                print(line, file=sys.stderr, flush=True)
+                due = clock + (now[1] - step) * (clock - since) / max(1, step - first)
+                line = f"step {step} of {now[1]}"
+            if line and not (quiet or (bar and paths)) and clock - said >= say:
+                said, left = clock, round(due - clock)
+                text = line + f", {timedelta(seconds=left)} left" * (left > 0)
+                print(text if paths else "trained, and now scored", file=sys.stderr, flush=True)
+                line = line if paths else ""
 
     thread = Thread(target=watch, daemon=True)
     thread.start()

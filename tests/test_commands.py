@@ -263,9 +263,12 @@ def test_checkpoints_are_logged_as_they_come(tmp_path: Path, capsys: pytest.Capt
             time.sleep(0.3)
         path.write_bytes(b"half")
         time.sleep(0.05)
+        path.unlink()
+        time.sleep(0.1)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[0]["stage"] == "start" and lines[0]["x"] is None
     steps = [(line["run"], line["step"], line["of"], line["terms"]) for line in lines[1:] if line["step"] > 0]
     assert ("01234567", 5, 40, {"end": [5.0, None]}) in steps and steps[-1][1:3] == (15, 40)
     assert len(steps) == 2
-    assert "step 15 of 40, 0:00:0" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "step 15 of 40, 0:00:0" in said and said.count("now scored") == 1 and said.endswith("now scored\n")

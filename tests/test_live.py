@@ -108,7 +108,7 @@ def test_a_band_is_that_of_its_laws_and_fades_for_good(browser: Browser) -> None
         }
         variance = forces.var(0, ddof=1)
         wide = np.sqrt(np.maximum(variance, (variance + told["usual"]) / 2))
-        wide *= np.where(band["outside"], told.get("beyond", told["reach"]), told["reach"])
+        wide *= np.where(band["outside"], told["beyond"], told["reach"])
         assert np.allclose(band["middle"], forces.mean(0)) and np.allclose(band["away"], wide)
         inside = np.stack(
             [

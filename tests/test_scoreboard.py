@@ -234,6 +234,17 @@ def test_reproduce_writes_where_it_is_told(quick: pytest.MonkeyPatch, tmp_path: 
     assert load_metrics(tmp_path / "new" / "metrics.json")["seeds"] == [0]
 
 
+def test_what_is_trained_is_told_on_standard_error(quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of what the cache has, or where no progress is wanted."""
+    monkeypatch.delenv("IBVONNS_PROGRESS", raising=False)
+    call = ("scoreboard", "--study", "trap", "--seeds", "3")
+    (_, _, first), (_, table, again) = ran(*call), ran(*call)
+    monkeypatch.setenv("IBVONNS_PROGRESS", "off")
+    assert "trap: 11 pulls of 60 realisations" in first and "(seeds: 3)" in first and "minutes of" in first
+    assert again.startswith("Next: ") and first.endswith(again)
+    assert ran(*call) == (0, table, "")
+
+
 def test_help_names_the_commands_and_their_options() -> None:
     code, out, _ = ran("--help")
     assert code == 0 and "reproduce" in out and "scoreboard" in out

@@ -24,7 +24,8 @@ matplotlib is there, report.html to DIR. Called again after an interruption it g
 - `--unit NAME=UNIT`: of positions, times or a record; again for each.
 
 With a terminal a bar shows the time left, else a line on standard error does, every ten seconds; log.jsonl has an
-object in each line: start, end, and at each checkpoint step, steps in all and terms of the loss.
+object in each line: start, end, and at each checkpoint step, steps in all and terms of the loss. With
+IBVONNS_PROGRESS=off neither is shown.
 
 `ibvonns predict MODEL FILE` prints what a saved law says under the controls of FILE, `.npz` or `.csv`, by their names
 beside "time" (and "condition"), as CSV: forces, work, free energy, dissipation, and heat if kBT is known.
@@ -57,7 +58,8 @@ A fit that failed is told in a line with its reason, and is tried again by the n
 - `--out FOLDER`: for the results; a cache if not given.
 - `--data-seed N`: of the data, 0 if not given.
 
-`ibvonns scoreboard` shows the published numbers beside ours, and trains first what is missing.
+`ibvonns scoreboard` shows the published numbers beside ours, and trains first what is missing. How far this is, and
+how far `reproduce` is, stands on standard error, as for `fit`.
 
 - `--study STUDY`: one study; all if not given. With `lattice`, what the abstract of Stat-PINNs claims;
   with `beyond`, the errors of laws on protocols that turn round.
@@ -78,8 +80,10 @@ status 2; `--help` tells of each command.
 import io
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,7 +93,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from ibvonns import __version__, commands
-from ibvonns.commands import told
+from ibvonns.commands import told, watched
 from ibvonns.files import plain, save_json
 from ibvonns.paper import beyond, claims, gases
 from ibvonns.paper import scoreboard as boards
@@ -110,6 +114,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 TABLE = 80  # columns in which the table of the scoreboard is whole
+MINUTES = {"trap": 2, "chain-gmm": 9, "chain-cnf": 9}  # of one processor, for eight seeds
 Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
 Seeds = Annotated[
     int | None, typer.Option(min=1, help="How many seeds, counted from 0; the book's number if not given.")
@@ -122,6 +127,28 @@ def _show(text: Table | Markdown | str) -> None:
         print(text, flush=True)  # now, for the disk behind the output may be full
     else:
         Console(width=max(Console().width, TABLE)).print(text)
+
+
+def _say(line: str) -> None:
+    """Tell how far it is on standard error, which IBVONNS_PROGRESS=off silences."""
+    if os.environ.get("IBVONNS_PROGRESS") != "off":
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _watching(folders: Mapping[str, Path], seeds: int | None) -> Iterator[None]:
+    """Tell of each study what is trained into its folder, how long that takes and how far it is."""
+    with ExitStack() as stack:
+        for study, folder in folders.items():
+            one = STUDIES[study]
+            _say(
+                f"{study}: {len(one.splits['train'].values)} pulls of {one.realisations} realisations are simulated; "
+                f"laws are trained on them and scored (seeds: {seeds or one.seeds}).\nEight seeds take about "
+                f"{MINUTES[study]} minutes of one processor. What is stopped goes on from its last checkpoint in"
+                f"\n{folder}"
+            )
+            stack.enter_context(watched(folder))
+        yield
 
 
 def _version(wanted: bool) -> None:
@@ -159,8 +186,9 @@ def reproduce(
     choice("study", study, [*STUDIES, *gases.STUDY])
     if study in gases.STUDY:
         return _learn_gases(study, seeds, out, data_seed)
-    metrics = run_study(study, seeds, out, data_seed)
-    folder = out or study_folder(study, len(metrics["seeds"]), data_seed)
+    folder = out or study_folder(study, seeds, data_seed)
+    with _watching({study: folder}, seeds):
+        metrics = run_study(study, seeds, out, data_seed)
     _show(boards.table(boards.scored_rows(metrics)))
     print(f"trained {len(metrics['seeds'])} seeds in {metrics['training_seconds']} s")
     print(f"draw of first weights that went on: {metrics['draws']}\nwrote {folder / 'metrics.json'}")
@@ -209,7 +237,12 @@ def scoreboard(
     wanted = list(STUDIES) if study is None else [choice("study", study, STUDIES)]
     if out is not None:
         wanted = [load_metrics(out / "metrics.json")["study"]]
-    rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
+    drawn = [STUDIES[name].drawn for name in wanted]  # verdicts need all that is learned from the same data
+    needed = [name for name, one in STUDIES.items() if name in wanted or (own and one.drawn in drawn)]
+    folders = {name: study_folder(name, seeds) for name in needed if out is None}
+    missing = {name: folder for name, folder in folders.items() if not (folder / "history.safetensors").exists()}
+    with _watching(missing, seeds):
+        rows = [row for name in wanted for row in (boards.board(name) if own else boards.score(name, seeds, out))]
     if check:
         worse = boards.worsened(rows, boards.stored())
         print("\n".join(worse) or f"none of {len(rows)} rows is worse than the stored one")
@@ -220,6 +253,7 @@ def scoreboard(
         _show(boards.comma_separated(rows).rstrip("\n"))
     else:
         _show(boards.table(rows))
+        _say(f"Next: chapter 16 of the book explains the rows; `ibvonns export {wanted[0]} FILE` writes the law")
 
 
 @app.command()

@@ -317,18 +317,18 @@ function trapSystem(content) {
     },
     plots: {
       length: { title: "pulled length λ", y: axes.length, wide: "ibv-wide" },
-      cloud: { title: "density of the position", x: axes.position, against: "position x", y: [0, 0.7 / Math.sqrt(temperature / (2 * k))], wide: "ibv-wide" },
+      cloud: { title: "density of the position", x: axes.position, against: "position x", y: [0, 0.7 / Math.sqrt(temperature / (2 * k))], wide: content.bands ? "" : "ibv-broad" },
       mean: { title: "mean position ⟨x⟩", y: axes.position },
       alpha: { title: "internal variable α", y: axes.alpha },
       force: { title: "external force F", y: axes.force },
-      ...(content.bands && { miss: { title: "F less its mean, and the band", y: [-0.02, 0.02] } }),
+      ...(content.bands && { miss: { title: "F less its mean, band", y: [-0.02, 0.02] } }),
       energy: { title: "free energy f", x: axes.alpha, against: "internal variable α" },
       dissipation: { title: "dissipation", y: axes.dissipation },
     },
     time: "time",
     springs: 1,
     across: "x",
-    thing: "The trap: a bead between two springs. Bead: the law's mean. Specks: the particles, at any height",
+    thing: ["The trap: a bead between two springs", "Bead: the law's mean. Specks: the particles, at any height"],
     // Rest lengths are left open by the model: these keep the order of wall, bead and end.
     stage({ mean }, lengths, last, [low, high]) {
       slack = -low;
@@ -512,7 +512,7 @@ function chainSystem(content) {
     plots: {
       length: { title: "displacement λ of the end", y: axes.length, wide: "ibv-wide" },
       ...(rival && { loop: { title: "force F against pull λ", x: axes.length, against: "displacement λ", y: axes.force } }),
-      cloud: { title: "strain", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: rival ? "" : "ibv-wide" },
+      cloud: { title: "strain of each spring", x: [0.4, springs + 0.6], against: "spring", y: [-1, 5], whole: true, wide: rival ? "" : "ibv-broad" },
       mean: { title: "mean strains ε", y: axes.position },
       alpha: { title: `internal variables α${many ? "\u2081" : ""}`, y: axes.alpha },
       force: { title: "external force F", y: axes.force },
@@ -523,7 +523,7 @@ function chainSystem(content) {
     springs,
     rest: springs * L0,
     across: "y",
-    thing: "The chain: above one of the simulated, below the law's means. Bold, filled: a spring beyond its barrier",
+    thing: ["The chain: above one simulated, below the law's", "Above one of the simulated, below the law's means. Bold, filled: a spring beyond its barrier"],
     stage: (record, lengths, last, [, high], value) => [-0.02 * (value + high), 1.03 * (value + high)],
     drawThing(plot, cloud, record, lengths, n, value, gone) {
       const end = value + lengths[n], rows = [cloud.x.map((part) => part[0]), record.mean[n]];
@@ -709,7 +709,7 @@ function render({ model, el }) {
   const which = element("select", { onchange: () => { spring = which.selectedIndex; layout(); } });
   for (let i = 1; i <= system.springs; i++) which.append(element("option", {}, `spring ${i}`));
   which.selectedIndex = spring;
-  const whichLabel = element("label", {}, rival ? "free energy and dashes of" : "free energy of", which);
+  const whichLabel = element("label", {}, element("span", { class: "ibv-said" }, rival ? "free energy and dashes of" : "free energy of"), which);
   const badge = element("p", { class: "ibv-badge", role: "status" });
   const spoken = element("p", { class: "ibv-spoken", "aria-live": "polite" });
   const host = element("div", { class: "ibv-plots" });
@@ -717,7 +717,7 @@ function render({ model, el }) {
   const reading = {};
   for (const name of ["time", "pulled end", "force", "dissipation", "frames a second"]) {
     reading[name] = element("dd", {}, "\u2013");
-    readout.append(element("div", {}, element("dt", {}, name), reading[name]));
+    readout.append(element("div", name.startsWith("frames") ? { class: "ibv-said" } : {}, element("dt", {}, name), reading[name]));
   }
   const key = element("p", { class: "ibv-key" }, element("i", {}, `\u2014 ${content.label || "learned law"}`),
     ...(rival ? [` \u00a0 - - ${content.rival.label}`] : []), " \u00a0 ", element("b", {}, "\u25cb particles"),
@@ -727,11 +727,11 @@ function render({ model, el }) {
     element("div", { class: "ibv-row" }, key, ...(system.springs > 1 ? [whichLabel] : [])), host,
     element("div", { class: "ibv-row ibv-steer" }, play, reset, dialLabel, handLabel, badge), readout, spoken,
     element("details", {}, element("summary", {}, "How to read and steer it"),
-      element("p", {}, HELP[content.kind](content)), element("p", {}, KEYS)),
+      element("p", {}, `In the topmost picture: ${system.thing[1]}. ${HELP[content.kind](content)}`), element("p", {}, KEYS)),
   );
   el.replaceChildren(root);
   const plots = {};
-  const thing = { title: system.thing, label: system.thing, wide: "ibv-full", height: 64, margin: { left: 12, right: 12, top: 2, bottom: 2 }, bare: true };
+  const thing = { title: system.thing[0], label: system.thing.join(". "), wide: "ibv-full", height: 56, margin: { left: 12, right: 12, top: 2, bottom: 2 }, bare: true };
   for (const [name, about] of Object.entries({ thing, ...system.plots })) plots[name] = marked(root, host, about, system.time);
 
   // --- handles of the drawn protocol: one stop of the tab key, arrows go on from there
@@ -1006,7 +1006,7 @@ function render({ model, el }) {
     return Array.from({ length: until + 1 }, (_, n) => {
       const here = told(n);
       outside = outside || here.gone;
-      return { ...here, outside, away: here.wide * (outside ? bands.beyond || bands.reach : bands.reach) };
+      return { ...here, outside, away: here.wide * (outside ? bands.beyond : bands.reach) };
     });
   }
 

@@ -3,7 +3,7 @@
 // No library draws here. uPlot (1.6.32) has 51 kB, three quarters of all scripts together, and would replace axes
 // and lines alone, a tenth of them: outlines, specks, bars, fading bands, handles and the moving things stay.
 
-const MARGIN = { left: 40, right: 8, top: 6, bottom: 32 };
+const MARGIN = { left: 40, right: 8, top: 6, bottom: 19 };
 
 const short = (x) => String(Number(x.toPrecision(3))).replace("-", "\u2212");
 
@@ -91,18 +91,20 @@ function plotOf(root, host, { title, label = title, x = [0, 3], y = [0, 1], wide
     draw(plot.ctx);
     plot.ctx.restore();
   };
+  // below a plot its last word alone stands, in the row of the numbers: the titles name it in full
   plot.axes = (name, whole = false) => {
-    const { ctx } = plot, right = plot.w - margin.right, foot = plot.h - margin.bottom;
+    const { ctx } = plot, right = plot.w - margin.right, foot = plot.h - margin.bottom, word = whole ? "" : name.split(" ").pop();
     ctx.font = "11px system-ui, sans-serif";
     ctx.fillStyle = plot.colours.ink;
     ctx.textAlign = "center";
     ctx.textBaseline = "top";
+    const end = whole ? plot.w : right - ctx.measureText(word).width - 4; // no number reaches beyond
     for (const v of whole ? Array.from({ length: 10 }, (_, i) => i + 1) : ticks(...plot.x, 5)) {
       if (!whole) plot.segment(plot.X(v), margin.top, plot.X(v), foot);
-      ctx.fillText(short(v), Math.min(plot.X(v), plot.w - 1 - ctx.measureText(short(v)).width / 2), foot + 4);
+      if (plot.X(v) + ctx.measureText(short(v)).width / 2 < end) ctx.fillText(short(v), plot.X(v), foot + 4);
     }
     ctx.textAlign = "right";
-    ctx.fillText(name, right, plot.h - 13);
+    ctx.fillText(word, right, foot + 4);
     ctx.textBaseline = "middle";
     for (const v of ticks(...plot.y, 4)) {
       plot.segment(margin.left, plot.Y(v), right, plot.Y(v));
