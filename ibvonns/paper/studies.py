@@ -1,7 +1,6 @@
 """Studies: the paper's experiments as data, and the errors that it reports."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -94,7 +93,7 @@ class Study:
         return self.system, dict(self.splits), self.realisations, self.points
 
     def blocks(self, split: str, seed: int = 0, realisations: int | None = None) -> Iterator[Ensemble]:
-        """The realisations of a split in `BLOCKS` independent parts, made one or two at a time.
+        """The realisations of a split in `BLOCKS` independent parts, made one at a time.
 
         Args:
             split: a key of `splits`.
@@ -110,13 +109,8 @@ class Study:
         require(number % BLOCKS == 0, f"realisations must be a multiple of {BLOCKS}, but are {number}")
         begin = 1000 * count("seed", seed, 0) + 100 * place  # a generator tells 2**32 seeds apart
 
-        def block(index: int) -> Ensemble:
-            return self.system.simulate_paper(protocol, values, number // BLOCKS, begin + index)
-
-        side = min(2, torch.get_num_threads())
-        with ThreadPoolExecutor(side) as threads:
-            for first in range(0, BLOCKS, side):
-                yield from threads.map(block, range(first, min(first + side, BLOCKS)))
+        for index in range(BLOCKS):
+            yield self.system.simulate_paper(protocol, values, number // BLOCKS, begin + index)
 
     def ensemble(self, split: str, seed: int = 0, blocks: int = 1) -> Ensemble:
         """The first blocks of a split as one ensemble, for a look at single realisations.
