@@ -65,7 +65,8 @@ class Bands:
         free_energy: gained since the beginning.
         dissipation: the energy dissipated since the beginning.
         outside: where a control, a strain or an internal variable of over half of the laws has left the range of the
-            data by over a twentieth: from there on no data have calibrated the band.
+            data by over a twentieth, or a control or a row's length has changed faster than any of the data by as
+            much: from there on no data have calibrated the band.
     """
 
     times: Array
@@ -196,6 +197,10 @@ def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
         room = MARGIN * (high - low)
         inside = (part >= low - room) & (part <= high + room)  # false of a path that has run away
         left |= ~inside.reshape(*left.shape, -1).all(-1)
+    driven = data.field[..., given:].sum(2)  # over sites: of a point it is the control, of a row its length
+    usual = numpy.abs(numpy.diff(driven, axis=1) / numpy.diff(data.times)[..., None]).max((0, 1))
+    speed = numpy.abs(numpy.diff(field.sum(2), axis=1) / numpy.diff(answer.times)[..., None])
+    left[:, 1:] |= ~(speed <= (1 + MARGIN) * usual).all(-1)
     return left
 
 

@@ -105,6 +105,16 @@ def test_what_leaves_the_data_is_said_to_be_outside() -> None:
     assert (np.diff(far.astype(int)) >= 0).all()  # what follows remembers it
 
 
+def test_what_is_faster_than_all_data_is_said_to_be_outside() -> None:
+    few = pulls()
+    path, speed = few.records["pulled_length"], few.records["pulled_length"].diff(dim=1).abs().max()
+    kept = path[:1].clone()
+    kept[:, 3:] = kept[:, 2:3] + 1.2 * speed * (torch.arange(path.shape[1] - 3) % 2)  # to and fro, within their range
+    assert path.min() <= kept.min() and kept.max() <= path.max()
+    gone = made().predict(few.times, {"pulled_length": kept}, start=few.select(torch.tensor([0]))).outside
+    assert not gone[:, :4].any() and gone[:, 4:].all()
+
+
 class _Answering:
     """A law, and its model, that answers what it is told."""
 
