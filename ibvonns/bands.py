@@ -197,8 +197,8 @@ def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
         room = MARGIN * (high - low)
         inside = (part >= low - room) & (part <= high + room)  # false of a path that has run away
         left |= ~inside.reshape(*left.shape, -1).all(-1)
-    driven = data.field[..., given:].sum(2)  # over sites: of a point it is the control, of a row its length
-    usual = numpy.abs(numpy.diff(driven, axis=1) / numpy.diff(data.times)[..., None]).max((0, 1))
+    ends = data.field[..., given:].sum(2)  # over sites: of a point it is the control, of a row its length
+    usual = numpy.abs(numpy.diff(ends, axis=1) / numpy.diff(data.times)[..., None]).max((0, 1))
     speed = numpy.abs(numpy.diff(field.sum(2), axis=1) / numpy.diff(answer.times)[..., None])
     left[:, 1:] |= ~(speed <= (1 + MARGIN) * usual).all(-1)
     return left
