@@ -27,6 +27,7 @@ help: ## list the targets
 
 book: notebooks ## execute every chapter, then build the pages
 	@$(MAKE) --no-print-directory html
+	@$(BIN)/python book/running.py
 
 # What the builders say is kept in a file, and shown where they fail.
 html: $(INSTALLED) ## build the pages from the stored outputs (a minute)
@@ -61,8 +62,8 @@ seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five 
 	$(TOOK) 'trap without its density' $(RUN) trained_without_density()"; mine=$$?; \
 	wait $$other && exit $$mine
 	@export OMP_NUM_THREADS=1; \
-	$(TOOK) 'truth of the chain, gases that repel and of long reach' \
-		$(RUN) truth('chain-gmm'); trained('repelling'); trained('long')" & other=$$!; \
+	{ $(TOOK) 'truth of the chain' $(RUN) truth('chain-gmm')" && \
+	$(TOOK) 'gases that repel and of long reach' $(RUN) trained('repelling'); trained('long')"; } & other=$$!; \
 	$(TOOK) 'gas that attracts, with less data and without fluctuations' $(RUN) trained('attracting'); \
 		trained('attracting', fluctuations=False); \
 		[trained('attracting', fluctuations=each, fewer=FEW) for each in (True, False)]"; mine=$$?; \

@@ -1,6 +1,7 @@
 """What it takes to run the book: measured when it is run, and made into a table for the page.
 
     python book/running.py NAME COMMAND...   run a command that trains seeds, and keep what it took
+    python book/running.py                   say what all of it took
 
 `notebooks/execute.py` keeps what each chapter takes in the same way, in `book/running.json`. Times
 differ from run to run: seconds are kept to two digits, memory to 10 MB. `book/_ext/written.py`
@@ -16,11 +17,21 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RUNNING = HERE / "running.json"
 TITLE = re.compile(r"^# (.+)$", re.M)
+#: What the paper's two systems take: chapters by number, and what `make seeds` trains for them.
+CHAPTERS = {f"{number:02}" for number in (*range(1, 10), 16)}
+PAPER = {
+    "the entropy limit",
+    "mixture, strains alone, truth of the trap",
+    "flow, neural ODE",
+    "trap without its density",
+    "truth of the chain",
+}
 
 
 def two_digits(seconds: float) -> float:
@@ -63,9 +74,15 @@ def machine() -> str:
     return f"{name}, {cores} cores"
 
 
-def record(file: Path, name: str, seconds: float, megabytes: int | None) -> None:
-    """Keep what a run took; runs side by side wait for one another."""
-    entry: dict[str, Any] = {"seconds": two_digits(seconds), "machine": machine()}
+def processor() -> float:
+    """Seconds of processor time that ended child processes have used so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def record(file: Path, name: str, seconds: float, used: float, megabytes: int | None) -> None:
+    """Keep what a run took by the clock, and of the processor; runs side by side wait for one another."""
+    entry: dict[str, Any] = {"seconds": two_digits(seconds), "processor": two_digits(used), "machine": machine()}
     if megabytes is not None:
         entry["megabytes"] = megabytes
     with file.open("a+", encoding="utf-8") as kept:
@@ -89,7 +106,12 @@ def spoken(seconds: float) -> str:
 def line(name: str, entry: dict[str, Any]) -> str:
     """A row of the table."""
     memory = f"{entry['megabytes']} MB" if "megabytes" in entry else "not measured"
-    return f"| {name} | {spoken(entry['seconds'])} | {memory} |"
+    return f"| {name} | {spoken(entry['seconds'])} | {spoken(entry['processor'])} | {memory} |"
+
+
+def total(entries: dict[str, Any], all_of_it: bool = True) -> float:
+    """Seconds of processor time of all that is in the table, or of the paper's two systems alone."""
+    return sum(e["processor"] for name, e in entries.items() if all_of_it or name in PAPER or name[:2] in CHAPTERS)
 
 
 def table(entries: dict[str, Any], chapters: Path) -> str:
@@ -99,7 +121,7 @@ def table(entries: dict[str, Any], chapters: Path) -> str:
         entries: of `running.json`.
         chapters: folder of the chapters' sources, whose titles and order are taken.
     """
-    lines = ["| chapter | time | peak memory |", "|---|--:|--:|"]
+    lines = ["| chapter | clock | processor | peak memory |", "|---|--:|--:|--:|"]
     for source in sorted(chapters.glob("[0-9][0-9]_*.md")):
         title = TITLE.search(source.read_text(encoding="utf-8"))
         if source.stem in entries and title:
@@ -108,10 +130,16 @@ def table(entries: dict[str, Any], chapters: Path) -> str:
             lines.append(line(link, entries[source.stem]))
     seeds = {name: entry for name, entry in entries.items() if not name[:2].isdigit()}
     if seeds:
-        lines += ["", "| trained ahead by `make seeds` | processor time | peak memory |", "|---|--:|--:|"]
+        lines += ["", "| trained ahead by `make seeds` | clock | processor | peak memory |", "|---|--:|--:|--:|"]
         lines += [line(name, entry) for name, entry in seeds.items()]
     machines = sorted({entry["machine"] for entry in entries.values()})
-    return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}.", ""])
+    return "\n".join([*lines, "", said(entries), "", f"Measured on: {'; '.join(machines)}.", ""])
+
+
+def said(entries: dict[str, Any]) -> str:
+    """What all of it takes, in a sentence."""
+    whole, paper = (f"{total(entries, every):,.0f} seconds" for every in (True, False))
+    return f"All of it takes {whole} of processor time; chapters 1 to 9 and 16, with what they need, take {paper} of these."
 
 
 def cache() -> set[str]:
@@ -122,18 +150,17 @@ def cache() -> set[str]:
 
 
 def main(name: str, command: list[str]) -> int:
-    """Run a command; keep what it took if the cache grew. Returns its exit status.
-
-    The time is the processor's: two such commands share two cores, and some use both.
-    """
-    before = cache()
+    """Run a command; keep what it took if the cache grew. Returns its exit status."""
+    before, begun = cache(), perf_counter()
     status = subprocess.run(command).returncode
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     if status == 0 and cache() - before:  # otherwise there was nothing to train
         unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-        record(RUNNING, name, used.ru_utime + used.ru_stime, tens(used.ru_maxrss * unit))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+        record(RUNNING, name, perf_counter() - begun, processor(), tens(peak))
     return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], sys.argv[2:]))
+    if sys.argv[1:]:
+        raise SystemExit(main(sys.argv[1], sys.argv[2:]))
+    print(said(json.loads(RUNNING.read_text(encoding="utf-8"))))

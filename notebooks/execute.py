@@ -28,7 +28,7 @@ from nbformat import NotebookNode
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "book"))  # running.py
 
-from running import RUNNING, peak_megabytes, record  # noqa: E402
+from running import RUNNING, peak_megabytes, processor, record  # noqa: E402
 
 from ibvonns.files import write  # noqa: E402
 
@@ -134,6 +134,7 @@ def execute(source: Path, running: Path | None = None) -> Path:
     notebook = jupytext.read(source)
     positions = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     whole = started = perf_counter()
+    used = processor()
     memory: int | None = None
     place = source.name
 
@@ -186,7 +187,7 @@ def execute(source: Path, running: Path | None = None) -> Path:
     target = source.with_suffix(".ipynb")
     write(target, normalise(client.nb).encode())
     if running is not None:
-        record(running, source.stem, perf_counter() - whole, memory)
+        record(running, source.stem, perf_counter() - whole, processor() - used, memory)
     return target
 
 
