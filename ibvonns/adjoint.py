@@ -52,17 +52,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numba import njit, types
+from numba.core.cpu import CPUTargetOptions
+from numba.core.options import TargetOptions
 from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ibvonns.compiled import INTERPRETED, compiled, first_only, on_threads
-from ibvonns.law import Law
+from ibvonns.law import Law, Scales
 from ibvonns.layouts import Layout
 from ibvonns.networks import softplus
 
-__all__ = ["fused_rollout", "fused_weights", "fuses", "views"]
+__all__ = ["LOOPS", "Loops", "fused_rollout", "fused_weights", "fuses", "views"]
 
 # sums may be taken in any order and products fused; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -123,11 +125,20 @@ ACTIVATIONS = {
     types.float64: _activation(np.float64, np.int64, 1023, 52, 9, 3, 8, -700.0),
 }
 # called from compiled code alone: entries from Python and from C would be compiled in vain
-# and divisions do not look for 0
-BARE: Any = {"fastmath": FAST, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# divisions do not look for 0, and nothing is allocated, so that nobody need count who uses an array
+BARE: Any = {
+    "fastmath": FAST,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+# arrays that a leaf is given never overlap; else each inner loop would begin by comparing their addresses
+CPUTargetOptions.noalias = TargetOptions.Mapping("noalias")  # Numba has the flag, but no option that sets it
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 inner: Decorator = njit(**BARE)
-entry: Decorator = compiled(fastmath=FAST, no_cfunc_wrapper=True)
+leaf: Decorator = njit(**BARE | {"noalias": True})
+entry: Decorator = compiled(fastmath=FAST, no_cfunc_wrapper=True, _nrt=False)
 
 
 def _bent(p: Any) -> Any:
@@ -140,7 +151,7 @@ def _(p: Any) -> Any:
     return ACTIVATIONS[p]
 
 
-@inner
+@leaf
 def _activate(x: Any, slope: Any) -> None:
     """x, slope = softplus(x), sigmoid(x)."""
     for i in range(x.shape[0]):
@@ -148,7 +159,7 @@ def _activate(x: Any, slope: Any) -> None:
             x[i, j], slope[i, j] = _bent(x[i, j])
 
 
-@inner
+@leaf
 def _times(x: Any, y: Any, out: Any) -> None:
     """out = x * y, in as many rows as x has."""
     for i in range(x.shape[0]):
@@ -156,33 +167,49 @@ def _times(x: Any, y: Any, out: Any) -> None:
             out[i, j] = x[i, j] * y[i, j]
 
 
-@inner
+@leaf
+def _copy(x: Any, out: Any) -> None:
+    """out = x, in as many rows as x has. Assigning a slice would do the same, and compile for seconds."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j]
+
+
+@leaf
+def _four(weight: Any, i: int, o: int) -> tuple[Any, Any, Any, Any]:
+    """Weights of an output and of four inputs from i on."""
+    return weight[i, o], weight[i + 1, o], weight[i + 2, o], weight[i + 3, o]
+
+
+@leaf
 def _forward(weight: Any, x: Any, out: Any) -> None:
     """out += W^T x, for W (inputs, outputs), x (inputs, lanes), out (outputs, lanes)."""
-    inputs, outputs = weight.shape
-    lanes = x.shape[1]
-    for o in range(0, outputs - 1, 2):  # two rows at once: each x is read half as often
-        p = o + 1
-        for i in range(0, inputs - 3, 4):
-            a, b, c, d = weight[i, o], weight[i + 1, o], weight[i + 2, o], weight[i + 3, o]
-            e, f, g, h = weight[i, p], weight[i + 1, p], weight[i + 2, p], weight[i + 3, p]
+    (inputs, outputs), lanes = weight.shape, x.shape[1]
+    whole, full = outputs - outputs % 4, inputs - inputs % 4
+    for o in range(0, whole, 4):  # four rows of each at once: they are read and written less often
+        for i in range(0, full, 4):
+            a1, a2, a3, a4 = _four(weight, i, o)
+            b1, b2, b3, b4 = _four(weight, i, o + 1)
+            c1, c2, c3, c4 = _four(weight, i, o + 2)
+            d1, d2, d3, d4 = _four(weight, i, o + 3)
             for j in range(lanes):
                 u, v, w, y = x[i, j], x[i + 1, j], x[i + 2, j], x[i + 3, j]
-                out[o, j] += a * u + b * v + c * w + d * y
-                out[p, j] += e * u + f * v + g * w + h * y
-        for i in range(inputs - inputs % 4, inputs):
-            a, b = weight[i, o], weight[i, p]
+                out[o, j] += a1 * u + a2 * v + a3 * w + a4 * y
+                out[o + 1, j] += b1 * u + b2 * v + b3 * w + b4 * y
+                out[o + 2, j] += c1 * u + c2 * v + c3 * w + c4 * y
+                out[o + 3, j] += d1 * u + d2 * v + d3 * w + d4 * y
+    for o in range(outputs):  # what is left: up to three outputs, up to three inputs
+        for i in range(0, full if o >= whole else 0, 4):
+            a1, a2, a3, a4 = _four(weight, i, o)
             for j in range(lanes):
-                out[o, j] += a * x[i, j]
-                out[p, j] += b * x[i, j]
-    if outputs % 2:
-        for i in range(inputs):
-            a = weight[i, outputs - 1]
+                out[o, j] += a1 * x[i, j] + a2 * x[i + 1, j] + a3 * x[i + 2, j] + a4 * x[i + 3, j]
+        for i in range(full, inputs):
+            a1 = weight[i, o]
             for j in range(lanes):
-                out[outputs - 1, j] += a * x[i, j]
+                out[o, j] += a1 * x[i, j]
 
 
-@inner
+@leaf
 def _affine(weight: Any, x: Any, start: Any, out: Any) -> None:
     """out = start + W^T x."""
     for o in range(weight.shape[1]):
@@ -191,7 +218,7 @@ def _affine(weight: Any, x: Any, start: Any, out: Any) -> None:
     _forward(weight, x, out)
 
 
-@inner
+@leaf
 def _outer(x: Any, y: Any, bar: Any) -> None:
     """bar += x y^T, summed over lanes: the derivative by W of a product W^T x."""
     (inputs, outputs), lanes, zero = bar.shape, x.shape[1], x.dtype.type(0)
@@ -327,11 +354,14 @@ def _layer_adjoint(weight: Any, weight_bar: Any, bias_bar: Any, x: Any, slope: A
 
 
 @inner
-def _free_adjoint(net: Any, net_bar: Any, layers: Any, bars: Any, slopes: Any, z: Any, z_bar: Any) -> None:
-    """From the bars of scales, shifts and gates to those of the weights and of z (added to)."""
+def _free_adjoint(net: Any, net_bar: Any, layers: Any, bars: Any, slopes: Any, z: Any, z_bar: Any, skip: int) -> None:
+    """From the bars of scales, shifts and gates to those of the weights and of z (added to).
+
+    skip: rows of the second layer, in front, that the third does not see.
+    """
     (w1, _, w2, _, w3, _), (w1_bar, b1_bar, w2_bar, b2_bar, w3_bar, b3_bar) = net, net_bar
     (one, two, _), (one_bar, two_bar, three_bar), (s1, s2, s3) = layers, bars, slopes
-    _layer_adjoint(w3, w3_bar, b3_bar, two[len(s1) :], s3, three_bar, two_bar[len(s1) :])
+    _layer_adjoint(w3, w3_bar, b3_bar, two[skip:], s3, three_bar, two_bar[skip:])
     _layer_adjoint(w2, w2_bar, b2_bar, one, s2, two_bar, one_bar)
     _layer_adjoint(w1, w1_bar, b1_bar, z, s1, one_bar, z_bar)
 
@@ -394,7 +424,7 @@ def _rates(weights: Any, room: Any, state: Any, given: Any, force: Any, head: An
                 g[k, j] = (slope[strain, to] if to >= 0 else force[j]) - slope[strain, j]
                 if search and plain > 0 and to < 0:  # plain friction: no search
                     g[k, j] = given[1, j] / mobility[k, j]
-    seen[:local] = state[d - local :]
+    _copy(state[d - local :], seen)
     if plain > 0:
         for j in range(lanes):
             seen[local, j] = zero
@@ -427,38 +457,61 @@ def _gather(v: Any, tail: Any, sign: Any, c: int, d: int, out: Any) -> None:
             out[row, j] += sign * (v[k, j] - behind)
 
 
+@inner
+def _advance(rate: Any, own: Any, bonds: Any, moved: bool, c: int, base: Any, new: Any) -> None:
+    """new = base + what the rates bring in a step; a driven end moves at the velocity that is given, if one is."""
+    head, tail = bonds
+    _copy(base, new)
+    for k in range(c):
+        for j in range(rate.shape[1]):
+            if moved and k < len(head) and head[k, j] < 0:
+                rate[k, j] = own[1, j]
+            rate[k, j] *= own[2, j]
+    _gather(rate, tail, rate.dtype.type(1), c, len(new), new)
+
+
+@inner
+def _rate_bars(new: Any, ends: Any, own: Any, head: Any, moved: bool, c: int, out: Any) -> None:
+    """out = bars of the rates, from those of the state that they lead to and of what bonds answer."""
+    d, zero = len(new), new.dtype.type(0)
+    strain = d - c + max(len(head) - 1, 0)
+    for k in range(c):
+        for j in range(new.shape[1]):
+            bar = own[2, j] * new[d - c + max(k, len(head) - 1), j]
+            if k < len(head):
+                to = head[k, j]
+                beyond = new[strain, to] if to >= 0 else (new[strain, j] if moved else zero)
+                bar = ends[k, j] + bar - own[2, j] * beyond
+            out[k, j] = bar
+
+
 @entry
 def _roll(
     weights: Any, room: Any, path: Any, ends: Any, given: Any, bonds: Any, moved: bool, search: bool, halves: bool
 ) -> None:
     """Fill in a block of one replica.
 
-    path: states, (steps + 1, d, lanes), with the first ones given and, at a point, every field.
+    path: states, (steps + 1, d, lanes), with the first ones given.
     ends: what ends answer at each step, (steps, 1 or more, lanes): G_s of a point, r of the bonds,
     F_ex in place of that of a driven one if it is searched.
-    given: F_ex, v_n, length of each step, (steps, 3 or more, lanes).
+    given: F_ex, v_n, length of each step and, at a point, every field, (steps, 3 or more, lanes).
     bonds: head and tail of each.
     halves: whether every other stage begins where the one before it began.
     """
     (head, tail), rows = bonds, room[0]
-    one, slope, g, rate = rows[1], rows[2], rows[3], rows[4]
+    slope, g, rate = rows[2], rows[3], rows[4]
     (_, d, lanes), c, (low, high) = path.shape, weights[4].shape[0], weights[5]
     fields = d - c + max(len(head) - 1, 0)  # that are given
     for n in range(len(given)):
         state, new, own = path[n], path[n + 1], given[n]
+        _copy(own[3:], state)
         _rates(weights, room, state, own, ends[max(n - 1, 0), 0] if search else own[0], head, tail, search)
         if len(head) == 0:
-            ends[n, :fields] = slope[:fields]
-        base = path[n - 1] if halves and n % 2 == 1 else state
-        new[fields:] = base[fields:]
-        for k in range(c):
+            _copy(slope[:fields], ends[n])
+        for k in range(len(head)):
             for j in range(lanes):
-                if k < len(head):
-                    ends[n, k, j] = g[k, j] + slope[fields, j] if search else rate[k, j]
-                    if moved and head[k, j] < 0:
-                        rate[k, j] = own[1, j]
-                rate[k, j] *= own[2, j]
-        _gather(rate, tail, one[0, 0], c, d, new)
+                ends[n, k, j] = g[k, j] + slope[fields, j] if search else rate[k, j]
+        _advance(rate, own, bonds, moved, c, path[n - 1] if halves and n % 2 == 1 else state, new)
         for k in range(len(head), c):
             for j in range(lanes):
                 alpha = new[d - c + k, j]  # NaN stays NaN
@@ -467,7 +520,16 @@ def _roll(
 
 @entry
 def _roll_back(
-    views: Any, room: Any, path: Any, path_bar: Any, ends_bar: Any, given: Any, bonds: Any, moved: bool, halves: bool
+    views: Any,
+    room: Any,
+    path: Any,
+    path_bar: Any,
+    ends_bar: Any,
+    given: Any,
+    bonds: Any,
+    moved: bool,
+    search: bool,
+    halves: bool,
 ) -> None:
     """Add to the bars of the weights and of the states; those of the first ones are then what is asked.
 
@@ -493,7 +555,7 @@ def _roll_back(
     cond, cond_bar = (one, one, one, one, one, one), (waste, b1_bar, waste, other, b2_bar, waste)
     (_, d, lanes), c, known, zero = path.shape, mobility.shape[0], linear[0].shape[0], path.dtype.type(0)
     plain = c - power[0].shape[0]
-    local, strain = known - (1 if plain > 0 else 0), d - c + max(len(head) - 1, 0)
+    local = known - (1 if plain > 0 else 0)
     for n in range(len(given) - 1, -1, -1):
         state, old, new, own = path[n], path_bar[n], path_bar[n + 1], given[n]
         base = path_bar[n - 1] if halves and n % 2 == 1 else old
@@ -502,17 +564,13 @@ def _roll_back(
                 alpha = path[n + 1, d - c + k, j]
                 if alpha <= low[k, j] or alpha >= high[k, j]:
                     new[d - c + k, j] = zero
-        _rates(weights, room, state, own, own[0], head, tail, False)
-        for k in range(c):  # from here on the bars of rate and rest
+        _rates(weights, room, state, own, own[0], head, tail, search)
+        _rate_bars(new, ends_bar[n], own, head, moved, c, rate)  # from here on the bars of rate and rest
+        for k in range(c):
             for j in range(lanes):
-                bar = own[2, j] * new[d - c + max(k, len(head) - 1), j]
-                if k < len(head):
-                    to = head[k, j]
-                    beyond = new[strain, to] if to >= 0 else (new[strain, j] if moved else zero)
-                    bar = ends_bar[n, k, j] + bar - own[2, j] * beyond
-                mobility_bar[k, j] += bar * g[k, j]
-                g_bar[k, j] = mobility[k, j] * bar
-                rate[k, j], rest[k, j] = bar, -bar
+                mobility_bar[k, j] += rate[k, j] * g[k, j]
+                g_bar[k, j] = mobility[k, j] * rate[k, j]
+                rest[k, j] = -rate[k, j]
         for part in layers_bar:
             part[:] = zero
         _slope_adjoint(power, power_bar, gated, gated_bar, g[plain:], none, driven, spare, rate[plain:], g_bar[plain:])
@@ -531,9 +589,8 @@ def _roll_back(
             for j in range(lanes):
                 slope[k, j] = ends_bar[n, k, j] if k < d - c and len(head) == 0 else zero
                 base[k, j] += new[k, j]
-        seen_bar[:known] = zero
-        _forward(factor.T, turned, seen_bar)
-        _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known])
+        _affine(factor.T, turned, none, seen_bar)
+        _free_adjoint(linear, linear_bar, layers, layers_bar, slopes, seen[:known], seen_bar[:known], len(slopes[0]))
         for k in range(local):
             for j in range(lanes):
                 old[d - local + k, j] += seen_bar[k, j]
@@ -554,7 +611,6 @@ def _roll_back(
 
 
 Arrays = tuple[Any, ...]  # of arrays, or of tuples of arrays
-MATRICES = 11  # of the weights, before the vectors
 
 
 def views(weights: Sequence[Any]) -> Arrays:
@@ -575,7 +631,7 @@ def views(weights: Sequence[Any]) -> Arrays:
     return *networks, mobility, (low, high), (cube, shift), (along, factor, start)
 
 
-def _room(weights: Arrays) -> Arrays:
+def _room(weights: Arrays, bonds: Arrays) -> Arrays:
     """Memory for one step of the loop and for its way back. Few arrays, for each is handed from call to call."""
     (w1, w2, *_), _, (d1, mix, *_), (s1, c1, _, c2, _, c3), mobility, _, (_, shift), (*_, start) = weights
     (forces, lanes), c, (m1, m2) = mobility.shape, len(d1), mix.shape
@@ -620,6 +676,26 @@ class Run(NamedTuple):
         on_threads(work, tasks, threads)
 
 
+class Loops(NamedTuple):
+    """What the engine needs of a kind of law: its compiled loops, and how its weights are handed to them.
+
+    Attributes:
+        knows: whether the loops know such a law.
+        weights: of a law, matrices (replicas, inputs, outputs) and vectors (replicas, outputs).
+        views: of one replica's weights or of their bars, vectors with a column for each lane, as the loops take them.
+        room: memory for a step there and back, from such a view and the bonds of a block.
+        roll: fills in states and what ends answer, as `_roll`.
+        back: adds to bars, as `_roll_back`.
+    """
+
+    knows: Callable[[Any], bool]
+    weights: Callable[[Any], list[Tensor]]
+    views: Callable[[Sequence[Any]], Arrays]
+    room: Callable[[Arrays, Arrays], Arrays]
+    roll: Callable[..., None]
+    back: Callable[..., None]
+
+
 class _Rollout(torch.autograd.Function):
     """Of each block the states and what ends answer (`_roll`), differentiable by first states and weights.
 
@@ -627,43 +703,39 @@ class _Rollout(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Run, start: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, loops: Loops, run: Run, start: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         first, *parts = _arrays(run.given.dtype, start, *weights)
         (*front, d, lanes), (steps, rows, _) = first.shape, run.given.shape[2:]
         path = np.empty((*front, steps + 1, d, lanes), first.dtype)
         path[:, :, 0] = first
-        still = d - weights[-3].shape[1] + max(len(run.bonds[0]) - 1, 0)  # rows of fields that are given
-        path[:, :, 1:, :still] = first[:, :, None, :still]
-        path[:, :, :-1, : rows - 3] = run.given[:, :, :, 3:]
         ends = np.zeros((*front, steps, max(rows - 3, len(run.bonds[0])), lanes), first.dtype)
-        parts[MATRICES:] = [np.repeat(part[..., None], lanes, 2) for part in parts[MATRICES:]]
+        parts = [part if part.ndim == 3 else np.repeat(part[..., None], lanes, 2) for part in parts]
 
         def work(at: tuple[int, int]) -> None:
-            own = views([part[at[0]] for part in parts])
-            _roll(own, _room(own), path[at], ends[at], run.given[at], *run[1:])
+            own = loops.views([part[at[0]] for part in parts])
+            loops.roll(own, loops.room(own, run.bonds), path[at], ends[at], run.given[at], *run[1:])
 
         run.blocks(work)
-        ctx.kept = parts, path, run, start.dtype
+        ctx.kept = loops, parts, path, run, start.dtype, [part.ndim for part in weights]
         return torch.from_numpy(path[:, :, 1:]).to(start.dtype), torch.from_numpy(ends).to(start.dtype)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
         first_only()
-        parts, path, run, dtype = ctx.kept
+        loops, parts, path, run, dtype, axes = ctx.kept
         path_bar, ends_bar = np.zeros_like(path), np.ascontiguousarray(bars[1].numpy(), path.dtype)
         path_bar[:, :, 1:] = bars[0].numpy()
         found = [np.zeros((*path.shape[:2], *part.shape[1:]), path.dtype) for part in parts]
 
         def work(at: tuple[int, int]) -> None:
-            own = views([part[at[0]] for part in parts]), views([part[at] for part in found])
-            how = run.bonds, run.moved, run.halves
-            _roll_back(own, _room(own[0]), path[at], path_bar[at], ends_bar[at], run.given[at], *how)
+            own = loops.views([part[at[0]] for part in parts]), loops.views([part[at] for part in found])
+            room = loops.room(own[0], run.bonds)
+            loops.back(own, room, path[at], path_bar[at], ends_bar[at], run.given[at], *run[1:])
 
         run.blocks(work)
         path_bar[:, :, 0, : run.given.shape[3] - 3] = 0  # those of a point's first fields, which are replaced
-        found[MATRICES:] = [part.sum(3) for part in found[MATRICES:]]
-        blocks = [sum(np.moveaxis(part, 1, 0)) for part in found]  # one after another
-        return None, *(torch.from_numpy(part).to(dtype) for part in (path_bar[:, :, 0], *blocks))
+        found = [part.sum(1 if number == 3 else (1, 3)) for part, number in zip(found, axes, strict=True)]
+        return None, None, *(torch.from_numpy(part).to(dtype) for part in (path_bar[:, :, 0], *found))
 
 
 def _arrays(real: Any, *parts: Tensor) -> list[Any]:
@@ -708,23 +780,33 @@ def fused_weights(law: Law) -> list[Tensor]:
 
 def _polynomials(energy: Any, power: Any) -> list[Tensor]:
     """Weight and bias of the cubes of f; directions, weight and bias of the squares of phi; without columns if none."""
-    cube, factor = energy.cubes or energy.layers[0], power.factor or power.free[0]
-    some, others = ((None, 0)[beside is None] for beside in (energy.cubes, power.factor))
-    along = power.drive[0].weight[..., :others] if power.along is None else power.along.weight
-    return [
-        cube.weight[..., :some],
-        cube.bias[..., :some],
-        along,
-        factor.weight[..., :others],
-        factor.bias[..., :others],
-    ]
+
+    def some(layer: Any, beside: Any) -> list[Tensor]:
+        # what is detached costs nothing on the way back
+        parts = [part.detach()[..., :0] for part in (beside.weight, beside.bias)]
+        return parts if layer is None else [layer.weight, layer.bias]
+
+    along = power.drive[0].weight.detach()[..., :0] if power.along is None else power.along.weight
+    return [*some(energy.cubes, energy.layers[0]), along, *some(power.factor, power.free[0])]
+
+
+def _deep(law: Law) -> bool:
+    return law.gas is None and {len(law.energy_network.layers), len(law.dissipation_network.free)} == {2}
+
+
+#: Of each class of laws the loops that know it.
+LOOPS: dict[type, Loops] = {Law: Loops(_deep, fused_weights, views, _room, _roll, _roll_back)}
+
+
+def _loops(law: Any) -> Loops | None:
+    return next((loops for kind, loops in LOOPS.items() if isinstance(law, kind) and loops.knows(law)), None)
 
 
 def fuses(law: Any, z: Tensor) -> bool:
-    """Whether the loop knows such a law and such states: two hidden layers, float64, processor.
+    """Whether loops know such a law and such states: two hidden layers, float64, processor.
 
     Args:
-        law: anything; only a `Law` is known.
+        law: anything; one of a class in `LOOPS` may be known.
         z: states.
 
     >>> from ibvonns.layouts import Point
@@ -733,14 +815,11 @@ def fuses(law: Any, z: Tensor) -> bool:
     >>> fuses(law, torch.zeros(1, 3, 1, 2, dtype=torch.float64))
     True
     """
-    if INTERPRETED or not isinstance(law, Law) or law.gas is not None:
-        return False
-    depths = {len(law.energy_network.layers), len(law.dissipation_network.free)}
-    return depths == {2} and z.device.type == "cpu" and z.dtype == torch.float64
+    return not INTERPRETED and z.device.type == "cpu" and z.dtype == torch.float64 and _loops(law) is not None
 
 
 def fused_rollout(
-    law: Law, start: Tensor, drive: Iterable[Any], single: bool, halves: bool = False
+    law: Scales, start: Tensor, drive: Iterable[Any], single: bool, halves: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Rollouts by the compiled loop; `rollout` has the public function and says what they are.
 
@@ -784,7 +863,8 @@ def fused_rollout(
     (given,) = _arrays(np.float32 if single else np.float64, packed(given[..., None].expand(*given.shape, sites)))
     search = layout.driven and force is None
     run = Run(given, _bonds(layout, some, sites), velocity is not None, search, halves)
-    rolled = _Rollout.apply(run, packed(law.scaled(start).movedim(-1, 2)), *fused_weights(law))
+    loops: Any = _loops(law)
+    rolled = _Rollout.apply(loops, run, packed(law.scaled(start).movedim(-1, 2)), *loops.weights(law))
     path, ends = map(unpacked, rolled)
     path = torch.cat([mean + deviation * path[..., : layout.fields], path[..., layout.fields :]], -1)
     unit = law.rate if layout.driven and not search else law.force[-layout.ends :]

@@ -51,6 +51,12 @@ class _Kept(FunctionCache):
             target_context._internal_codegen = generator
         return self._stored(sig, target_context) or made._replace(metadata=None)  # Numba writes on it what it took
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Numba's, and when the files were changed in which there is what the loop calls."""
+        called = (getattr(part, "py_func", None) for part in self._py_func.__globals__.values())
+        files = sorted({part.__code__.co_filename for part in called if part is not None})
+        return *super()._index_key(sig, codegen), *(os.stat(file).st_mtime_ns for file in files if os.path.exists(file))
+
     def _stored(self, sig: Any, target_context: Any) -> Any:
         try:
             with self._alone():

@@ -1,7 +1,7 @@
 """Rollouts: states carried forward in time, by Euler's method, Eqs. (29), (49), (50), or by the midpoint rule.
 
 The reference engine is plain PyTorch, one step after another, on any device and for any law. The
-fast one is the compiled loop of `adjoint`, for a `Law` of two hidden layers in double precision on
+fast one is the compiled loop of `adjoint`, for laws of two hidden layers in double precision on
 the processor; "single" is the same loop in single precision. Gradients agree with the reference's
 to 1e-10, in single precision to 1e-5.
 """
@@ -32,7 +32,7 @@ def _say(known: bool) -> None:
     if known:
         log.info("Rollouts by the compiled loop; its first use on a machine compiles it.")
     else:
-        why = "the compiled loop needs potentials of two hidden layers in float64 on the processor"
+        why = "the compiled loop needs networks of two hidden layers in float64 on the processor"
         log.warning("Rollouts by the reference engine: %s.", why)
 
 
@@ -117,7 +117,7 @@ def rollout(
         _say(fused)
     parts = {name: _stages(name, part) for name, part in parts.items()} if halves else parts
     if fused and (not graded or (pulled and not driving)):
-        path, ends = fused_rollout(law, start, parts.values(), backend == "single", halves)  # type: ignore[arg-type]
+        path, ends = fused_rollout(law, start, parts.values(), backend == "single", halves)
     else:
         path, ends = _reference(law, start, parts.values(), halves)
     if halves:

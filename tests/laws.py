@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from ibvonns.law import Law
+from ibvonns.law import Law, Scales
 from ibvonns.layouts import Grid, Layout, Point, Ring, Row
 from ibvonns.networks import PositiveLinear, generators, softplus
 
@@ -41,7 +41,7 @@ def made(layout: Layout, internal: int = 1, wild: bool = False, seeds: Sequence[
     return law
 
 
-def states(law: Law, number: int, reach: float = 1.0, sites: int = 0, seed: int = 0) -> Tensor:
+def states(law: Scales, number: int, reach: float = 1.0, sites: int = 0, seed: int = 0) -> Tensor:
     """Random states of two replicas, `reach` deviations about the mean."""
     layout, rng = law.layout, Generator().manual_seed(seed)
     sites = sites or SITES[type(layout)]

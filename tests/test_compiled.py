@@ -89,6 +89,16 @@ def test_a_damaged_loop_is_compiled_anew_and_said(run: Run, tmp_path: Path) -> N
             assert run("loop.py", "f8").stderr == ""  # it has been mended
 
 
+def test_a_loop_is_compiled_anew_where_what_it_calls_has_changed(run: Run, tmp_path: Path) -> None:
+    calls = "from ibvonns.compiled import compiled\nfrom other import one\n@compiled()\ndef two(x): return 2 * one(x)\n"
+    (tmp_path / "calls.py").write_text(calls)
+    show = "import sys; sys.path.insert(0, '.'); import calls; print(calls.two(1))"
+    for factor in (3, 5):
+        other = f"from numba import njit\n@njit\ndef one(x): return {factor} * x\n"
+        (tmp_path / "other.py").write_text(other + factor * "#")  # of another length: Python's own cache tells by it
+        assert run("-c", show).stdout == f"{2 * factor}\n"
+
+
 def test_processes_that_compile_at_once_all_keep_what_they_compiled(run: Run, tmp_path: Path) -> None:
     kinds = ("f8", "f4", "i8", "i4")
     code = "import sys; sys.path.insert(0, '.'); import loop"

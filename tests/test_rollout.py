@@ -1,7 +1,7 @@
 """Rollouts: Euler's method where it is exact, what is conserved and what falls, the compiled engine."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +12,13 @@ from laws import CASES, LAYOUTS, concave, drawn, every, made, states, torn
 from torch import Generator, Tensor
 from toys import architecture_of, seen_of
 
-from ibvonns.law import Law, Scales
+from ibvonns.adjoint import fuses
+from ibvonns.law import STEPS, Law, Scales
 from ibvonns.layouts import Grid, Layout, Point, Ring, Row
 from ibvonns.losses import Sampling
 from ibvonns.model import Model
+from ibvonns.networks import generators
+from ibvonns.paper.baselines import NeuralLaw
 from ibvonns.recipe import Phase, Recipe, Stage
 from ibvonns.rollout import _say, rollout
 from ibvonns.training import train
@@ -94,7 +97,7 @@ def test_rollout_passes_gradients_to_its_start() -> None:
     assert torch.autograd.gradcheck(lambda first: stepped(DECAY, times[None], first, times), start)
 
 
-def ends(law: Law, number: int, window: int, seed: int = 3) -> list[Given]:
+def ends(law: Scales, number: int, window: int, seed: int = 3) -> list[Given]:
     """What a rollout may be given of so many trajectories: fields, F_ex, F_ex and v_n, or nothing."""
     rng, layout = Generator().manual_seed(seed), law.layout
     if not layout.directions:
@@ -210,7 +213,7 @@ def test_total_field_of_a_row_grows_as_its_end_moves(backend: str, both: bool) -
 # ---- the compiled engine ----
 
 
-def gradients(law: Law, start: Tensor, steps: Tensor, known: Given, backend: str) -> list[Tensor]:
+def gradients(law: Scales, start: Tensor, steps: Tensor, known: Given, backend: str) -> list[Tensor]:
     """Results, then gradients by start and by each weight, of a random weighted sum of them."""
     first = start.clone().requires_grad_()
     results = rollout(law, first, steps, **known, backend=backend)
@@ -220,12 +223,15 @@ def gradients(law: Law, start: Tensor, steps: Tensor, known: Given, backend: str
     return [*(part.detach() for part in results), *slopes]
 
 
-def apart(found: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
-    """Largest relative error of one of several tensors, and that of all of the gradients together."""
+def apart(found: list[Tensor], expected: list[Tensor], *, least: float = 1e-6) -> tuple[float, float]:
+    """Largest relative error of one of several tensors, and that of all of the gradients together.
+
+    least: norm below which a tensor counts as if it had this one.
+    """
     errors = []
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype == torch.float64
-        errors.append(float((one - other).norm() / other.norm().clamp_min(1e-6)))
+        errors.append(float((one - other).norm() / other.norm().clamp_min(least)))
     one, other = (torch.cat([part.flatten() for part in parts[2:]]) for parts in (found, expected))
     return max(errors), float((one - other).norm() / other.norm())
 
@@ -417,11 +423,63 @@ def test_nan_in_any_weight_comes_through_where_the_reference_lets_it(kind: str) 
         assert any(part[1].isnan().any() for part in found) == any(part[1].isnan().any() for part in expected), place
 
 
+def plain(layout: Layout, internal: int, hidden: tuple[int, ...] = (7, 5), seeds: Sequence[int] = (0, 1)) -> NeuralLaw:
+    """A law whose rates are plain networks, with scales unlike 1."""
+    law, other = NeuralLaw(generators(seeds), layout, 0.3, internal, hidden), made(layout, internal)
+    law.set_scales(other.field, float(other.energy), float(other.rate))
+    return law
+
+
+@pytest.mark.parametrize("rule", STEPS)
+@pytest.mark.parametrize(("kind", "internal"), ENGINE)
+def test_gradients_of_plain_rates_are_those_of_the_reference(kind: str, internal: int, rule: str) -> None:
+    """Where edges meet, the same velocity of all bonds moves nothing: what is left of its gradient is rounding."""
+    law = plain(LAYOUTS.get(kind, Point(3)), internal)
+    law.steps = rule
+    start, steps = states(law, 5), lengths(2, 5, 7)
+    for known in ends(law, 5, 7 + (rule != "euler")):
+        known = {name: part[:, :, :7] if name == "velocity" else part for name, part in known.items()}
+        found = {name: gradients(law, start, steps, known, name) for name in ("fast", "single", "reference")}
+        assert apart(found["fast"], found["reference"], least=1e-3)[0] <= 1e-10
+        one, whole = apart(found["single"], found["reference"], least=1e-3)
+        assert whole <= 1e-5 and one <= (1e-4 if internal else 1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    layout=st.sampled_from((Point(2), Row(), Row(1), Ring(), Grid(2, 5))),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 60), st.integers(1, 12), st.integers(1, 3)),
+    hidden=st.tuples(width, width),
+    window=st.sampled_from((1, 2, 30)),
+)
+def test_plain_rates_are_those_of_the_reference_whatever_the_sizes(
+    layout: Layout, sizes: tuple[int, int, int, int], hidden: tuple[int, int], window: int
+) -> None:
+    """And the force that belongs to a velocity drives the end at that velocity."""
+    replicas, trajectories, sites, internal = sizes
+    sites = layout.rows * layout.columns if isinstance(layout, Grid) else sites if layout.directions else 1
+    law = plain(layout, internal, hidden, range(replicas))
+    start, steps = states(law, trajectories, sites=sites)[:1].repeat(replicas, 1, 1, 1), lengths(trajectories, window)
+    for known in ends(law, trajectories, window):
+        known = {name: part[0] if name == "velocity" else part for name, part in known.items()}
+        found = [gradients(law, start, steps, known, name) for name in ("fast", "reference")]
+        assert apart(*found, least=1e-3)[0] <= 1e-10
+        if "velocity" in known:
+            given = {"velocity": known["velocity"]}
+            with torch.no_grad():
+                ours, expected = (rollout(law, start, steps, **given, backend=each) for each in ("fast", "reference"))
+                again = rollout(law, start, steps, force=ours[1][..., 0])
+            for one, other in zip((*ours, again[0]), (*expected, ours[0]), strict=True):
+                assert torch.allclose(one, other, rtol=1e-9, atol=1e-9 * float(other.abs().max()))
+
+
 def test_other_depths_go_the_reference_way() -> None:
     law = made(Row(), energy_hidden=(5,))
     inputs = states(law, 2), lengths(2), ends(law, 2, 2)[1]
     for one, other in zip(*(gradients(law, *inputs, b) for b in ("fast", "reference")), strict=True):
         assert torch.equal(one, other)
+    depths = [(5,), (5, 5), (5, 5, 5)]
+    assert [fuses(plain(Row(), 1, hidden), states(law, 2)) for hidden in depths] == [False, True, False]
 
 
 def test_the_log_says_once_which_engine_runs(caplog: pytest.LogCaptureFixture) -> None:

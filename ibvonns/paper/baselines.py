@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ibvonns.adjoint import LOOPS
 from ibvonns.cache import cached
 from ibvonns.law import Scales
 from ibvonns.layouts import Layout, bonds_of
 from ibvonns.model import LAWS, Model
 from ibvonns.networks import MLP, softplus
+from ibvonns.paper.rates import PLAIN
 from ibvonns.paper.studies import STUDIES
 from ibvonns.seeds import fitted
 from ibvonns.validation import choice, count
@@ -91,10 +93,10 @@ class NeuralLaw(Scales):
             offset, slope = self.end(state[:, :, -1]).chunk(2, -1)
             slope = torch.cat([softplus(slope[..., :1] + 2), slope[..., 1:]], -1)  # v_n rises
             if force is not None:
-                pull = (force / self.force).expand(z.shape[:2])
+                pull = (force / self.force[-1]).expand(z.shape[:2])
             elif velocity is not None:
                 pull = ((velocity / self.rate).expand(z.shape[:2]) - offset[..., 0]) / slope[..., 0]
-                answer = (self.force * pull)[..., None]
+                answer = (self.force[-1] * pull)[..., None]
             else:
                 raise ValueError("force and velocity must not both be None at a driven end")
             last = offset + slope * pull[..., None]
@@ -108,6 +110,7 @@ class NeuralLaw(Scales):
 
 
 LAWS["rates"] = NeuralLaw
+LOOPS[NeuralLaw] = PLAIN
 
 
 def trained_baseline(kind: str, seeds: int = 3) -> Model:
