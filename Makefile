@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ := 33554432
 BUILD := $(BIN)/jupyter-book build . --all --quiet -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book bench lab test long html pdf seeds notebooks lint clean
+.PHONY: help book bench lab test long html pdf seeds notebooks lint release clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -106,8 +106,12 @@ lint: $(INSTALLED) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# It needs no .venv: its tools and its trials have environments of their own.
+release: ## build sdist and wheel into dist/, check them, run the quick start on Python 3.11 to 3.13
+	$(PYTHON) tests/release.py
+
 clean: ## remove what was built and installed
-	rm -rf _build .venv *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf _build dist .venv *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyPI's PyTorch for Linux carries several GB of CUDA that this book has no use for. Where PyTorch's

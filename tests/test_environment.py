@@ -1,5 +1,6 @@
 """The places that name versions agree with pyproject.toml."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -16,8 +17,8 @@ def pins(lines: list[str]) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in split}
 
 
-# extras of users', with lower bounds; the other extras serve the book
-USERS = {"plots", "hdf5", "zarr", "trajectories", "tables", "cluster"}
+# extras of users', and the tools of a release, with lower bounds; the other extras serve the book
+USERS = {"plots", "hdf5", "zarr", "trajectories", "tables", "cluster", "release"}
 GROUPS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in USERS}
 BOUNDS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["plots"]]
 
@@ -74,3 +75,18 @@ def test_binder_reads_environment_yml() -> None:
 
 def test_jupyter_book_stays_below_2() -> None:
     assert int(declared()["jupyter-book"].split(".")[0]) < 2
+
+
+def test_a_release_has_one_version_one_date_and_one_name() -> None:
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    changes, new = (ROOT / path for path in ("CHANGELOG.md", "book/new.md"))
+    head = re.search(r"(?m)^## \[(.+)\] - (.+)$", changes.read_text(encoding="utf-8"))
+    told = re.search(r"(?m)^Version (\S+) ", new.read_text(encoding="utf-8"))
+    assert head and told
+    assert {cff["version"], zenodo["version"], head[1], told[1]} == {PROJECT["version"]}
+    assert head[2] == str(cff["date-released"])
+    assert (zenodo["title"], zenodo["keywords"]) == (cff["title"], cff["keywords"])
+    assert cff["keywords"] == PROJECT["keywords"] and zenodo["license"] == cff["license"] == PROJECT["license"]
+    assert [one["name"] for one in cff["authors"]] == [one["name"] for one in zenodo["creators"]]
+    assert f"[{head[1]}]: {cff['repository-code']}/" in changes.read_text(encoding="utf-8")

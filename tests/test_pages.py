@@ -110,7 +110,7 @@ def test_citations_are_those_of_the_citation_file() -> None:
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     text = (BOOK / "cite.md").read_text(encoding="utf-8")
     paper, software = re.findall(r"```bibtex\n(.*?)```", text, re.S)
-    (reference,) = cff["references"]
+    reference, book = cff["references"]
     people = (f"{a['family-names']}, {a['given-names']}" for a in reference["authors"])
     assert " and ".join(people) in paper
     for value in (reference["title"], f"{{{reference['year']}}}", reference["url"]):
@@ -121,3 +121,6 @@ def test_citations_are_those_of_the_citation_file() -> None:
     assert f"{{{cff['version']}}}" in software
     assert cff["version"] == ibvonns.__version__
     assert paper.strip() in (BOOK / "references.bib").read_text(encoding="utf-8")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert (book["title"], book["license"]) == (config["title"], "CC-BY-4.0")
+    assert "licenses/by/4.0" in config["html"]["extra_footer"] and "licenses/by/4.0" in text
