@@ -139,7 +139,7 @@ def table(entries: dict[str, Any], chapters: Path) -> str:
 def said(entries: dict[str, Any]) -> str:
     """What all of it takes, in a sentence."""
     whole, paper = (f"{total(entries, every):,.0f} seconds" for every in (True, False))
-    return f"All of it takes {whole} of processor time; chapters 1 to 9 and 16 with what they need take {paper} of these."
+    return f"All of it takes {whole} of processor time; chapters 1 to 9 and 16 with what they need {paper} of these."
 
 
 def cache() -> set[str]:
