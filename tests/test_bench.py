@@ -7,10 +7,12 @@ from typing import Any
 
 import engines
 import numpy as np
+import parts
 import pytest
 import torch
 
-from ibvonns.adjoint import fused_weights
+from ibvonns.adjoint import LOOPS, fused_weights
+from ibvonns.law import Law
 from ibvonns.observations import observe
 from ibvonns.reading import read_parts
 from ibvonns.rollout import rollout
@@ -20,6 +22,13 @@ def test_floor_is_below_what_is_measured() -> None:
     fast = engines.gradient_work("chain", "single", steps=20)
     fast()
     assert 0 < engines.floor_seconds("chain", 20) < engines.floor_seconds("chain", 300)
+
+
+def test_parts_of_a_gradient_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "STEPS", 2)
+    found = parts.profile("trap")
+    assert len(found) == 6 and min(found["products"], found["activations"], found["arithmetic alone"]) > 0
+    assert LOOPS[Law].roll.__name__ == "_roll"  # what was timed is as it was
 
 
 def test_block_for_a_gpu_runs_on_any_device() -> None:
