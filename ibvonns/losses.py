@@ -234,7 +234,7 @@ def loss_terms(
     if layout.ends and "end" in names and data.force is not None:  # the end answers for its site, at recorded states
         here = state[:, :, look.asked :, -1:].flatten(1, 2)
         truth = windows(data.force, visited)[:, :, look.asked :].flatten(1, 2)
-        known = {"force": truth} if layout.driven else {"field": here[..., :fields]}
+        known = {"force": truth} if layout.driven else {"field": here[..., :fields].detach()}  # the fast engine's
         _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend, rule="euler")
         if layout.driven:
             truth = windows(speed, visited)[:, :, look.asked :].flatten(1, 2)[..., None]
