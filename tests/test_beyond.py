@@ -39,7 +39,7 @@ def test_observations_are_those_of_the_protocols_and_repeat() -> None:
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda: beyond.observed(UNSEEN["pull"], 6, 0), "realisations must be a multiple of 4, but are 6"),
+    (lambda: beyond.observed(UNSEEN["pull"], 6, 0), "realisations must be a multiple of 8, but are 6"),
     (lambda: beyond.observed([], 8, 0), "protocols must number at least 1"),
     (lambda: beyond.truth("jump"), "kind must be one of"),
     (lambda: beyond.trained("mine"), "law must be one of"),
