@@ -217,7 +217,7 @@ class Encoder(nn.Module):
         return offset, torch.where(first & (trend < 0), -1.0, 1.0).to(raw.dtype) * scale, mix
 
     def standardised(
-        self, data: Observations, times: Tensor | None = None, own: Tensor | None = None
+        self, data: Observations, times: Tensor | None = None, own: Tensor | None = None, among: slice = slice(None)
     ) -> tuple[Tensor, Tensor | None]:
         """alpha of the training data with its gauge measured afresh; differentiable.
 
@@ -228,6 +228,7 @@ class Encoder(nn.Module):
             data: the training observations.
             times: indices of the times that all replicas want, shape (wanted,); all if not given.
             own: indices of the times that each replica wants for itself, (replicas, wanted).
+            among: conditions of which it wants them.
 
         Returns:
             alpha at the one and at the other, (replicas, conditions, wanted, sites, internal), the
@@ -239,7 +240,8 @@ class Encoder(nn.Module):
         alpha = (raw - offset) / scale
         if own is None:
             return alpha, None
-        raw = mixed(self.raw(data.cloud, own), mix).unflatten(1, (len(data.mean), -1, data.mean.shape[2]))
+        cloud, front = data.cloud.at(slice(None), among), (len(data.mean[among]), -1, data.mean.shape[2])
+        raw = mixed(self.raw(cloud, own), mix).unflatten(1, front)
         return alpha, (raw - offset) / scale
 
     def _measured(self, data: Observations, wanted: Tensor) -> tuple[Tensor, Gauge]:

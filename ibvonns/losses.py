@@ -43,6 +43,8 @@ class Sampling:
             residuals whose noise is what they scatter by: each is divided by its own noise, where it has one, and else
             by what the model leaves of it. No unit and no linear gauge of alpha enters.
         by: how far whole clouds are shifted in the shift term, in deviations of all positions.
+        share: windows of every so many-th condition are rolled out in a step, each in its turn, of three at least: a
+            step costs so much less, and the optimiser's memory is longer than a turn.
 
     Raises:
         ValueError: a number below what makes sense.
@@ -58,10 +60,11 @@ class Sampling:
     power: int = 1
     by: float = 0.04
     profiled: bool = False
+    share: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in {"turns": 1, "compared": 1, "free": 1, "power": 1, "fixed": 0, "asked": 0}.items():
-            count(name, getattr(self, name), least)
+        for name in ("turns", "compared", "free", "power", "share", "fixed", "asked"):
+            count(name, getattr(self, name), int(name not in ("fixed", "asked")))
         for number in self.rows:
             count("rows", number)
         positive("along", self.along, least=0.0)
@@ -160,6 +163,8 @@ def loss_terms(
     # alpha's error changes little from one step of a long window to the next
     seen = torch.arange(0, window + 1, max(1, window // look.compared), device=device)
     visited = times[..., seen]
+    every = max(1, min(look.share, len(data.field) // 3))
+    among = slice(step // 2 % every, None, every)  # so that an end is driven both ways in each turn
     out: dict[str, Tensor] = {}
     if data.moves is not None and {"drift", "fluctuation"} & set(names):
         out |= {name: term for name, term in data.moves.missed(law).items() if name in names}
@@ -168,7 +173,7 @@ def loss_terms(
     told = data.mobility if "fluctuation" in names else None
     if held is None:
         some = data.at(rows)
-        alpha, inner = model.encoder.standardised(data, rows, visited.flatten(1) if window else None)
+        alpha, inner = model.encoder.standardised(data, rows, visited.flatten(1) if window else None, among)
         if "density" in names:
             out["density"] = model.nll(some, alpha[..., : law.internal])
         if "shift" in names:
@@ -178,7 +183,7 @@ def loss_terms(
             out["shift"] = (shifted.square() / raw.var(1, unbiased=False, keepdim=True)).mean((1, 2))
     else:
         alpha, replicas = held[:, :, rows], torch.arange(seeds, device=device)[:, None]
-        inner = held.movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
+        inner = held[:, among].movedim(2, 1)[replicas, visited.flatten(1)].movedim(2, 1)
     if data.rested and "rest" in names and int(rows[0]) == 0:
         begun = alpha[:, :, 0, :, : law.internal]
         g = law.slopes(torch.cat([data.field[:, 0].expand(*begun.shape[:-1], -1), begun], -1))[1]
@@ -199,9 +204,9 @@ def loss_terms(
     def windows(part: Tensor | None, at: Tensor) -> Tensor:
         """Histories (conditions, times, ...) by replica and window: (replicas, windows, ...)."""
         assert part is not None  # `Model.matched` has seen to it
-        return part[:, at].movedim(1, 0).flatten(1, 2)
+        return part[among][:, at].movedim(1, 0).flatten(1, 2)
 
-    steps = data.times[times].diff(dim=-1)[:, None].expand(-1, len(data.field), -1, -1).flatten(1, 2)
+    steps = data.times[times].diff(dim=-1)[:, None].expand(-1, len(data.field[among]), -1, -1).flatten(1, 2)
     field = windows(data.field, times)
     state = torch.cat([field[:, :, seen], inner], -1)
     long, free = window >= look.free, window >= look.free and step % 2 > 0
@@ -229,7 +234,7 @@ def loss_terms(
     if layout.ends and "end" in names and data.force is not None:  # the end answers for its site, at recorded states
         here = state[:, :, look.asked :, -1:].flatten(1, 2)
         truth = windows(data.force, visited)[:, :, look.asked :].flatten(1, 2)
-        known = {"force": truth} if layout.driven else {"field": here[..., :fields]}
+        known = {"force": truth} if layout.driven else {"field": here[..., :fields].detach()}  # the fast engine's
         _, answer = rollout(law, here, data.times.new_ones(1), **known, backend=backend, rule="euler")
         if layout.driven:
             truth = windows(speed, visited)[:, :, look.asked :].flatten(1, 2)[..., None]

@@ -195,6 +195,7 @@ def observe(
             step = step or (max(high - low, 1e-12 * abs(high)) or 1.0) / (points - 4)
             places = torch.arange(floor(low / step) - 1, ceil(high / step) + 2, dtype=torch.float64)
             one = _seen(part, controls, answers, velocity, spacing, step * places if grid is None else grid, points)
+            del part  # before the next one is made: they are large
             own = [shaped(f"parameters[{n!r}]", each, one.field.shape[2:3]).double() for n, each in known.items()]
             beside = [each[:, None].expand(*one.field.shape[:3], 1) for each in own]
             yield replace(one, field=torch.cat([*beside, one.field], -1)) if own else one
@@ -247,6 +248,7 @@ def joined(parts: Iterable[Observations]) -> Observations:
         for name, kept in blocks.items():
             kept += [] if (value := getattr(part, name)) is None else [value]
         total = part if total is None else _both(total, part)
+        del part
     if total is None:
         raise ValueError("ensemble must have at least 1 part, but has none")
     new = {name: torch.stack(kept) for name, kept in blocks.items() if kept}

@@ -32,14 +32,14 @@ def test_work_of_a_constant_force_is_force_times_way() -> None:
 
 def test_observations_are_those_of_the_protocols_and_repeat() -> None:
     some = [Protocol("ramp", 0.1, 0.15, (0.5,)), Protocol("pull", 0.05, 0.2, (1.0,))]
-    seen, again = (beyond.observed(some, 8, 3) for _ in range(2))
-    assert torch.equal(seen.mean, again.mean) and seen.count == 8
+    seen, again = (beyond.observed(some, 16, 3) for _ in range(2))
+    assert torch.equal(seen.mean, again.mean) and seen.count == 16
     reached = seen.spacing * (seen.mean[..., 0].sum(-1) + seen.mean.shape[2])
     assert torch.allclose(reached, lengths(some, paper_times()), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda: beyond.observed(UNSEEN["pull"], 6, 0), "realisations must be a multiple of 4, but are 6"),
+    (lambda: beyond.observed(UNSEEN["pull"], 12, 0), "realisations must be a multiple of 8, but are 12"),
     (lambda: beyond.observed([], 8, 0), "protocols must number at least 1"),
     (lambda: beyond.truth("jump"), "kind must be one of"),
     (lambda: beyond.trained("mine"), "law must be one of"),

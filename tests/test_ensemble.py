@@ -137,11 +137,10 @@ def test_density_averages_each_replicas_own_times() -> None:
     def features(x: Tensor) -> Tensor:
         return torch.stack([x, 2 * x])
 
-    own = torch.tensor([[1], [0]])
-    assert torch.allclose(
-        density.average(features, own).flatten(),
-        torch.stack([density.average(features)[0, 1], density.average(features)[1, 0]]).flatten(),
-    )
+    whole = density.average(features)
+    for own in ([[1], [0]], [[1, 0, 1], [0, 1, 1]]):  # of its own, and shared
+        found = density.average(features, torch.tensor(own))
+        assert torch.allclose(found, torch.stack([whole[n, times] for n, times in enumerate(own)]))
 
 
 @pytest.mark.parametrize("grid", [[1.0], [1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.5, 3.0]])

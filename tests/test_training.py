@@ -75,6 +75,22 @@ def rows(part: Tensor, times: Tensor) -> Tensor:
 # --- the terms -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["point", "row"])
+def test_what_conditions_say_in_turn_is_what_they_say_at_once(kind: str) -> None:
+    data = seen_of(kind).select(torch.tensor([0, 1, 0, 0, 1, 1]))
+    model, starts = model_of(kind), torch.tensor([3, 150])
+    model.set_scales(data)
+    how: dict[str, Any] = {"names": ("field", "internal", "end"), "backend": "fast"}
+    whole = loss_terms(model, data, 3, starts, Sampling(), **how)
+    turns = [loss_terms(model, data, 3, starts, Sampling(share=2), step=step, **how) for step in (0, 2)]
+    for name, term in whole.items():
+        one, other = (terms[name] for terms in turns)
+        assert torch.allclose((one + other) / 2, term, rtol=1e-9) and not torch.allclose(one, other)
+    few = loss_terms(model, seen_of(kind), 3, starts, Sampling(share=2), **how)  # too few to take turns
+    assert all(torch.equal(part, loss_terms(model, seen_of(kind), 3, starts, Sampling(), **how)[name])
+               for name, part in few.items())  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_terms_are_those_that_there_are(kind: str) -> None:
     model, data, starts = scaled(kind), seen_of(kind), torch.tensor([0, 5])

@@ -208,10 +208,10 @@ def spacing_entropy(samples: Tensor) -> Tensor:
     """
     number = shaped("samples", finite("samples", samples), ("...", "samples")).shape[-1]
     require(number >= 2, f"samples must number at least 2, but number {number}")
-    spacings = samples.sort(-1).values.diff(dim=-1).double()
+    spacings = torch.from_numpy(numpy.sort(samples.numpy(force=True))).diff(dim=-1).double()  # with no indices
     distinct = bool((spacings > 0).all())
     require(distinct, "samples must all differ, for a density has no two equal draws, but two are equal")
-    return ((number + 1) * spacings).log().mean(-1) + numpy.euler_gamma
+    return spacings.mul_(number + 1).log_().mean(-1) + numpy.euler_gamma
 
 
 @dataclass(frozen=True)
