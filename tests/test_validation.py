@@ -571,6 +571,7 @@ EXEMPT = {
         systems.lattice.BITS losses.TERMS model.DECODERS model.LAWS model.Architecture.plain model.Prediction
         protocols.PROTOCOLS protocols.KINDS selection.Choice selection.Sufficiency recipe.Recipe.of recipe.Stage.rate_at
         rollout.BACKENDS systems.chain.LENGTHS systems.chain.VELOCITY systems.trap.VELOCITIES
+        systems.noise.TOGETHER systems.noise.WIDTH systems.noise.fresh_key
         systems.trap.paper_times systems.trap.Trap.equilibrium_entropy training.History training.TrainingError""",
     TRUSTED: """encoder.Encoder.averaged encoder.Encoder.hermite observations.Observations.speed
         encoder.Encoder.raw encoder.Encoder.forward encoder.Encoder.shift encoder.Encoder.standardised
@@ -583,7 +584,7 @@ EXEMPT = {
         networks.copy_replica law.Law.bound law.Law.bounded encoder.mixing protocols.Protocol.length
         protocols.Protocol.velocity protocols.Protocol.scaled
         systems.trap.stable_steps encoder.Encoder.response fluctuations.Moves.expected
-        fluctuations.Moves.missed systems.lattice.density""",
+        fluctuations.Moves.missed systems.lattice.density systems.noise.philox systems.noise.normals""",
     HANDED: "learning.Learned.predict",
     WRITES: """files.write files.save_json files.save_tensors ensemble.Ensemble.save model.Model.save
         learning.Learned.report
