@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibvonns.adjoint import FAST, _bent, inner
+from ibvonns.adjoint import FAST, _bent, inner, leaf
 from ibvonns.compiled import compiled, first_only, on_threads
 from ibvonns.validation import require, shaped
 
@@ -40,84 +40,118 @@ def _reach(weights: Any) -> Any:
     return low, high
 
 
-@inner
-def _log_sum(logs: Any, total: Any, number: int) -> None:
-    """total = log of the sum of exp(logs) over the first axis, and logs = share of each, at so many points."""
-    for j in range(number):
+# What is written stands in leaves, which compare no addresses: else where arrays happen to lie would choose between
+# a loop in vectors and a plain one, and the last bit with them.
+@leaf
+def _log_sum(logs: Any, total: Any) -> None:
+    """total = log of the sum of exp(logs) over the first axis, and logs = share of each."""
+    for j in range(len(total)):
         total[j], logs[0, j] = logs[0, j], 1.0
     for k in range(1, len(logs)):
-        for j in range(number):
+        for j in range(len(total)):
             more, share = _bent(logs[k, j] - total[j])
             total[j] += more
             logs[k, j] = share
         for i in range(k):
-            for j in range(number):
+            for j in range(len(total)):
                 logs[i, j] *= 1 - logs[k, j]
+
+
+@leaf
+def _standard(x: Any, centre: float, narrow: float, top: float, z: Any, log: Any) -> None:
+    """A Gaussian's standardised positions, and logarithms of its density."""
+    for j in range(len(x)):
+        z[j] = (x[j] - centre) * narrow
+        log[j] = top - 0.5 * z[j] * z[j]
 
 
 @loop
 def _mixture(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     """Rows low to high; parts are log weights, centres, log deviations, each (rows, k)."""
     d, points = parts.shape[2], len(grid)
-    standard, share, total = np.empty((d, points)), np.empty((d, points)), np.empty(points)
+    scratch, total = np.empty((2, d, points)), np.empty(points)
     for row in range(low, high):
         w = weights[row % len(weights)]
         first, last = _reach(w)
+        x, w, all_of_it = grid[first:last], w[first:last], total[: last - first]
+        standard, share = scratch[0, :, : last - first], scratch[1, :, : last - first]
         for k in range(d):
             narrow, top = np.exp(-parts[2, row, k]), parts[0, row, k] - parts[2, row, k] - HALF_LOG
-            for j in range(last - first):
-                z = (grid[first + j] - parts[1, row, k]) * narrow
-                standard[k, j], share[k, j] = z, top - 0.5 * z * z
-        _log_sum(share, total, last - first)
-        for j in range(last - first):
-            value[row] -= w[first + j] * total[j]
+            _standard(x, parts[1, row, k], narrow, top, standard[k], share[k])
+        _log_sum(share, all_of_it)
+        found = 0.0
+        for j in range(len(x)):
+            found += w[j] * all_of_it[j]
+        value[row] -= found
         for k in range(d):
             narrow, by_log, by_centre, by_width = np.exp(-parts[2, row, k]), 0.0, 0.0, 0.0
-            for j in range(last - first):
-                z, each = standard[k, j], w[first + j] * share[k, j]
+            for j in range(len(x)):
+                z, each = standard[k, j], w[j] * share[k, j]
                 by_log += each
                 by_centre += each * z
                 by_width += each * (z * z - 1)
             slopes[0, row, k], slopes[1, row, k], slopes[2, row, k] = -by_log, -by_centre * narrow, -by_width
 
 
+@leaf
+def _sigmoid(x: Any, log_a: float, b: float, log_c: float, s: Any, below: Any, above: Any, steep: Any) -> None:
+    """A sigmoid, and logarithms of its terms in S, T and D."""
+    a = np.exp(log_a)
+    for j in range(len(x)):
+        p = a * x[j] + b
+        soft, s[j] = _bent(p)
+        below[j], above[j] = log_c + p - soft, log_c - soft
+        steep[j] = log_c + log_a + p - 2 * soft
+
+
+@leaf
+def _likelihood(w: Any, below: Any, above: Any, dense: Any) -> Any:
+    """NLL from log S, log T and log D; its derivatives by the former two take their place."""
+    total = 0.0
+    for j in range(len(w)):
+        y = below[j] - above[j]
+        total += w[j] * (below[j] + above[j] - dense[j] + 0.5 * y * y + HALF_LOG)
+        below[j], above[j] = w[j] * (-y - 1), w[j] * (y - 1)
+    return total
+
+
 @loop
 def _flow(grid: Any, weights: Any, parts: Any, value: Any, slopes: Any, low: int, high: int) -> None:
     r"""Rows low to high; parts are log a, b, log c, each (rows, d).
 
-    With s_k = sigmoid(p_k), t_k = 1 - s_k, p_k = a_k x + b_k and the sums S = c.s, T = c.t and
-    D = sum c_k a_k s_k t_k, y = log S - log T and
+    With s = sigmoid(a x + b) and t = 1 - s, all sums over the d sigmoids, a flow is
+    y = log S - log T with S = sum c s, T = sum c t; its slope is D / (S T), D = sum c a s t. So::
 
         log q = -y^2 / 2 - log(2 pi) / 2 + log D - log S - log T,
 
     whose derivatives by log S, log T, log D are -y - 1, y - 1, 1.
     """
     d, points = parts.shape[2], len(grid)
-    s, below, above, steep = np.empty((d, points)), np.empty((d, points)), np.empty((d, points)), np.empty((d, points))
-    log_below, log_above, dense = np.empty(points), np.empty(points), np.empty(points)
+    scratch, logs = np.empty((4, d, points)), np.empty((3, points))
     for row in range(low, high):
         w = weights[row % len(weights)]
         first, last = _reach(w)
+        x, w, number = grid[first:last], w[first:last], last - first
+        s, below, above, steep = (
+            scratch[0, :, :number],
+            scratch[1, :, :number],
+            scratch[2, :, :number],
+            scratch[3, :, :number],
+        )
         for k in range(d):
-            a, b, log_a, log_c = np.exp(parts[0, row, k]), parts[1, row, k], parts[0, row, k], parts[2, row, k]
-            for j in range(last - first):
-                p = a * grid[first + j] + b
-                soft, s[k, j] = _bent(p)
-                below[k, j], above[k, j] = log_c + p - soft, log_c - soft
-                steep[k, j] = log_c + log_a + p - 2 * soft
-        _log_sum(below, log_below, last - first)
-        _log_sum(above, log_above, last - first)
-        _log_sum(steep, dense, last - first)
-        for j in range(last - first):
-            y = log_below[j] - log_above[j]
-            value[row] -= w[first + j] * (dense[j] - log_below[j] - log_above[j] - 0.5 * y * y - HALF_LOG)
-            log_below[j], log_above[j] = w[first + j] * (-y - 1), w[first + j] * (y - 1)  # from here on derivatives
+            log_a, b, log_c = parts[0, row, k], parts[1, row, k], parts[2, row, k]
+            _sigmoid(x, log_a, b, log_c, s[k], below[k], above[k], steep[k])
+        _log_sum(below, logs[0, :number])
+        _log_sum(above, logs[1, :number])
+        _log_sum(steep, logs[2, :number])
+        by_below, by_above, dense = logs[0, :number], logs[1, :number], logs[2, :number]
+        value[row] += _likelihood(w, by_below, by_above, dense)
         for k in range(d):
             a, by_a, by_b, by_c = np.exp(parts[0, row, k]), 0.0, 0.0, 0.0
-            for j in range(last - first):
-                under, over, direct = log_below[j] * below[k, j], log_above[j] * above[k, j], w[first + j] * steep[k, j]
+            for j in range(number):
+                under, over, direct = by_below[j] * below[k, j], by_above[j] * above[k, j], w[j] * steep[k, j]
                 by_p = (under + direct) * (1 - s[k, j]) - (over + direct) * s[k, j]
-                by_a += by_p * a * grid[first + j] + direct
+                by_a += by_p * a * x[j] + direct
                 by_b += by_p
                 by_c += under + over + direct
             slopes[0, row, k], slopes[1, row, k], slopes[2, row, k] = -by_a, -by_b, -by_c
