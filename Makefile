@@ -52,8 +52,8 @@ RUN := $(BIN)/python -c "from ibvonns.paper.baselines import trained_baseline as
 	from ibvonns.paper.studies import STUDIES; \
 	from ibvonns_book.information import trained_without_density;
 TOOK := $(BIN)/python book/running.py
-seeds: $(INSTALLED) ## train what the chapters read into the cache: twenty-five to fifty minutes, or nothing to do
-	@echo "Training what the cache has not from this very library: all of it takes twenty-five to fifty minutes."
+seeds: $(INSTALLED) ## train what the chapters read into the cache: sixteen to forty minutes, or nothing to do
+	@echo "Training what the cache has not from this very library: all of it takes sixteen to forty minutes."
 	@$(TOOK) 'the entropy limit' $(RUN) entropy_limits(STUDIES['chain-gmm'])"
 	@export OMP_NUM_THREADS=1; \
 	$(TOOK) 'mixture, strains alone, truth of the trap' \
