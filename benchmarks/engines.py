@@ -134,7 +134,7 @@ def _right_hand_side(np: Any, law: Law) -> tuple[Any, Callable[..., Any]]:
         return (e1 @ drive1.T) * scale1 + (e2 @ drive2.T) * scale2
 
     def rate(weights: Any, state: Any, given: Any) -> Any:
-        (w1, w2, _, w3), (b1, b2), net, path, mobility, _ = views(weights)
+        (w1, w2, _, w3), (b1, b2), net, path, mobility, *_ = views(weights)
         p1 = state @ w1 + b1
         p2 = softplus(p1) @ w2 + b2
         slope = (((w3 * sigmoid(p2)) @ w2.T) * sigmoid(p1)) @ w1.T
