@@ -169,10 +169,8 @@ def jax_work(system: str, dtype: torch.dtype, steps: int = 300, solver: str = "s
     law, (first, steps_of, given) = _law(system, 1, dtype), _inputs(system, 10, steps, 1, dtype)
     weights, rate = _right_hand_side(jnp, law)
     driven, unit, scaled = law.layout.driven, float(law.clock), law.scaled(first)[0]
-    if driven:
-        start, drive = scaled, given["force"] / law.force
-    else:  # alpha alone is a state
-        start, drive = scaled[..., 1:], ((given["field"] - law.field[0]) / law.field[1])[..., 0]
+    start: Any = scaled if driven else scaled[..., 1:]  # of a point alpha alone is a state
+    drive: Any = given["force"] / law.force if driven else ((given["field"] - law.field[0]) / law.field[1])[..., 0]
     start, drive, lengths = (jnp.asarray(part.numpy()) for part in (start, drive.T, steps_of))
 
     def field(weights: Any, state: Any, now: Any) -> Any:

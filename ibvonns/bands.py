@@ -64,9 +64,9 @@ class Bands:
         work: done from outside since the beginning.
         free_energy: gained since the beginning.
         dissipation: the energy dissipated since the beginning.
-        outside: where a control, a strain or an internal variable of over half of the laws has left the range of the
-            data by over a twentieth, or a control or a row's length has changed faster than any of the data by as
-            much: from there on no data have calibrated the band.
+        outside: where a control, a row's length, a strain or an internal variable of over half of the laws has left
+            the range of the data by over a twentieth, or a control or the length has changed faster than any of the
+            data by as much: from there on no data have calibrated the band.
     """
 
     times: Array
@@ -192,14 +192,15 @@ def _gone(law: Learned, data: Observations, answer: Answer) -> Array:
     given = law.model.law.layout.given if law.model.law.layout.driven else 0
     field = answer.field.values[0][..., None] if law.model.architecture.bonds else answer.field.values[0]
     left = numpy.zeros(field.shape[:2], dtype=bool)
-    for part, known in ((field, data.field[..., given:]), (answer.alpha.values[0], law.model.encode(data).detach())):
-        low, high = (each.numpy() for each in torch.aminmax(known.flatten(0, -2), dim=0))
+    ends, known = field.sum(2), data.field[..., given:]  # over sites: of a point it is the control, of a row its length
+    alpha = answer.alpha.values[0], law.model.encode(data).detach()
+    for part, seen in ((field, known), (ends, known.sum(2)), alpha):
+        low, high = (each.numpy() for each in torch.aminmax(seen.flatten(0, -2), dim=0))
         room = MARGIN * (high - low)
         inside = (part >= low - room) & (part <= high + room)  # false of a path that has run away
         left |= ~inside.reshape(*left.shape, -1).all(-1)
-    ends = data.field[..., given:].sum(2)  # over sites: of a point it is the control, of a row its length
-    usual = numpy.abs(numpy.diff(ends, axis=1) / numpy.diff(data.times)[..., None]).max((0, 1))
-    speed = numpy.abs(numpy.diff(field.sum(2), axis=1) / numpy.diff(answer.times)[..., None])
+    usual = numpy.abs(numpy.diff(known.sum(2), axis=1) / numpy.diff(data.times)[..., None]).max((0, 1))
+    speed = numpy.abs(numpy.diff(ends, axis=1) / numpy.diff(answer.times)[..., None])
     left[:, 1:] |= ~(speed <= (1 + MARGIN) * usual).all(-1)
     return left
 
