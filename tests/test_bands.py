@@ -190,6 +190,9 @@ def test_a_row_has_bands_of_its_strains() -> None:
     bands = found.predict(times, {"length": ends - 0.03}, start=start)
     assert bands.field is not None and bands.field.mean.shape == (6, 21, 3)
     assert bool((bands.field.low <= bands.field.high).all()) and bands.outside.shape == (6, 21)
+    longer = 0.07 * torch.linspace(0, 1, 21, dtype=torch.float64).expand(6, -1)  # the pull of the last condition
+    beyond = found.predict(times, {"length": 1.2 * longer}, start=start).outside
+    assert not bands.outside.all() and beyond[:, -1].all()  # longer and faster than any of the data
     given = found.predict(times, {"force": few.records["external_force"]}, start=start)
     assert given.field is not None and bool((given.field.high > given.field.low).any())
     assert np.array_equal(given.force["external_force"].low, given.force["external_force"].high)  # all know it
