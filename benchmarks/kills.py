@@ -39,7 +39,7 @@ STUDIES["chain-cnf"] = replace(STUDIES["chain-cnf"], realisations=20, points=65,
 from ibvonns.paper.cli import app
 app()
 """
-FILES = ["history.safetensors", "metrics.json", "model.safetensors"]
+FILES = ["history.safetensors", "log.jsonl", "metrics.json", "model.safetensors"]
 
 
 def start(out: Path, cache: Path) -> subprocess.Popen[str]:
